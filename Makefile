@@ -1,0 +1,121 @@
+# `make book` and `make test` are all a newcomer needs; `make` alone lists the rest.
+# The environment lives in .venv, all that a run writes in runs/ and book/: nothing outside the project changes.
+
+PYTHON ?= python3
+JOBS ?= 2
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+BIN := .venv/bin
+READY := .venv/ready
+SMOKE := runs/smoke
+EXECUTED := $(SMOKE)/notebooks
+CODE := ddlib tests notebooks book
+
+GUIDANCE := none clom cclom both
+STRATEGIES := single random sequential shuffled loss_avg grad_avg grad_norm_avg \
+	logit_avg prob_avg accuracy_weighted pcgrad mgda
+
+TOUR := $(EXECUTED)/00_tour.ipynb
+GUIDED := $(GUIDANCE:%=$(EXECUTED)/01_guidance-%.ipynb)
+ENSEMBLES := $(STRATEGIES:%=$(EXECUTED)/02_ensemble-%.ipynb)
+COMPARISON := $(EXECUTED)/03_compare.ipynb
+PAGES := $(addprefix book/executed/,00_tour.ipynb 01_guidance.ipynb 02_ensemble.ipynb 03_compare.ipynb)
+
+# A change in these runs a notebook again; in the readers of records, only the comparison.
+READERS := $(addprefix ddlib/,statistics.py comparison.py ddranking.py)
+COMPUTING := constraints.txt params/smoke.yaml $(filter-out $(READERS),$(wildcard ddlib/*.py))
+
+# Many small runs side by side: one thread each. The PTMs they share are trained once.
+execute = OMP_NUM_THREADS=1 DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" $(BIN)/python book/execute.py notebooks/$(1).ipynb $@ \
+	-f params/smoke.yaml -p runs_folder $(SMOKE)
+
+.PHONY: help
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+# --- environment ------------------------------------------------------------------------------------------
+
+.PHONY: env
+env: $(READY)  ## Set up .venv with the exact versions of constraints.txt
+
+# pip reads its own configuration as always, and keeps a torch that is already in .venv (a CPU-only one, say).
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python {v[0]}.{v[1]} found, 3.11 or newer needed: make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv: minutes the first time, and about 6 GB with the CUDA build of torch"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[notebooks,book,dev]"
+	@touch $@
+
+.PHONY: constraints
+constraints: $(READY)  ## Bring constraints.txt up to date with pyproject.toml
+	UV_CUSTOM_COMPILE_COMMAND="make constraints" $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --no-annotate --all-extras --output-file constraints.txt pyproject.toml
+
+.PHONY: lab
+lab: $(READY)  ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+# --- notebooks and book -----------------------------------------------------------------------------------
+
+.PHONY: book
+book: $(READY)  ## Execute the notebooks at smoke scale and build the book
+	@$(MAKE) --no-print-directory -j$(JOBS) $(PAGES)
+	@# A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
+	@$(BIN)/jupyter-book build -q -W -n --keep-going book || { rm -rf book/_build/.doctrees; exit 1; }
+	@echo "The book: $(CURDIR)/book/_build/html/index.html"
+
+.PHONY: run
+run: $(READY)  ## Execute the notebooks at smoke scale
+	@$(MAKE) --no-print-directory -j$(JOBS) $(COMPARISON)
+
+# Records of an older state must not reach the comparison: a change removes those of the notebook it concerns.
+$(SMOKE)/%.fresh: notebooks/%.ipynb $(COMPUTING)
+	@mkdir -p $(SMOKE) && rm -f $(SMOKE)/$*-* && touch $@
+
+$(TOUR): $(SMOKE)/00_tour.fresh
+	@$(call execute,00_tour)
+
+$(GUIDED): $(EXECUTED)/01_guidance-%.ipynb: $(SMOKE)/01_guidance.fresh
+	@$(call execute,01_guidance) -p guidance $*
+
+$(ENSEMBLES): $(EXECUTED)/02_ensemble-%.ipynb: $(SMOKE)/02_ensemble.fresh
+	@$(call execute,02_ensemble) -p guidance clom -p strategy $*
+
+$(COMPARISON): notebooks/03_compare.ipynb $(READERS) $(TOUR) $(GUIDED) $(ENSEMBLES)
+	@$(call execute,03_compare)
+
+# One run of each notebook becomes a page.
+book/executed/01_guidance.ipynb: $(EXECUTED)/01_guidance-clom.ipynb
+book/executed/02_ensemble.ipynb: $(EXECUTED)/02_ensemble-loss_avg.ipynb
+book/executed/00_tour.ipynb book/executed/03_compare.ipynb: book/executed/%.ipynb: $(EXECUTED)/%.ipynb
+$(PAGES): book/fold.py
+	@$(BIN)/python book/fold.py $(filter $(EXECUTED)/%,$^) $@
+
+# --- checks -----------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: lint  ## Run all checks: style, tests with coverage, the book, the notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --ignore=tests/test_book.py
+	@$(MAKE) --no-print-directory book
+	DDLIB_RUNS="$(CURDIR)/runs/nbval" $(BIN)/python -m pytest --nbval-lax tests/test_book.py notebooks
+
+.PHONY: lint
+lint: $(READY)  ## Check the style of code and notebooks, in seconds
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+.PHONY: format
+format: $(READY)  ## Format code and notebooks, and strip the notebooks' outputs
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+.PHONY: clean
+clean:  ## Remove the book and the smoke runs; .venv and other records stay
+	rm -rf book/_build book/executed $(SMOKE) runs/nbval .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,185 @@
+"""Arms compared in pairs of synthetic sets that share a seed: effect, intervals, tests, and their limits.
+
+Two sets with one seed start from the same images, see the same real batches and are judged by networks that
+start alike, so much of their spread is shared and cancels in the difference. The unit stays the set.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from ddlib.statistics import LEVEL, cells, require_columns, set_means, std, t_interval
+
+MARGIN = 0.01  # "no difference" means: within one percentage point
+MIN_PAIRS = 6  # below it the smallest exact two-sided p, 2 / 2^n, cannot fall under 0.05
+EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn
+
+
+def paired_difference(
+    accuracies: pd.DataFrame,
+    arm_column: str,
+    a: str,
+    b: str,
+    by: Sequence[str] = ("architecture",),
+    margin: float = MARGIN,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Arm ``a`` minus arm ``b``, paired by seed, one row per cell of ``by`` (default: per architecture).
+
+    With ``by=()`` the networks of all architectures present are averaged inside a set: select the transfer
+    architectures first to get their mean.
+
+    Returns: columns of ``by`` and
+        ``a``, ``b``, ``n`` (pairs), ``difference`` (mean, a fraction), ``std`` (of the differences);
+        ``t_low``, ``t_high``: 95 % t interval (NaN for n = 1);
+        ``bca_low``, ``bca_high``: 95 % BCa bootstrap interval from ``seed``; NaN for n < 3 or no spread;
+        ``p_value``: two-sided sign-flip permutation test, exact up to 14 pairs, so never below 2 / 2^n;
+        ``improvement``: probability of improvement, the share of pairs with a > b, ties counted half;
+        ``p_equivalence``: two one-sided t tests against +-``margin`` (NaN without spread);
+        ``verdict``: the better arm or equality, at the 5 % level; "no verdict (n < 6)" below six pairs.
+    Raises:
+        ValueError: an arm is unknown, or seeds occur in one arm only (``common_seeds`` drops them).
+    """
+    require_columns(accuracies, [arm_column, *by, "seed", "accuracy"])
+    known = sorted(accuracies[arm_column].dropna().unique())
+    for arm in (a, b):
+        if arm not in known:
+            raise ValueError(f"no rows with {arm_column} = {arm!r}; present: {', '.join(map(str, known))}")
+    if a == b:
+        raise ValueError(f"arm {a!r} cannot be compared with itself")
+    sets = set_means(accuracies[accuracies[arm_column].isin([a, b])], [arm_column, *by])
+    rows = []
+    for cell, group in cells(sets, by):
+        pairs = group.pivot(index="seed", columns=arm_column, values="accuracy").reindex(columns=[a, b])
+        unpaired = pairs.index[pairs.isna().any(axis=1)].tolist()
+        if unpaired:
+            place = ", ".join(f"{key} = {value}" for key, value in cell.items()) or "all rows"
+            raise ValueError(
+                f"{a} against {b} ({place}): seeds {unpaired} occur in one arm only; "
+                "run the missing ones, or keep what all arms share with common_seeds()"
+            )
+        # Rounded, so that equal means of differently ordered sums tie instead of differing by 1e-17.
+        differences = (pairs[a] - pairs[b]).to_numpy(float).round(12)
+        rows.append({**cell, "a": a, "b": b, **_paired_statistics(differences, margin, seed)})
+    table = pd.DataFrame(rows)
+    return table.assign(verdict=_verdicts(table, table["p_value"], margin, np.ones(len(table), dtype=int)))
+
+
+def paired_table(
+    accuracies: pd.DataFrame,
+    arm_column: str,
+    reference: str,
+    by: Sequence[str] = ("architecture",),
+    primary: Sequence[str] = (),
+    margin: float = MARGIN,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every arm against ``reference``: the rows of ``paired_difference`` with ``primary`` and ``p_holm``.
+
+    Contrasts fixed before the study (arms named in ``primary``) keep their p value; all other rows are
+    exploratory and share one Holm correction. The verdict uses ``p_holm``: among k exploratory rows it can
+    name a better arm only if 2 k / 2^n <= 0.05, and states the n needed where there are too few pairs.
+    """
+    require_columns(accuracies, [arm_column])
+    arms = [arm for arm in sorted(accuracies[arm_column].dropna().unique()) if arm != reference]
+    unknown = sorted(set(primary) - set(arms))
+    if not arms or unknown:
+        raise ValueError(
+            f"cannot compare with {reference!r}: other arms are {arms}"
+            + (f", and {unknown} of `primary` are not among them" if unknown else "")
+        )
+    table = pd.concat(
+        [paired_difference(accuracies, arm_column, arm, reference, by, margin, seed) for arm in arms],
+        ignore_index=True,
+    )
+    table["primary"] = table["a"].isin(primary)
+    table["p_holm"] = table["p_value"]
+    exploratory = ~table["primary"]
+    if exploratory.any():
+        table.loc[exploratory, "p_holm"] = multipletests(table.loc[exploratory, "p_value"], method="holm")[1]
+    table["verdict"] = _verdicts(table, table["p_holm"], margin, np.where(exploratory, exploratory.sum(), 1))
+    return table
+
+
+def common_seeds(
+    accuracies: pd.DataFrame, arm_column: str, by: Sequence[str] = ("architecture",)
+) -> pd.DataFrame:
+    """The rows whose seed every arm has, cell by cell: what can be paired while some runs are missing."""
+    require_columns(accuracies, [arm_column, *by, "seed"])
+    kept = []
+    for _, group in cells(accuracies, by):
+        arms = group.groupby("seed")[arm_column].nunique()
+        kept.append(group[group["seed"].isin(arms.index[arms == accuracies[arm_column].nunique()])])
+    return pd.concat(kept).sort_index()
+
+
+def _paired_statistics(differences: np.ndarray, margin: float, seed: int) -> dict[str, float]:
+    n, spread = len(differences), np.ptp(differences) > 0
+    t_low, t_high = t_interval(differences)
+    bca_low, bca_high = _bca_interval(differences, seed) if n >= 3 and spread else (math.nan, math.nan)
+    zeros = np.zeros(n)
+    return {
+        "n": n,
+        "difference": differences.mean(),
+        "std": std(differences),
+        "t_low": t_low,
+        "t_high": t_high,
+        "bca_low": bca_low,
+        "bca_high": bca_high,
+        "p_value": _sign_flip_p(differences, seed),
+        "improvement": np.mean((differences > 0) + 0.5 * (differences == 0)),
+        "p_equivalence": ttost_paired(differences, zeros, -margin, margin)[0] if spread else math.nan,
+    }
+
+
+def _sign_flip_p(differences: np.ndarray, seed: int) -> float:
+    if len(differences) == 1:
+        return 1.0  # both signs are equally extreme; scipy asks for two observations
+    # Exchanging a difference with its zero partner flips its sign in "first mean minus second mean".
+    # The statistic is rounded, so that flips with the same sum count as ties.
+    result = stats.permutation_test(
+        (differences, np.zeros_like(differences)),
+        lambda x, y, axis: (x - y).mean(axis=axis).round(12),
+        permutation_type="samples",
+        n_resamples=2 ** min(len(differences), EXACT_PAIRS),
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def _bca_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the interval is then NaN and says so
+        result = stats.bootstrap(
+            (values,),
+            np.mean,
+            method="BCa",
+            n_resamples=9999,
+            confidence_level=1 - LEVEL,
+            rng=np.random.default_rng(seed),
+        )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _verdicts(table: pd.DataFrame, p_values: pd.Series, margin: float, families: np.ndarray) -> list[str]:
+    """In words, row by row; ``families`` counts the tests that each p value is adjusted for."""
+    verdicts = []
+    for row, p, tests in zip(table.itertuples(), p_values, families, strict=True):
+        if row.n < MIN_PAIRS:
+            verdicts.append(f"no verdict (n < {MIN_PAIRS})")
+        elif p < LEVEL:
+            verdicts.append(f"{row.a if row.difference > 0 else row.b} better")
+        elif row.p_equivalence < LEVEL:
+            verdicts.append(f"equal (±{100 * margin:g} points)")
+        elif row.n < (needed := math.ceil(math.log2(2 * tests / LEVEL))):
+            verdicts.append(f"no verdict (n < {needed})")
+        else:
+            verdicts.append("undecided")
+    return verdicts

@@ -1,0 +1,148 @@
+"""The losses of the field, as pure functions of tensors: no model, no device, no alpha in here.
+
+A forward pass of a network happens outside; ``alpha`` multiplies in the objective
+(``L(S) = L_base(S, T) + alpha * L_PTM(S)``, Lu et al., arXiv 2310.03295).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class ClassSums(NamedTuple):
+    """What CCLoM needs to know of a whole real set: see :func:`class_sums`."""
+
+    sums: Tensor  # [num_classes, d], sum of the unit features of each class
+    counts: Tensor  # [num_classes], images of each class
+
+
+def clom_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """CLoM: the classification loss of a pre-trained model on the synthetic set.
+
+    Args: ``logits [N, num_classes]`` of the frozen PTM, ``labels [N]`` int64.
+    Returns the scalar mean cross-entropy. Raises ValueError on shapes that do not fit.
+    Source: Lu et al., arXiv 2310.03295 (called CLOM in their first code, CLoM with distance ``ce`` later).
+    """
+    _check_rows("logits", logits, labels)
+    return F.cross_entropy(logits, labels)
+
+
+def cclom_loss(syn_features: Tensor, syn_labels: Tensor, real_features: Tensor, real_labels: Tensor) -> Tensor:
+    """CCLoM: the contrastive classification loss between PTM features of synthetic and real images.
+
+    ``D[i, j] = 1 - cos(f_i, g_j)``, ``M[i, j] = [y_i == y_j]``, loss ``sum(D * M) / sum(D)``: the share of
+    the total distance that lies between images of the same class.
+
+    Args: ``syn_features [N, d]``, ``syn_labels [N]``, ``real_features [B, d]``, ``real_labels [B]``.
+    Returns a scalar in [0, 1]. Raises ValueError on shapes that do not fit.
+    Source: Lu et al., arXiv 2310.03295 (CLoM with distance ``cos`` in their later code). This is the plain
+    formula; over a whole real set use :func:`cclom_loss_from_sums`.
+    """
+    _check_rows("syn_features", syn_features, syn_labels)
+    _check_rows("real_features", real_features, real_labels)
+    _check_width(syn_features, real_features)
+    distance = 1 - F.normalize(syn_features, dim=1) @ F.normalize(real_features, dim=1).T
+    same_class = syn_labels[:, None] == real_labels[None, :]
+    return (distance * same_class).sum() / distance.sum()
+
+
+def class_sums(real_features: Tensor, real_labels: Tensor, num_classes: int) -> ClassSums:
+    """Sums of the unit features of each class: all that CCLoM ever needs of a real set.
+
+    Args: ``real_features [B, d]``, ``real_labels [B]`` with values in ``[0, num_classes)``.
+    Returns ``ClassSums(sums [num_classes, d], counts [num_classes])``. Sums of several parts of a set
+    add up to the sums of the set. Raises ValueError on shapes or labels that do not fit.
+    """
+    _check_rows("real_features", real_features, real_labels)
+    if len(real_labels) and not 0 <= int(real_labels.min()) <= int(real_labels.max()) < num_classes:
+        raise ValueError(f"real_labels must lie in [0, {num_classes}), found {int(real_labels.min())} to {int(real_labels.max())}.")
+    unit = F.normalize(real_features, dim=1)
+    sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, real_labels, unit)
+    return ClassSums(sums, torch.bincount(real_labels, minlength=num_classes).to(unit.dtype))
+
+
+def cclom_parts_from_sums(syn_features: Tensor, syn_labels: Tensor, sums: ClassSums) -> tuple[Tensor, Tensor]:
+    """Numerator ``sum(D * M)`` and denominator ``sum(D)`` of CCLoM over the whole real set, as scalars.
+
+    With unit features: ``sum_j D[i, j] = B - f_i . sum_j g_j`` and, over the class of i only,
+    ``n_{y_i} - f_i . sum_{j in class} g_j``.
+    """
+    _check_rows("syn_features", syn_features, syn_labels)
+    _check_width(syn_features, sums.sums)
+    unit = F.normalize(syn_features, dim=1)
+    same = sums.counts[syn_labels] - (unit * sums.sums[syn_labels]).sum(1)
+    total = sums.counts.sum() - unit @ sums.sums.sum(0)
+    return same.sum(), total.sum()
+
+
+def cclom_loss_from_sums(syn_features: Tensor, syn_labels: Tensor, sums: ClassSums) -> Tensor:
+    """:func:`cclom_loss` over the *whole* real set, exact, without any real batch.
+
+    Args: ``syn_features [N, d]``, ``syn_labels [N]``, ``sums`` from :func:`class_sums` over the same PTM.
+    Returns the scalar loss. The PTM is frozen and real images are not augmented, so the sums never change.
+    """
+    same, total = cclom_parts_from_sums(syn_features, syn_labels, sums)
+    return same / total
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Mean feature of each class ``[num_classes, d]``; a class without images gives zeros."""
+    sums = features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, features)
+    return sums / torch.bincount(labels, minlength=num_classes).clamp(min=1)[:, None]
+
+
+def distribution_matching_loss(
+    syn_features: Tensor, syn_labels: Tensor, real_features: Tensor, real_labels: Tensor, num_classes: int
+) -> Tensor:
+    """DM: squared distance between the mean features of synthetic and real images, summed over classes.
+
+    Args: features ``[N, d]`` and ``[B, d]`` of one random network, labels ``[N]`` and ``[B]``.
+    Source: Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, eq. 6.
+    """
+    _check_rows("syn_features", syn_features, syn_labels)
+    _check_rows("real_features", real_features, real_labels)
+    _check_width(syn_features, real_features)
+    syn = class_means(syn_features, syn_labels, num_classes)
+    real = class_means(real_features, real_labels, num_classes)
+    return (syn - real).square().sum()
+
+
+def gradient_matching_loss(syn_gradients: Sequence[Tensor], real_gradients: Sequence[Tensor]) -> Tensor:
+    """DC / DSA: layer-wise distance between two lists of parameter gradients.
+
+    For each weight tensor, one minus the cosine for every output unit, summed; one-dimensional
+    parameters (biases, norms) do not count, as in the authors' code.
+
+    Args: gradients of the same network, one tensor a parameter, in the same order.
+    Source: Zhao et al., "Dataset Condensation with Gradient Matching", ICLR 2021, eq. 9 and 10.
+    """
+    if [g.shape for g in syn_gradients] != [g.shape for g in real_gradients]:
+        raise ValueError("syn_gradients and real_gradients must hold the same parameters in the same order.")
+    total = sum(
+        (1 - _row_cosine(syn.flatten(1), real.flatten(1))).sum()
+        for syn, real in zip(syn_gradients, real_gradients, strict=True)
+        if syn.ndim > 1
+    )
+    return torch.as_tensor(total)
+
+
+def _row_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of matching rows; the small constant keeps a zero gradient finite."""
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)
+
+
+def _check_rows(name: str, values: Tensor, labels: Tensor) -> None:
+    if values.ndim != 2 or labels.ndim != 1 or len(values) != len(labels):
+        raise ValueError(
+            f"{name} must be [N, d] and its labels [N]; found {list(values.shape)} and {list(labels.shape)}."
+        )
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64 class indices; found {labels.dtype}.")
+
+
+def _check_width(a: Tensor, b: Tensor) -> None:
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"features of one PTM have one length; found {a.shape[1]} and {b.shape[1]}.")

@@ -1,0 +1,97 @@
+"""Pictures of images: a data set or a synthetic set as a grid, and several synthetic sets side by side."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ddlib.plots import arm_label, style
+
+GAP = 1  # pixels between images
+
+
+def mosaic(pixels: Tensor, labels: Tensor, classes: Sequence[int], per_class: int) -> np.ndarray:
+    """One array [rows, columns, 3] in 0..1: a row for each class with its first ``per_class`` images.
+
+    Args:
+        pixels: [N, C, H, W] with C = 1 or 3, in 0..1; values outside are clipped, for synthetic images may
+            leave the range of real ones.
+        labels: [N].
+    Places without an image, and the gaps, are white.
+    """
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or len(pixels) != len(labels):
+        shapes = f"{list(pixels.shape)} and {list(labels.shape)}"
+        raise ValueError(f"expected pixels [N, C, H, W] with C = 1 or 3 and labels [N], got {shapes}")
+    images = pixels.detach().cpu().float().clamp(0, 1).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    labels = labels.cpu().numpy()
+    height, width = images.shape[1] + GAP, images.shape[2] + GAP
+    canvas = np.ones((len(classes) * height - GAP, per_class * width - GAP, 3), dtype=np.float32)
+    for row, label in enumerate(classes):
+        for column, image in enumerate(images[labels == label][:per_class]):
+            top, left = row * height, column * width
+            canvas[top : top + height - GAP, left : left + width - GAP] = image
+    return canvas
+
+
+@style()
+def image_grid(
+    pixels: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    per_class: int = 10,
+    max_classes: int = 10,
+    title: str = "",
+) -> Axes:
+    """Images as a grid, a row for each class; ``pixels`` [N, C, H, W] in 0..1 (``Dataset.denormalise``)."""
+    return side_by_side({title: pixels}, labels, class_names, per_class, max_classes).axes[0]
+
+
+@style()
+def side_by_side(
+    arms: Mapping[str, Tensor],
+    labels: Tensor,
+    class_names: Sequence[str],
+    per_class: int = 1,
+    max_classes: int = 10,
+) -> Figure:
+    """Synthetic sets of several arms, a panel each and a row for each class: one row compares one class.
+
+    Args:
+        arms: name: pixels [N, C, H, W] in 0..1; all share ``labels`` [N].
+        per_class: images of each class and arm, at most; the title says how many of how many are shown.
+    """
+    if not arms:
+        raise ValueError("no images to show: `arms` is empty")
+    classes = sorted(labels.unique().tolist())
+    shown, most = classes[:max_classes], int(labels.bincount().max())
+    per_class = min(per_class, most)
+    pictures = {name: mosaic(pixels, labels, shown, per_class) for name, pixels in arms.items()}
+    # Inches for an image, and for a panel, which must hold its title.
+    size = 0.5 if per_class > 1 else 0.62
+    width = max(size * per_class, *(0.08 * len(arm_label(name)) for name in arms), 0.6)
+    fig, axes = plt.subplots(
+        1, len(arms), figsize=(1.2 + (width + 0.15) * len(arms), 0.6 + size * len(shown)), squeeze=False
+    )
+    for ax, (name, picture) in zip(axes[0], pictures.items(), strict=True):
+        ax.imshow(picture, interpolation="nearest")
+        ax.set_title(arm_label(name))
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    step = (picture.shape[0] + GAP) / len(shown)
+    axes[0, 0].set_yticks(
+        step * (np.arange(len(shown)) + 0.5) - 0.5 - GAP / 2, [class_names[c] for c in shown]
+    )
+    axes[0, 0].tick_params(length=0)
+    left_out = []
+    if len(shown) < len(classes):
+        left_out.append(f"{len(shown)} of {len(classes)} classes")
+    if per_class < most:
+        left_out.append(f"{per_class} of {most} images for each class")
+    if left_out:
+        fig.supxlabel(", ".join(left_out), fontsize="small")
+    return fig

@@ -1,0 +1,308 @@
+"""Figures of results, one function each: tidy tables in (``records``, ``comparison``), Axes or a Figure out.
+
+Accuracies are drawn in per cent, means over synthetic sets with a 95 % t interval (``statistics.summary``).
+Colours come from seaborn's colour-blind palette, and never alone: markers or labels tell arms apart too.
+Every function draws inside ``style()``; importing this module changes no setting of matplotlib.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from ddlib.combine import STRATEGIES
+from ddlib.comparison import MARGIN
+from ddlib.networks import NETWORKS
+from ddlib.statistics import require_columns, set_means, summary
+
+STYLE = {
+    "figure.facecolor": "white",  # the same on light and dark pages
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,  # nothing is cut off
+    "font.size": 10,
+    "figure.titlesize": 10.5,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+}
+PALETTE = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 8]  # no yellow
+BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
+MARKERS = "osD^vPX"
+GUIDANCES = {"none": "no guidance", "clom": "CLoM", "cclom": "CCLoM", "both": "CLoM + CCLoM"}
+COSTS = {
+    "ptm_passes": "PTM passes over the synthetic set",
+    "seconds_distill": "distillation time (s)",
+    "peak_memory_mb": "peak memory (MB)",
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
+    with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE}):
+        yield
+
+
+@style()
+def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance") -> Axes:
+    """One dot for each synthetic set (mean of its networks), below it the mean over sets and its interval.
+
+    ``records`` holds one evaluation architecture; rows without a value in column ``arm`` are left out.
+    """
+    records = _of_one_architecture(records, arm)
+    sets, cells = set_means(records, [arm]), summary(records, [arm]).set_index(arm)
+    arms = _ordered(cells.index)
+    _, ax = plt.subplots(figsize=(7, 1.0 + 0.55 * len(arms)))
+    for y, name in enumerate(arms):
+        values, cell = 100 * sets.loc[sets[arm] == name, "accuracy"], 100 * cells.loc[name]
+        ax.plot(values, np.full(len(values), y - 0.14), "o", color=BLUE, alpha=0.6, markersize=6, mew=0)
+        _interval(ax, cell["mean"], y + 0.14, cell["low"], cell["high"])
+    ax.set_yticks(range(len(arms)), [f"{arm_label(name)} (n = {cells.loc[name, 'n']:.0f})" for name in arms])
+    ax.set_ylim(len(arms) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("test accuracy (%)")
+    _title(ax, records, "one dot a synthetic set; mean and 95 % interval")
+    return ax
+
+
+@style()
+def paired_differences(table: pd.DataFrame) -> Axes:
+    """Forest plot of ``comparison.paired_table``: a row for each mean paired difference and its t interval.
+
+    The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right.
+    """
+    require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
+    several = "architecture" in table and table["architecture"].nunique() > 1
+    _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
+    names, notes = [], []
+    rows = sorted(table.to_dict("records"), key=lambda row: _order(row["a"], row.get("architecture", "")))
+    for y, row in enumerate(rows):
+        difference, low, high = (100 * row[key] for key in ("difference", "t_low", "t_high"))
+        _interval(ax, difference, y, low, high)
+        place = f", {row['architecture']}" if several else ""
+        names.append(f"{arm_label(row['a'])} − {arm_label(row['b'])}{place} (n = {row['n']})")
+        span = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+        notes.append(f"{difference:+.1f}{span}  {row['verdict']}".replace("-", "−"))
+    ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.93", zorder=0, lw=0)
+    ax.axvline(0, color=INK, lw=1)
+    ax.set_yticks(range(len(table)), names)
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(table)), notes)
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("difference of test accuracy (percentage points), pairs share a seed")
+    return ax
+
+
+@style()
+def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
+    """Heat map of mean accuracies, arms by evaluation architectures, with the spread over sets and n."""
+    cells = summary(records[records[arm].notna()], [arm, "architecture"])
+    arms = _ordered(cells[arm].unique())
+    architectures = _ordered(cells["architecture"].unique())
+    table = cells.set_index([arm, "architecture"]).reindex(pd.MultiIndex.from_product([arms, architectures]))
+    counts = sorted(cells["n"].unique())
+
+    def text(cell: pd.Series) -> str:
+        if np.isnan(cell["mean"]):
+            return ""
+        spread = "" if np.isnan(cell["std"]) else f" ± {100 * cell['std']:.1f}"
+        return f"{100 * cell['mean']:.1f}{spread}" + (f"\nn = {cell['n']:.0f}" if len(counts) > 1 else "")
+
+    texts = np.array([text(cell) for _, cell in table.iterrows()]).reshape(len(arms), len(architectures))
+    values = 100 * table["mean"].to_numpy().reshape(texts.shape)
+    _, ax = plt.subplots(figsize=(2.2 + 1.25 * len(architectures), 1.2 + 0.5 * len(arms)))
+    sns.heatmap(
+        values,
+        annot=texts,
+        fmt="",
+        cmap="crest",
+        linewidths=1.5,
+        ax=ax,
+        xticklabels=architectures,
+        yticklabels=[arm_label(name) for name in arms],
+        cbar_kws={"label": "test accuracy (%)"},
+    )
+    ax.tick_params(length=0, rotation=0)
+    ax.grid(visible=False)
+    ax.set_facecolor("0.94")  # a cell without runs
+    spread = "mean" if cells["std"].isna().all() else "mean ± standard deviation"
+    _title(ax, records, f"{spread}, {'n' if len(counts) > 1 else f'n = {counts[0]}'} sets")
+    return ax
+
+
+@style()
+def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "strategy") -> Axes:
+    """Accuracy and its 95 % interval against a cost of the run (a key of ``COSTS``), one marker for each arm.
+
+    Markers of arms with equal cost stand side by side around it.
+    """
+    if x not in COSTS:
+        raise ValueError(f"x is {x!r}; the costs of a run are {', '.join(COSTS)}")
+    records = _of_one_architecture(records, arm)
+    cells = summary(records, [arm]).set_index(arm)
+    cost = records.drop_duplicates([arm, "seed"]).groupby(arm)[x].mean()
+    fig, ax = plt.subplots(figsize=(7.5, 4))
+    arms = _ordered(cells.index)
+    for index, name in enumerate(arms):
+        cell = 100 * cells.loc[name]
+        label = f"{arm_label(name)} (n = {cells.loc[name, 'n']:.0f})"
+        color, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+        equal = [other for other in arms if cost[other] == cost[name]]
+        shift = (equal.index(name) - (len(equal) - 1) / 2) / 8  # inches
+        place = ax.transData + ScaledTranslation(shift, 0, fig.dpi_scale_trans)
+        ax.plot([cost[name]] * 2, [cell["low"], cell["high"]], color=color, lw=1.5, transform=place)
+        ax.plot(cost[name], cell["mean"], marker, color=color, markersize=8, label=label, transform=place)
+        # Artists with a transform of their own do not stretch the axes.
+        ends = cell[["low", "mean", "high"]].dropna()
+        ax.update_datalim(np.column_stack([np.full(len(ends), cost[name]), ends]))
+    ax.margins(x=0.15)  # room for the markers beside the outermost costs
+    ax.autoscale_view()
+    if cost.min() > 0 and cost.max() > 10 * cost.min():
+        ax.set_xscale("log")
+    ax.set_xlabel(f"{COSTS[x]}, mean over sets")
+    ax.set_ylabel("test accuracy (%), 95 % interval")
+    _title(ax, records)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+@style()
+def alpha_curve(records: pd.DataFrame, arm: str = "guidance", alpha: str = "alpha") -> Axes:
+    """Hold-out accuracy against alpha (log scale), one line for each guidance, the best alpha ringed.
+
+    Runs without guidance and runs with alpha = 0 are the same thing, and have no place on a log scale: they
+    are the dashed line.
+    """
+    records = _of_one_architecture(records, arm)
+    unguided = (records[arm] == "none") | (records[alpha] == 0)
+    cells = summary(records[~unguided], [arm, alpha])
+    _, ax = plt.subplots(figsize=(7, 4))
+    if unguided.any():
+        # "none" and "clom with alpha 0" are one run seen twice: keep each network of each set once.
+        base = records[unguided].drop_duplicates(["seed", "architecture", "network"])
+        row = summary(base, []).iloc[0]
+        ax.axhline(100 * row["mean"], color=GREY, ls="--", label=f"{GUIDANCES['none']} (n = {row['n']:.0f})")
+        ax.axhspan(100 * row["low"], 100 * row["high"], color=GREY, alpha=0.12, lw=0)
+    for index, name in enumerate(_ordered(cells[arm].unique())):
+        line = cells[cells[arm] == name].sort_values(alpha)
+        x, (mean, low, high) = line[alpha], (100 * line[key] for key in ("mean", "low", "high"))
+        color, best = PALETTE[index], mean.idxmax()
+        label = f"{arm_label(name)} (n = {_span(line['n'])})"
+        ax.plot(x, mean, marker=MARKERS[index], color=color, label=label)
+        ax.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+        ax.plot(x[best], mean[best], "o", mfc="none", mec=color, markersize=14)
+    ax.set_xscale("log")
+    ax.set_xlabel("alpha (weight of the guidance loss)")
+    ax.set_ylabel("hold-out accuracy (%)")
+    _title(ax, records, "mean and 95 % interval, best alpha ringed")
+    ax.legend()
+    return ax
+
+
+@style()
+def history(history: pd.DataFrame, columns: Sequence[str]) -> Figure:
+    """Curves of one run over its iterations, a panel for each column, for their scales differ.
+
+    From 40 points on, a running mean over a twentieth of them is drawn over the raw values.
+    """
+    require_columns(history, columns)
+    x = history["iteration"] if "iteration" in history else pd.Series(history.index)
+    fig, axes = plt.subplots(
+        len(columns), 1, figsize=(7, 0.6 + 1.7 * len(columns)), sharex=True, squeeze=False
+    )
+    smooth = len(history) >= 40
+    for ax, column, color in zip(axes[:, 0], columns, PALETTE, strict=False):
+        values = history[column]
+        ax.plot(x, values, color=color, alpha=0.35 if smooth else 1, lw=1 if smooth else 1.5)
+        if smooth:
+            running = values.rolling(max(3, len(values) // 20), center=True, min_periods=1).mean()
+            ax.plot(x, running, color=color, lw=1.8)
+        ax.set_ylabel(column.replace("_", " "))
+    axes[-1, 0].set_xlabel("iteration")
+    fig.align_ylabels()
+    return fig
+
+
+@style()
+def gradient_cosines(matrix: np.ndarray, names: Sequence[str]) -> Axes:
+    """Heat map of cosines [K, K] between the gradients of K PTMs: 1 = they agree, below 0 = they conflict."""
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.shape != (len(names), len(names)):
+        raise ValueError(f"matrix has shape {list(matrix.shape)}, but there are {len(names)} names")
+    side = 1.8 + 0.62 * len(names)
+    _, ax = plt.subplots(figsize=(side + 1, side))
+    sns.heatmap(
+        matrix,
+        vmin=-1,
+        vmax=1,
+        cmap="vlag",
+        annot=len(names) <= 10,
+        fmt=".2f",
+        square=True,
+        linewidths=1,
+        ax=ax,
+        xticklabels=names,
+        yticklabels=names,
+        cbar_kws={"label": "cosine of gradients", "shrink": 0.75},
+    )
+    ax.tick_params(length=0, rotation=0)
+    ax.tick_params(axis="x", rotation=45)
+    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    return ax
+
+
+def arm_label(name: object) -> str:
+    """The name of an arm as the text spells it: ``"cclom random"`` becomes "CCLoM random"."""
+    return " ".join(GUIDANCES.get(word, word) for word in str(name).split(" "))
+
+
+def _interval(ax: Axes, mean: float, y: float, low: float, high: float) -> None:
+    ax.plot([low, high], [y, y], color=INK, lw=1.8, solid_capstyle="butt")
+    ax.plot(mean, y, "D", color=INK, markersize=5)
+
+
+def _of_one_architecture(records: pd.DataFrame, arm: str) -> pd.DataFrame:
+    require_columns(records, [arm, "seed", "architecture", "accuracy"])
+    names = sorted(records["architecture"].unique())
+    if len(names) > 1:
+        raise ValueError(f"records hold the architectures {', '.join(names)}: select one for this figure")
+    return records[records[arm].notna()]
+
+
+def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
+    """Over the whole figure: what all rows have in common (data set, base method, ipc, architecture)."""
+    parts = []
+    for column, form in {"dataset": "{}", "base_method": "{}", "ipc": "ipc {}", "architecture": "{}"}.items():
+        if column in records and records[column].nunique() == 1:
+            value = records[column].dropna().iloc[0]
+            parts.append(form.format(value.upper() if column == "base_method" else value))
+    text = ": ".join(part for part in (", ".join(parts), remark) if part)
+    ax.figure.suptitle(text, x=0.01, ha="left")
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=_order)
+
+
+def _order(*names: str) -> list[tuple[int, str]]:
+    """A sort key: guidances, strategies, networks in the order of their tables, all else after, by name."""
+    known = [*GUIDANCES, *STRATEGIES, *NETWORKS]
+    words = " ".join(map(str, names)).split(" ")
+    return [(known.index(word) if word in known else len(known), word) for word in words]
+
+
+def _span(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,242 @@
+"""Run records: one small JSON file for one run, which is one arm with one seed, and so one synthetic set.
+
+A record holds what shaped the result (parameters, data, PTMs, code, software, machine), what it cost, and
+every raw accuracy. Means and intervals are never stored; ``statistics`` computes them from records. The
+synthetic set of a run lies beside its record under the same stem: ``synthetic_path``.
+"""
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ddlib.provenance import code_hash, environment, git_commit
+from ddlib.schema import SCHEMA, plain, validate
+
+HISTORY_ROWS = 200
+# The leading columns of the table that load_records gives.
+SETTING = ("run", "notebook", "dataset", "arm", "base_method", "guidance", "strategy", "num_ptms", "ipc")
+FIRST_COLUMNS = (*SETTING, "seed", "architecture", "network", "augment", "accuracy")
+ORIGIN = ("device", "status", "created", "code_hash", "git_commit", "parameter_hash", "dataset_hash")
+
+
+def parameter_hash(parameters: Mapping[str, object]) -> str:
+    """16 hex digits for a set of parameters in any order; floats count with all digits (1 is not 1.0).
+
+    Raises:
+        ValueError: a number is infinite or NaN.
+        TypeError: a value is not a number, text, None, list or dict of these.
+    """
+    text = json.dumps(plain(parameters, "parameters"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def record_path(folder: str | Path, notebook: str, parameters: Mapping[str, object], seed: int) -> Path:
+    """Where the record of a run lies. All seeds of one setting share the hash in the name."""
+    if not re.fullmatch(r"[\w.]+", notebook):
+        raise ValueError(f"notebook is {notebook!r}; expected letters, digits, '_', such as '01_guidance'")
+    shared = {name: value for name, value in parameters.items() if name != "seed"}
+    return Path(folder) / f"{notebook}-{parameter_hash(shared)}-seed{seed}.json"
+
+
+def synthetic_path(record: str | Path) -> Path:
+    """Where the synthetic set of a record lies: beside it, with the same stem."""
+    return Path(record).with_suffix(".safetensors")
+
+
+def write_record(
+    folder: str | Path,
+    *,
+    notebook: str,
+    parameters: Mapping[str, object],
+    seed: int,
+    dataset_hash: str,
+    ptm_hashes: Sequence[str],
+    accuracies: pd.DataFrame,
+    history: pd.DataFrame,
+    seconds: Mapping[str, float],
+    peak_memory_bytes: int | None,
+    ptm_passes: int,
+    synthetic_hash: str | None,
+    device: torch.device | str,
+    status: str = "ok",
+    arm: str = "",
+) -> Path:
+    """Write the record of one run and return its path; a record of the same run is replaced, atomically.
+
+    Args:
+        folder: made if absent.
+        parameters: everything that shaped the result; leave out what did not (folders, device), for it
+            would make equal runs look different and publish local paths.
+        seed: of the synthetic set.
+        accuracies: raw, columns ``ACCURACY_COLUMNS`` (accuracy a fraction, seconds per network).
+        history: one row per recorded iteration; at most 200 evenly spaced rows are kept, the first and the
+            last among them, with six digits.
+        seconds: parts of the run by name, such as ``{"ptms": 3.1, "distill": 20.5, "evaluate": 8.0}``.
+        arm: name of the arm in tables; the default is made of guidance and strategy.
+    Raises:
+        ValueError: a value cannot be right (accuracy of 65, seed of another run, unknown status).
+    """
+    path = record_path(folder, notebook, parameters, seed)
+    if parameters.get("seed", seed) != seed:
+        raise ValueError(f"seed is {seed}, but parameters['seed'] is {parameters['seed']}: they must agree")
+    record = {
+        "schema": SCHEMA,
+        "status": status,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "notebook": notebook,
+        "arm": arm or default_arm(parameters),
+        "seed": seed,
+        "parameters": parameters,
+        "parameter_hash": path.stem.split("-")[1],
+        "code_hash": code_hash(),
+        "git_commit": git_commit(),
+        "dataset_hash": dataset_hash,
+        "ptm_hashes": list(ptm_hashes),
+        "synthetic_hash": synthetic_hash,
+        "device": str(device),
+        "environment": environment(device),
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes,
+        "ptm_passes": ptm_passes,
+        "accuracies": _columns(accuracies),
+        "history": _columns(_thin(history), 6),
+        "history_length": len(history),
+    }
+    record = {name: plain(value, name) for name, value in record.items()}
+    validate(record, path.name)
+    # One line a field: readable, small, and a changed field is one changed line.
+    text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
+    _write_atomically(path, "{\n" + text + "\n}\n")
+    return path
+
+
+def read_record(path: str | Path) -> dict[str, object]:
+    """One record, checked; ``accuracies`` and ``history`` as DataFrames.
+
+    Raises:
+        ValueError: names the file and the field that is wrong.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); delete it and run again") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: holds a {type(record).__name__}, expected an object with named fields")
+    validate(record, path)
+    record["accuracies"] = _frame(record["accuracies"])
+    record["history"] = _frame(record["history"])
+    return record
+
+
+def load_records(folder: str | Path) -> pd.DataFrame:
+    """All records of a folder as one tidy table, one row per (run, architecture, network, augment).
+
+    Columns: ``FIRST_COLUMNS``, then ``seconds`` (of this network) and costs of the run (``seconds_<part>``,
+    ``ptm_passes``, ``peak_memory_mb`` in 10^6 bytes), origin (hashes, device, ...), and all other parameters;
+    lists in parameters become text. A record's own field wins over a parameter of the same name.
+    Runs without accuracies (status "failed") have no row, and a warning names them.
+
+    Raises:
+        FileNotFoundError: no folder, or no record in it.
+        ValueError: records are damaged; names every one of them.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no run records (*.json) in {folder}: run a notebook first, for example "
+            "`papermill notebooks/01_guidance.ipynb out.ipynb`, or `make book`"
+        )
+    rows, damaged, empty = [], [], []
+    for path in paths:
+        try:
+            record = read_record(path)
+        except ValueError as error:
+            damaged.append(str(error))
+            continue
+        rows += _tidy(path.stem, record)
+        if record["accuracies"].empty:
+            empty.append(f"{path.name} ({record['status']})")
+    if damaged:
+        raise ValueError("\n".join([f"{len(damaged)} of {len(paths)} records cannot be read:", *damaged]))
+    if not rows:
+        raise ValueError(f"no record in {folder} holds accuracies: {', '.join(empty)}")
+    if empty:
+        warnings.warn(f"runs without accuracies are left out: {', '.join(empty)}", stacklevel=2)
+    table = pd.DataFrame(rows)
+    first = [column for column in FIRST_COLUMNS if column in table]
+    return table[[*first, *(column for column in table if column not in first)]]
+
+
+def default_arm(parameters: Mapping[str, object]) -> str:
+    """The name of an arm when none is given: its guidance, and the strategy if that combines several PTMs."""
+    guidance, strategy = parameters.get("guidance", "none"), parameters.get("strategy", "single")
+    return str(guidance) if guidance == "none" or strategy == "single" else f"{guidance} {strategy}"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp hides the file from everybody else
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:
+    memory = record["peak_memory_bytes"]
+    own = ("notebook", "arm", "seed", "ptm_passes", *ORIGIN, "ptm_hashes", "synthetic_hash")
+    shared = {
+        "run": run,
+        **{name: _text(record[name]) for name in own},
+        **{f"seconds_{part}": value for part, value in record["seconds"].items()},
+        "peak_memory_mb": math.nan if memory is None else memory / 1e6,
+        **record["environment"],
+    }
+    parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
+    return [{**parameters, **shared, **row} for row in record["accuracies"].to_dict("records")]
+
+
+def _text(value: object) -> object:
+    """Lists and dicts as text, so that table columns can be grouped by."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _thin(history: pd.DataFrame) -> pd.DataFrame:
+    if len(history) <= HISTORY_ROWS:
+        return history
+    kept = np.linspace(0, len(history) - 1, HISTORY_ROWS).round().astype(int)
+    return history.iloc[kept]
+
+
+def _columns(frame: pd.DataFrame, digits: int = 17) -> dict[str, list[object]]:
+    def shorten(value: object) -> object:
+        if isinstance(value, list | tuple | np.ndarray):
+            return [shorten(v) for v in value]
+        if isinstance(value, float | np.floating):
+            return float(f"{value:.{digits}g}") if math.isfinite(value) else None  # JSON knows no NaN
+        return value
+
+    return {str(name): [shorten(value) for value in frame[name]] for name in frame}
+
+
+def _frame(columns: Mapping[str, list[object]]) -> pd.DataFrame:
+    filled = {name: [math.nan if v is None else v for v in values] for name, values in columns.items()}
+    return pd.DataFrame(filled)

@@ -1,0 +1,190 @@
+"""The book: its tools, and the pages as built by `make book`."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+HTML = BOOK / "_build" / "html"
+TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+EXECUTED = [page for page in PAGES if page.startswith("executed/")]
+
+built = pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make book`")
+REMOTE = r"(import|fetch)\(?\s*['\"]https?:|unpkg\.com|jsdelivr|cdnjs|googleapis|require(\.min)?\.js"
+ERROR = new_output("error", ename="E", evalue="", traceback=[])
+
+
+# --- the tools --------------------------------------------------------------------------------------------
+
+
+def tool(name: str):
+    """A script of book/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, BOOK / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path: Path, *cells) -> Path:
+    nbformat.write(new_notebook(cells=list(cells)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        (new_code_cell("1", execution_count=1), None),
+        (new_code_cell("  "), None),
+        (new_code_cell("1"), "not executed"),
+        (new_code_cell("1", execution_count=1, outputs=[ERROR]), "error"),
+    ],
+    ids=["whole", "empty", "unexecuted", "error"],
+)
+def test_problems_of_an_executed_notebook(tmp_path, cell, problem):
+    found = tool("execute").problems(write(tmp_path / "a.ipynb", cell))
+    assert (len(found) == 1 and problem in found[0]) if problem else not found
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("raise ValueError('too small')", "too small"), ("raise SystemExit(0)", "was not executed")],
+    ids=["error", "silent exit"],
+)
+def test_a_notebook_that_ends_early_leaves_no_target(tmp_path, source, message):
+    notebook = write(tmp_path / "a.ipynb", new_code_cell(source), new_code_cell("1"))
+    command = [sys.executable, BOOK / "execute.py", notebook, tmp_path / "out" / "a.ipynb", "-k", "python3"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert message in run.stderr
+    assert not (tmp_path / "out" / "a.ipynb").exists()
+
+
+def test_a_kernel_that_lost_its_port_is_tried_once_more(tmp_path, monkeypatch):
+    execute = tool("execute")
+    calls = []
+
+    def run(command, **_):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 1, "", execute.PORT_RACE[0])
+
+    monkeypatch.setattr(execute.subprocess, "run", run)
+    with pytest.raises(SystemExit, match="ipynb failed"):
+        execute.papermill(tmp_path / "a.ipynb", tmp_path / "b.ipynb", [])
+    assert len(calls) == 2
+
+
+def test_fold_tags_code_and_respects_other_tags(tmp_path):
+    removed = new_code_cell("1", metadata={"tags": ["remove-cell"]})
+    tool("fold").fold(write(tmp_path / "a.ipynb", new_code_cell("1"), removed), tmp_path / "page" / "a.ipynb")
+    cells = nbformat.read(tmp_path / "page" / "a.ipynb", as_version=4).cells
+    assert [cell.metadata.tags for cell in cells] == [["hide-input"], ["remove-cell"]]
+
+
+# --- the pages --------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a page holds that may point elsewhere: ids, links, and the files a browser loads by itself."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.path = HTML / f"{name}.html"
+        self.ids, self.links, self.loads, self.images = set(), [], [], 0
+        self.feed(self.path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.update(value for key in ("id", "name") if (value := attrs.get(key)))
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+        if attrs.get("src"):
+            self.loads.append(attrs["src"])
+            self.images += tag == "img"
+        if tag == "link" and attrs.get("rel") in ("stylesheet", "preload", "icon", "shortcut icon"):
+            self.loads.append(attrs["href"])
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, Page]:
+    return {name: Page(name) for name in PAGES}
+
+
+@built
+@pytest.mark.parametrize("name", PAGES)
+def test_every_local_link_and_anchor_resolves(pages, name):
+    page, broken = pages[name], []
+    for link in page.links + page.loads:
+        url = urlsplit(link)
+        if url.scheme or url.netloc:
+            continue
+        target = (page.path.parent / unquote(url.path)).resolve() if url.path else page.path
+        known = pages.get(str(target.relative_to(HTML).with_suffix("")))
+        missing_anchor = url.fragment and known and unquote(url.fragment) not in known.ids
+        if not target.exists() or missing_anchor:
+            broken.append(link)
+    assert not broken
+
+
+@built
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_nothing_from_the_network(pages, name):
+    assert not [load for load in pages[name].loads if re.match(r"(https?:)?//", load)]
+    assert not re.search(REMOTE, pages[name].path.read_text())
+
+
+@built
+def test_style_sheets_load_nothing_from_the_network():
+    sheets = list((HTML / "_static").rglob("*.css"))
+    assert sheets
+    assert not [s.name for s in sheets if re.search(r"(@import|url\()\s*['\"]?(https?:)?//", s.read_text())]
+
+
+@built
+def test_formulas_are_drawn_by_the_local_mathjax(pages):
+    [script] = [load for load in pages["method"].loads if "mathjax" in load]
+    assert (HTML / urlsplit(script).path).stat().st_size > 1_000_000
+    assert pages["method"].path.read_text().count('class="math notranslate') > 20
+
+
+@built
+@pytest.mark.parametrize("name", EXECUTED)
+def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
+    assert not tool("execute").problems(BOOK / f"{name}.ipynb")
+    text = pages[name].path.read_text()
+    assert pages[name].images >= 1
+    assert text.count('<details class="admonition hide') >= 5
+    assert "Traceback (most recent call last)" not in text
+
+
+@built
+def test_every_executed_notebook_is_whole():
+    executed = sorted((ROOT / "runs" / "smoke" / "notebooks").glob("[0-9]*.ipynb"))
+    assert len(executed) == 1 + 4 + 12 + 1
+    found = {path.name: tool("execute").problems(path) for path in executed}
+    assert not any(found.values()), found
+
+
+@built
+def test_the_reference_shows_the_public_names(pages):
+    wanted = ["losses.clom_loss", "losses.cclom_loss_from_sums", "combine.STRATEGIES", "data.load_dataset"]
+    wanted += ["ptms.train_ptms", "distill.distill", "evaluate.evaluate", "synthetic.SyntheticSet"]
+    assert not [name for name in wanted if f"ddlib.{name}" not in pages["api"].ids]
+
+
+@built
+def test_no_path_of_the_building_machine_is_printed(pages):
+    home = str(Path.home())
+    for page in pages.values():
+        assert str(ROOT) not in page.path.read_text()
+        assert home == "/root" or home not in page.path.read_text()

@@ -1,0 +1,335 @@
+"""The networks against closed-form sizes, a plain transcription, and what every random network must obey."""
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ddlib.networks import NETWORKS, build_network, load_reference_state_dict
+
+SIZES = (16, 28, 32, 48, 64)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(n, channels, size, seed=1):
+    return torch.randn(n, channels, size, size, generator=seeded(seed))
+
+
+def count(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def plain_convnet_3(channels=3, border=0, norm="instance"):
+    """ConvNet-3 of width 128 for 32x32 images and 10 classes, layer by layer, without a table."""
+    layers = []
+    for channels_in, padding in ((channels, 1 + border), (128, 1), (128, 1)):
+        layers += [
+            nn.Conv2d(channels_in, 128, kernel_size=3, padding=padding),
+            nn.GroupNorm(128, 128) if norm == "instance" else nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.AvgPool2d(kernel_size=2, stride=2),
+        ]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, 10))
+
+
+# Plain forms of the other networks: images, and the parameters in the reference's order as an iterator.
+
+
+def plain_norm(x, weights):
+    return F.group_norm(x, x.shape[1], next(weights), next(weights))
+
+
+def plain_vgg_11(x, weights):
+    for convolutions in (1, 1, 2, 2, 2):
+        for _ in range(convolutions):
+            x = plain_norm(F.conv2d(x, next(weights), next(weights), padding=1), weights).relu()
+        x = F.max_pool2d(x, 2)
+    return F.linear(x.flatten(1), next(weights), next(weights))
+
+
+def plain_resnet_18(x, weights):
+    x = plain_norm(F.conv2d(x, next(weights), padding=1), weights).relu()
+    for stride in (1, 1, 2, 1, 2, 1, 2, 1):
+        y = plain_norm(F.conv2d(x, next(weights), stride=stride, padding=1), weights).relu()
+        y = plain_norm(F.conv2d(y, next(weights), padding=1), weights)
+        if stride == 2:
+            x = plain_norm(F.conv2d(x, next(weights), stride=2), weights)
+        x = (x + y).relu()
+    return F.linear(F.avg_pool2d(x, 4).flatten(1), next(weights), next(weights))
+
+
+def plain_alexnet(x, weights):
+    for padding, pool in ((2, True), (2, True), (1, False), (1, False), (1, True)):
+        x = F.conv2d(x, next(weights), next(weights), padding=padding).relu()
+        x = F.max_pool2d(x, 2) if pool else x
+    return F.linear(x.flatten(1), next(weights), next(weights))
+
+
+def randomised(network):
+    """The same network with every parameter and running statistic away from its starting value."""
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5, generator=seeded(tensor.numel()))
+    return network
+
+
+# Closed forms of the number of parameters, with w the width and s the side of the last map.
+
+
+def conv(channels_in, channels, kernel=3):
+    return kernel**2 * channels_in * channels + channels
+
+
+def convnet_count(depth, channels, w, s, classes):
+    return conv(channels, w) + (depth - 1) * conv(w, w) + depth * 2 * w + (w * s**2 + 1) * classes
+
+
+def vgg_count(channels, w, s, classes):
+    a, b, c, d = w // 2, w, 2 * w, 4 * w
+    convolutions = conv(channels, a) + conv(a, b) + conv(b, c) + conv(c, c) + conv(c, d) + 3 * conv(d, d)
+    return convolutions + 2 * (a + b + 2 * c + 4 * d) + (d * s**2 + 1) * classes
+
+
+def resnet_count(channels, w, s, classes):
+    a = w // 2
+    total = 9 * channels * a + 2 * a + 2 * (2 * 9 * a * a + 4 * a)  # stem, first stage
+    for c in (a, 2 * a, 4 * a):  # from c to 2c channels
+        first_block = 9 * c * 2 * c + 9 * (2 * c) ** 2 + c * 2 * c + 6 * 2 * c
+        second_block = 2 * 9 * (2 * c) ** 2 + 4 * 2 * c
+        total += first_block + second_block
+    return total + (8 * a * s**2 + 1) * classes
+
+
+def alexnet_count(channels, w, s, classes):
+    a, b, c = w, 3 * w // 2, 2 * w
+    convolutions = conv(channels, a, 5) + conv(a, b, 5) + conv(b, c) + conv(c, b) + conv(b, b)
+    return convolutions + (b * s**2 + 1) * classes
+
+
+COUNTS = {
+    "ConvNet-3": lambda *sizes: convnet_count(3, *sizes),
+    "ConvNet-4": lambda *sizes: convnet_count(4, *sizes),
+    "VGG-11": vgg_count,
+    "ResNet-18": resnet_count,
+    "AlexNet": alexnet_count,
+}
+# side of the pooled map in front of the classifier, for images of 16, 28 (colour), 32, 48 and 64 pixels
+LAST_MAPS = {
+    "ConvNet-3": (2, 3, 4, 6, 8),
+    "ConvNet-4": (1, 1, 2, 3, 4),
+    "VGG-11": (1, 1, 1, 1, 2),
+    "ResNet-18": (1, 1, 1, 1, 2),
+    "AlexNet": (2, 3, 4, 6, 8),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("ConvNet-3", 320_010),
+        ("ConvNet-4", 452_490),
+        ("VGG-11", 9_231_114),
+        ("ResNet-18", 11_173_962),
+        ("AlexNet", 1_872_202),
+    ],
+)
+def test_parameter_count_of_the_reference(name, known):
+    assert count(build_network(name, 3, 10, 32)) == known
+    assert COUNTS[name](3, 128, LAST_MAPS[name][SIZES.index(32)], 10) == known
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", SIZES)
+def test_shapes_and_counts(name, size):
+    network = build_network(name, 3, 7, size, width=16, generator=seeded())
+    last = LAST_MAPS[name][SIZES.index(size)]
+    assert count(network) == COUNTS[name](3, 16, last, 7)
+    x = images(2, 3, size)
+    features = network.features(x)
+    assert features.shape == (2, network.classifier.in_features)
+    assert torch.equal(network.classifier(features), network(x))
+    assert network(x).shape == (2, 7)
+    assert network.classifier.in_features == {"V": 64, "R": 64, "A": 24, "C": 16}[name[0]] * last**2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, *SIZES])
+def test_logits_depend_on_the_images(name, channels, size):
+    """No norm layer may erase its input, as instance norm does on maps of 1x1."""
+    network = build_network(name, channels, 10, size, width=32, generator=seeded())
+    x = images(8, channels, size).requires_grad_()
+    logits = network(x)
+    assert logits.std(0).mean() > 0.01 * logits.std()
+    (gradient,) = torch.autograd.grad(logits.square().sum(), x)
+    assert (gradient.abs().amax((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_only_grey_28_is_padded_to_32(name):
+    first = {size: build_network(name, 1, 10, size, width=8, generator=seeded()).body[0] for size in (28, 32)}
+    map_size = first[28](images(1, 1, 28)).shape[-1]
+    assert map_size == (28 if name == "ResNet-18" else 32)
+    assert first[32](images(1, 1, 32)).shape[-1] == 32
+    colour = build_network(name, 3, 10, 28, width=8, generator=seeded())
+    assert colour.body[0](images(1, 3, 28)).shape[-1] == 28
+    grey = build_network(name, 1, 10, 28, width=8, generator=seeded())
+    assert grey(images(2, 1, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_norms(name):
+    kinds = {"instance": nn.GroupNorm, "batch": nn.BatchNorm2d, "none": ()}
+    counts = {}
+    for norm, kind in kinds.items():
+        network = build_network(name, 3, 10, 32, width=16, norm=norm, generator=seeded())
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.GroupNorm | nn.BatchNorm2d)]
+        assert all(isinstance(layer, kind) for layer in norms)
+        assert bool(norms) == (norm != "none")
+        counts[norm] = count(network) - sum(layer.weight.numel() + layer.bias.numel() for layer in norms)
+        assert network(images(4, 3, 32)).isfinite().all()
+    assert len(set(counts.values())) == 1
+    default = build_network(name, 3, 10, 32, width=16, generator=seeded())
+    expected = "none" if name == "AlexNet" else "instance"
+    same = build_network(name, 3, 10, 32, width=16, norm=expected, generator=seeded())
+    assert str(default) == str(same)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize(("channels", "size", "border"), [(3, 32, 0), (1, 28, 2)])
+def test_a_state_dict_with_other_names_loads_by_order(norm, channels, size, border):
+    plain = randomised(plain_convnet_3(channels, border, norm)).eval()
+    network = build_network("ConvNet-3", channels, 10, size, norm=norm, generator=seeded()).eval()
+    load_reference_state_dict(network, plain.state_dict())
+    x = images(4, channels, size)
+    torch.testing.assert_close(network(x), plain(x))
+    torch.testing.assert_close(network.features(x), plain[:-1](x))
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"), [("VGG-11", plain_vgg_11), ("ResNet-18", plain_resnet_18), ("AlexNet", plain_alexnet)]
+)
+@pytest.mark.parametrize("size", [32, 64])
+def test_against_plain_forms(name, plain, size):
+    network = build_network(name, 3, 10, size, width=16, generator=seeded())
+    x, weights = images(3, 3, size), network.parameters()
+    torch.testing.assert_close(network(x), plain(x, weights), rtol=1e-4, atol=1e-6)
+    assert next(weights, None) is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_every_network_loads_by_order(name, norm):
+    source = randomised(build_network(name, 3, 10, 32, width=16, norm=norm)).eval()
+    renamed = OrderedDict((f"layer{i}", tensor) for i, tensor in enumerate(source.state_dict().values()))
+    network = build_network(name, 3, 10, 32, width=16, norm=norm).eval()
+    load_reference_state_dict(network, renamed)
+    x = images(2, 3, 32)
+    assert torch.equal(network(x), source(x))
+
+
+def test_a_state_dict_that_does_not_fit():
+    network = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded())
+    before = [parameter.clone() for parameter in network.parameters()]
+    wider = build_network("ConvNet-3", 3, 10, 32, width=32).state_dict()
+    with pytest.raises(ValueError, match=r"body.0.weight \(32, 3, 3, 3\).*body.0.weight \(16, 3, 3, 3\)"):
+        load_reference_state_dict(network, wider)
+    shorter = dict(list(network.state_dict().items())[:-1])
+    with pytest.raises(ValueError, match=r"nothing None stands where classifier.bias"):
+        load_reference_state_dict(network, shorter)
+    longer = {**network.state_dict(), "extra": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"extra \(3,\) stands where nothing"):
+        load_reference_state_dict(network, longer)
+    other_classes = build_network("ConvNet-3", 3, 100, 32, width=16).state_dict()
+    with pytest.raises(ValueError, match="number of classes"):
+        load_reference_state_dict(network, other_classes)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_the_initial_weights_follow_the_default_law_of_pytorch():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        plain = plain_convnet_3()
+    network = build_network("ConvNet-3", 3, 10, 32, generator=seeded(5))
+    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_batch_norm_starts_as_the_identity():
+    network = build_network("AlexNet", 3, 10, 32, width=16, norm="batch", generator=seeded())
+    for layer in (layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)):
+        assert (layer.weight == 1).all()
+        assert (layer.bias == 0).all()
+        assert (layer.running_mean == 0).all()
+        assert (layer.running_var == 1).all()
+        assert layer.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_seed_fixes_the_weights_and_the_global_generator_rests(name):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = build_network(name, 3, 10, 32, width=16, generator=seeded(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    second = build_network(name, 3, 10, 32, width=16, generator=seeded(3))
+    other = build_network(name, 3, 10, 32, width=16, generator=seeded(4))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+def test_one_generator_gives_one_network_after_another():
+    generator = seeded()
+    first, second = (build_network("ConvNet-3", 3, 10, 32, width=16, generator=generator) for _ in range(2))
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_without_a_generator_the_global_one_is_drawn_from():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        first, second = (build_network("ConvNet-3", 3, 10, 32, width=16) for _ in range(2))
+    third = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded(7))
+    assert torch.equal(first.classifier.weight, third.classifier.weight)
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_the_same_weights():
+    here = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded())
+    there = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded(), device="cuda")
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(here.parameters(), there.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"name": "LeNet"},
+            "unknown network 'LeNet'; known: ConvNet-3, ConvNet-4, VGG-11, ResNet-18, AlexNet",
+        ),
+        ({"norm": "layer"}, "unknown norm 'layer'; known: instance, batch, none"),
+        ({"channels": 0}, "channels is 0; ConvNet-3 needs a whole number of 1 or more"),
+        ({"num_classes": -1}, "num_classes is -1"),
+        ({"num_classes": 2.5}, "num_classes is 2.5"),
+        ({"image_size": 7}, "image_size is 7; ConvNet-3 needs a whole number of 8 or more"),
+        ({"image_size": (32, 32)}, r"image_size is \(32, 32\)"),
+        ({"name": "VGG-11", "width": 1}, "width is 1; VGG-11 needs a whole number of 2 or more"),
+    ],
+)
+def test_impossible_requests(change, message):
+    request = {"name": "ConvNet-3", "channels": 3, "num_classes": 10, "image_size": 32}
+    with pytest.raises(ValueError, match=message):
+        build_network(**(request | change))
+
+
+def test_narrowest_networks_and_numpy_sizes():
+    for name in NETWORKS:
+        network = build_network(name, np.int64(3), 10, np.int64(16), width=2, generator=seeded())
+        assert network(images(2, 3, 16)).isfinite().all()

@@ -1,0 +1,262 @@
+import io
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from ddlib import pictures, plots
+from ddlib.comparison import paired_table
+from ddlib.statistics import summary
+
+mpl.use("Agg")
+
+ARCHITECTURES = ["AlexNet", "ConvNet-3", "VGG-11"]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def records(arm="guidance", arms=("both", "none", "clom"), seeds=4, architectures=("ConvNet-3",), **columns):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "dataset": "digits",
+            "base_method": "dm",
+            "ipc": 1,
+            arm: name,
+            "seed": seed,
+            "architecture": architecture,
+            "network": network,
+            "accuracy": rng.uniform(0.5, 0.6),
+            "ptm_passes": 100 * (index + 1),
+            "seconds_distill": 2.0,
+            "peak_memory_mb": 300.0,
+            **columns,
+        }
+        for index, name in enumerate(arms)
+        for seed in range(seeds)
+        for architecture in architectures
+        for network in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def texts(labels):
+    return [label.get_text() for label in labels]
+
+
+def check(figure):
+    """The figure renders, holds more than its background, and nothing of it lies outside the page."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert len(np.unique(np.asarray(Image.open(file).convert("L")))) > 5
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 > -0.03, "cut off on the left"
+    assert drawn.x1 < width + 0.03, "cut off on the right"
+    assert drawn.y0 > -0.03, "cut off at the bottom"
+    assert drawn.y1 < height + 0.03, "cut off at the top"
+    assert figure.get_facecolor()[:3] == (1, 1, 1), "readable on a dark page"
+
+
+def test_importing_and_drawing_leave_the_settings_alone():
+    before = dict(mpl.rcParams)
+    plots.accuracy_by_arm(records())
+    assert dict(mpl.rcParams) == before
+
+
+def test_accuracy_by_arm_shows_every_set_and_n():
+    table = records(seeds=5)
+    ax = plots.accuracy_by_arm(table)
+    assert texts(ax.get_yticklabels()) == ["no guidance (n = 5)", "CLoM (n = 5)", "CLoM + CCLoM (n = 5)"]
+    dots, interval, mean = ax.lines[:3]
+    expected = table[table["guidance"] == "none"].groupby("seed")["accuracy"].mean()
+    assert sorted(dots.get_xdata()) == pytest.approx(sorted(100 * expected))
+    assert mean.get_xdata()[0] == pytest.approx(100 * expected.mean())
+    row = summary(table[table["guidance"] == "none"], []).iloc[0]
+    assert list(interval.get_xdata()) == pytest.approx([100 * row["low"], 100 * row["high"]])
+    assert ax.get_xlabel() == "test accuracy (%)"
+    assert ax.figure.get_suptitle().startswith("digits, DM, ipc 1, ConvNet-3")
+    check(ax.figure)
+
+
+def test_one_set_is_drawn_without_an_interval():
+    ax = plots.accuracy_by_arm(records(seeds=1))
+    assert np.isnan(ax.lines[1].get_xdata()).all()
+    check(ax.figure)
+
+
+def test_a_figure_of_one_architecture_refuses_several():
+    for figure in (plots.accuracy_by_arm, plots.cost_accuracy, plots.alpha_curve):
+        with pytest.raises(ValueError, match="architectures AlexNet, ConvNet-3, VGG-11: select one"):
+            figure(records(architectures=ARCHITECTURES), arm="guidance")
+
+
+def test_rows_without_a_value_of_the_arm_are_left_out():
+    mixed = pd.concat([records("strategy", ["random", "single"]), records("strategy", [None])])
+    assert texts(plots.accuracy_by_arm(mixed, "strategy").get_yticklabels()) == [
+        "single (n = 4)",
+        "random (n = 4)",
+    ]
+
+
+def test_paired_differences_is_a_forest_plot():
+    table = paired_table(records(architectures=ARCHITECTURES[:2]), "guidance", "none")
+    ax = plots.paired_differences(table)
+    labels = texts(ax.get_yticklabels())
+    assert labels[0] == "CLoM − no guidance, ConvNet-3 (n = 4)"
+    assert labels[-1] == "CLoM + CCLoM − no guidance, AlexNet (n = 4)"
+    first = table[(table["a"] == "clom") & (table["architecture"] == "ConvNet-3")].iloc[0]
+    assert ax.lines[1].get_xdata()[0] == pytest.approx(100 * first["difference"])
+    assert any(list(line.get_xdata()) == [0, 0] for line in ax.lines), "the zero line"
+    notes = texts(ax.child_axes[0].get_yticklabels())
+    assert notes[0].endswith("no verdict (n < 6)")
+    assert f"{100 * first['difference']:+.1f}".replace("-", "−") in notes[0]
+    check(ax.figure)
+    check(plots.paired_differences(paired_table(records(seeds=1), "guidance", "none")).figure)
+
+
+def test_cross_architecture_is_a_table_of_means_spreads_and_counts():
+    table = records(architectures=ARCHITECTURES)
+    ax = plots.cross_architecture(table)
+    assert texts(ax.get_xticklabels()) == ["ConvNet-3", "VGG-11", "AlexNet"]
+    assert texts(ax.get_yticklabels()) == ["no guidance", "CLoM", "CLoM + CCLoM"]
+    row = summary(table, ["guidance", "architecture"]).set_index(["guidance", "architecture"])
+    cell = row.loc[("none", "ConvNet-3")]
+    assert ax.texts[0].get_text() == f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}"
+    assert "n = 4 sets" in ax.figure.get_suptitle()
+    check(ax.figure)
+
+
+def test_cross_architecture_with_unequal_counts_and_a_missing_cell():
+    table = records(architectures=ARCHITECTURES)
+    table = table[~((table["guidance"] == "clom") & (table["architecture"] == "VGG-11"))]
+    table = table[~((table["guidance"] == "both") & (table["seed"] > 0))]
+    ax = plots.cross_architecture(table)
+    shown = texts(ax.texts)
+    assert len(shown) == 8, "nine cells, one without runs"
+    assert sum(text.endswith("n = 4") for text in shown) == 5
+    assert sum(text.endswith("n = 1") and "±" not in text for text in shown) == 3
+    check(ax.figure)
+
+
+@pytest.mark.parametrize("cost", sorted(plots.COSTS))
+def test_cost_accuracy_names_every_arm(cost):
+    table = records("strategy", ["random", "single", "mgda"])
+    ax = plots.cost_accuracy(table, cost, "strategy")
+    assert texts(ax.get_legend().get_texts()) == ["single (n = 4)", "random (n = 4)", "mgda (n = 4)"]
+    assert ax.get_xlabel().startswith(plots.COSTS[cost])
+    markers = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    mean = 100 * table[table["strategy"] == "single"]["accuracy"].mean()
+    assert markers[0].get_ydata()[0] == pytest.approx(mean)
+    assert len({(line.get_marker(), line.get_color()) for line in markers}) == 3
+    check(ax.figure)
+    inside = ax.get_window_extent()
+    for line in markers:
+        x, _ = line.get_transform().transform(line.get_xydata()[0])
+        assert inside.x0 < x < inside.x1, "every marker lies inside the axes"
+
+
+def test_cost_accuracy_refuses_an_unknown_cost():
+    with pytest.raises(ValueError, match="x is 'money'; the costs of a run are ptm_passes"):
+        plots.cost_accuracy(records(), "money", "guidance")
+
+
+def test_costs_far_apart_get_a_log_scale():
+    table = records("strategy", ["single", "mgda"])
+    table.loc[table["strategy"] == "mgda", "ptm_passes"] = 100_000
+    assert plots.cost_accuracy(table).get_xscale() == "log"
+
+
+def test_alpha_curve_draws_zero_as_a_line():
+    runs = [records(arms=["none"], alpha=100.0), records(arms=["clom"], alpha=0.0)]
+    runs += [records(arms=[name], alpha=a) for name in ("clom", "cclom") for a in (1.0, 10.0, 100.0)]
+    table = pd.concat(runs, ignore_index=True)
+    table.loc[(table["guidance"] == "clom") & (table["alpha"] == 10.0), "accuracy"] += 0.2
+    ax = plots.alpha_curve(table)
+    assert ax.get_xscale() == "log"
+    assert texts(ax.get_legend().get_texts()) == ["no guidance (n = 4)", "CLoM (n = 4)", "CCLoM (n = 4)"]
+    zero, clom, ring = ax.lines[:3]
+    expected = 100 * runs[0]["accuracy"].mean()
+    assert zero.get_ydata()[0] == pytest.approx(expected), "alpha = 0 and 'none' are one run, not two"
+    assert list(clom.get_xdata()) == [1, 10, 100]
+    assert list(ring.get_xdata()) == [10]
+    check(ax.figure)
+
+
+def test_history_has_a_panel_for_each_column():
+    frame = pd.DataFrame({"iteration": range(0, 500, 5), "base_loss": np.linspace(2, 1, 100), "cosine": 0.5})
+    figure = plots.history(frame, ["base_loss", "cosine"])
+    assert [ax.get_ylabel() for ax in figure.axes] == ["base loss", "cosine"]
+    assert [len(ax.lines) for ax in figure.axes] == [2, 2], "raw values and their running mean"
+    assert figure.axes[0].lines[0].get_xdata()[-1] == 495
+    assert figure.axes[1].get_xlabel() == "iteration"
+    check(figure)
+    assert len(plots.history(frame.head(10), ["base_loss"]).axes[0].lines) == 1
+    with pytest.raises(ValueError, match=r"columns \['loss'\] are missing"):
+        plots.history(frame, ["loss"])
+
+
+def test_gradient_cosines():
+    matrix = torch.tensor([[1.0, -0.25], [-0.25, 1.0]])
+    ax = plots.gradient_cosines(matrix, ["ConvNet-3 #0", "VGG-11 #1"])
+    assert texts(ax.texts) == ["1.00", "-0.25", "-0.25", "1.00"]
+    assert ax.collections[0].get_clim() == (-1, 1)
+    check(ax.figure)
+    with pytest.raises(ValueError, match=r"shape \[2, 2\], but there are 1 names"):
+        plots.gradient_cosines(matrix, ["ConvNet-3"])
+
+
+def test_mosaic_puts_each_class_in_its_row():
+    pixels = torch.arange(4).reshape(4, 1, 1, 1).expand(4, 1, 2, 2) / 10
+    picture = pictures.mosaic(pixels, torch.tensor([1, 0, 1, 0]), classes=[0, 1], per_class=3)
+    assert picture.shape == (2 * 2 + 1, 3 * 2 + 2, 3)
+    assert picture[[0, 0, 3, 3], [0, 3, 0, 3], 0] == pytest.approx([0.1, 0.3, 0.0, 0.2])
+    assert (picture[:, 6:] == 1).all(), "no third image: white"
+    assert (picture[2] == 1).all(), "the gap"
+
+
+def test_mosaic_clips_and_keeps_colours():
+    pixels = torch.tensor([-0.5, 0.25, 1.5]).reshape(1, 3, 1, 1)
+    picture = pictures.mosaic(pixels, torch.tensor([0]), [0], 1)
+    assert picture.tolist() == [[[0.0, 0.25, 1.0]]]
+    for wrong in (pixels[0], torch.zeros(1, 2, 4, 4), torch.zeros(2, 3, 4, 4)):
+        with pytest.raises(ValueError, match="expected pixels"):
+            pictures.mosaic(wrong, torch.tensor([0]), [0], 1)
+
+
+def test_side_by_side_shares_the_classes():
+    labels = torch.arange(12).repeat_interleave(2)
+    arms = {name: torch.rand(24, 3, 8, 8) for name in ("none", "clom grad_norm_avg", "x" * 30)}
+    figure = pictures.side_by_side(arms, labels, [f"class {i}" for i in range(12)])
+    assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM grad_norm_avg", "x" * 30]
+    assert texts(figure.axes[0].get_yticklabels()) == [f"class {i}" for i in range(10)]
+    assert figure.get_supxlabel() == "10 of 12 classes, 1 of 2 images for each class"
+    rows = figure.axes[0].images[0].get_array().shape[0]
+    ticks = figure.axes[0].get_yticks()
+    assert ticks[0] == pytest.approx(3.5), "the middle of an image of 8 pixels"
+    assert rows - 1 - ticks[-1] == pytest.approx(3.5)
+    check(figure)
+    with pytest.raises(ValueError, match="`arms` is empty"):
+        pictures.side_by_side({}, labels, [])
+
+
+def test_image_grid_is_one_panel():
+    labels = torch.tensor([0, 0, 2])
+    ax = pictures.image_grid(torch.rand(3, 1, 8, 8), labels, ["cat", "dog", "eel"], title="real images")
+    assert texts(ax.get_yticklabels()) == ["cat", "eel"]
+    assert ax.get_title() == "real images"
+    assert ax.images[0].get_array().shape == (17, 17, 3)
+    assert ax.figure.get_supxlabel() == "", "nothing is left out"
+    check(ax.figure)
+
+
+def test_alpha_curve_without_unguided_runs_has_no_dashed_line():
+    table = pd.concat([records(arms=["clom"], alpha=a) for a in (1.0, 10.0)], ignore_index=True)
+    assert texts(plots.alpha_curve(table).get_legend().get_texts()) == ["CLoM (n = 4)"]

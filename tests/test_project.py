@@ -1,0 +1,124 @@
+"""The files around the library agree: versions, README, Makefile, notebooks as committed."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"].values()
+BOUNDS = [Requirement(text) for text in chain(PROJECT["dependencies"], *EXTRAS)]
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+PINS = {canonicalize_name(pin.name): pin for pin in map(Requirement, re.findall(r"(?m)^\w.*", CONSTRAINTS))}
+KEEP_OUTPUT = "# NBVAL_CHECK_OUTPUT"
+
+
+def conda_environment() -> tuple[list[str], list[str]]:
+    """The conda and the pip part of environment.yml."""
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    return conda, pip["pip"]
+
+
+def test_environment_yml_repeats_the_bounds_of_pyproject():
+    _, pip = conda_environment()
+    assert [r for r in pip if r[0] == "-"] == ["-c constraints.txt", "-e ."]
+    assert sorted(str(Requirement(r)) for r in pip if r[0] != "-") == sorted(map(str, BOUNDS))
+
+
+def test_environment_yml_has_a_python_that_pyproject_allows():
+    conda, _ = conda_environment()
+    python = next(part.removeprefix("python=") for part in conda if part.startswith("python="))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+
+
+@pytest.mark.parametrize("bound", BOUNDS, ids=lambda bound: bound.name)
+def test_pinned_and_installed_versions_are_within_the_bounds(bound):
+    pin = PINS[canonicalize_name(bound.name)]
+    [exact] = pin.specifier
+    assert exact.operator == "=="
+    assert bound.specifier.contains(exact.version, prereleases=True)
+    assert bound.specifier.contains(version(bound.name), prereleases=True)
+
+
+def test_constraints_are_exact_plain_and_name_no_place():
+    assert all([s.operator for s in pin.specifier] == ["=="] for pin in PINS.values())
+    assert not [pin for pin in PINS.values() if pin.url or Version(next(iter(pin.specifier)).version).local]
+    assert not re.search(r"://|/home|file:|@", CONSTRAINTS)
+
+
+def test_bounds_with_odd_values_carry_their_reason():
+    text = (ROOT / "pyproject.toml").read_text()
+    for name in ("ipykernel", "jupyter-book", "ruff", "sphinx-mathjax-offline", "torchvision"):
+        assert re.search(rf'"{name}[^"]*",\s+# \w', text), f"{name} has no comment"
+
+
+def test_readme_links_and_commands_point_to_files_that_exist():
+    text = (ROOT / "README.md").read_text()
+    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    named = re.findall(r"\b(?:notebooks|params)/[\w.]+\.(?:ipynb|yaml)", text)
+    assert len(linked) >= 5
+    assert len(set(named)) >= 5
+    assert not [target for target in linked + named if not (ROOT / target).exists()]
+
+
+def test_readme_names_only_targets_that_make_has():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert {"book", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("command", [["make"], ["make", "help"]], ids=" ".join)
+def test_make_help_lists_every_target(command):
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    phony = re.findall(r"^\.PHONY: (\w+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^  make (\w+) +\S", shown, re.MULTILINE) == phony
+
+
+def test_make_book_runs_every_guidance_and_strategy():
+    from ddlib.combine import STRATEGIES
+
+    command = ["make", "--dry-run", "--always-make", "run"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    guidance = re.findall(r"notebooks/01_guidance.ipynb .*-p guidance (\w+)", plan)
+    assert sorted(guidance) == ["both", "cclom", "clom", "none"]
+    assert sorted(re.findall(r"-p strategy (\w+)", plan)) == sorted(STRATEGIES)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_has_one_parameters_cell_with_typed_explained_defaults(path):
+    cells = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    lines = [line for line in cells[0].source.splitlines() if line and not line.startswith("#")]
+    odd = [line for line in lines if not re.fullmatch(r"\w+: [\w\[\], |]+ = .+  # .+", line)]
+    assert not odd, f"not 'name: type = default  # meaning': {odd}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_without_outputs(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and not cell.source.startswith(KEEP_OUTPUT):
+            assert not cell.outputs, f"run `make format`: outputs of {cell.source[:60]!r}"
+            assert cell.execution_count is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_defines_nothing(path):
+    """A cell that wants a def belongs in ddlib, with a test."""
+    sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert not re.search(r"^\s*(def|class) ", "\n".join(sources), re.MULTILINE)
+
+
+def test_there_are_notebooks():
+    assert [path.name[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03"]

@@ -1,0 +1,298 @@
+import json
+import math
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ddlib import provenance, records
+from ddlib.provenance import code_hash, environment, git_commit, peak_memory_bytes
+from ddlib.records import default_arm, load_records, parameter_hash, read_record, record_path, write_record
+
+PARAMETERS = {
+    "dataset": "digits",
+    "base_method": "dm",
+    "guidance": "clom",
+    "strategy": "loss_avg",
+    "num_ptms": 2,
+    "ipc": 1,
+    "alpha": 100.0,
+    "seed": 3,
+    "architectures": ["ConvNet-3", "VGG-11"],
+    "alphas": {"AlexNet": 2000.0},
+}
+
+
+def accuracies(values=(0.1, 1 / 3, 0.5, 0.75)):
+    rows = [("ConvNet-3", 0, True), ("ConvNet-3", 1, True), ("VGG-11", 0, True), ("VGG-11", 1, True)]
+    frame = pd.DataFrame(rows, columns=["architecture", "network", "augment"])
+    return frame.assign(accuracy=list(values), seconds=0.25)
+
+
+def run(**changes):
+    """The arguments of a complete run, with changes."""
+    return {
+        "notebook": "02_ensemble",
+        "parameters": PARAMETERS,
+        "seed": 3,
+        "dataset_hash": "d" * 16,
+        "ptm_hashes": ("a" * 16, "b" * 16),
+        "accuracies": accuracies(),
+        "history": pd.DataFrame({"iteration": [0, 1, 2], "loss": [3.0, float("nan"), 1.23456789]}),
+        "seconds": {"ptms": 1.5, "distill": 2.5},
+        "peak_memory_bytes": 3_000_000,
+        "ptm_passes": 40,
+        "synthetic_hash": "s" * 16,
+        "device": "cpu",
+        **changes,
+    }
+
+
+def damage(path: Path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_parameter_hash_ignores_order_and_sees_every_digit():
+    assert parameter_hash({"a": 0.1, "b": [1, 2]}) == parameter_hash({"b": (1, 2), "a": 0.1})
+    assert len(parameter_hash({})) == 16
+    different = [{"a": v} for v in (0.1, math.nextafter(0.1, 1), 1, 1.0, True, "1", None, [1], {"b": 1})]
+    assert len({parameter_hash(p) for p in different}) == len(different)
+    assert parameter_hash({"a": np.float64(0.1)}) == parameter_hash({"a": 0.1})
+    assert parameter_hash({"a": torch.tensor(2)}) == parameter_hash({"a": 2})
+
+
+@pytest.mark.parametrize(("value", "error"), [(math.inf, ValueError), (Path("x"), TypeError)])
+def test_parameter_hash_rejects_what_json_cannot_hold(value, error):
+    with pytest.raises(error, match=r"parameters\['alpha'\] is"):
+        parameter_hash({"alpha": value})
+
+
+def test_round_trip(tmp_path):
+    path = write_record(tmp_path / "new", **run())
+    assert path == record_path(tmp_path / "new", "02_ensemble", PARAMETERS, 3)
+    assert records.synthetic_path(path).name == path.stem + ".safetensors"
+    record = read_record(path)
+    pd.testing.assert_frame_equal(record["accuracies"], accuracies(), check_dtype=False)
+    assert record["accuracies"]["accuracy"].tolist() == [0.1, 1 / 3, 0.5, 0.75], (
+        "raw accuracies keep all digits"
+    )
+    assert record["history"]["loss"].tolist() == pytest.approx([3.0, math.nan, 1.23457], nan_ok=True)
+    assert record["parameters"] == PARAMETERS
+    assert (record["arm"], record["ptm_hashes"]) == ("clom loss_avg", ["a" * 16, "b" * 16])
+    assert record["code_hash"] == code_hash()
+    assert record["created"].endswith("+00:00")
+
+
+def test_seeds_share_the_hash_and_a_repeated_run_replaces_its_record(tmp_path):
+    first = write_record(tmp_path, **run())
+    again = write_record(tmp_path, **run(accuracies=accuracies([0.2] * 4)))
+    other = write_record(tmp_path, **run(seed=4, parameters={**PARAMETERS, "seed": 4}))
+    assert again == first
+    assert other.name.replace("seed4", "seed3") == first.name
+    assert len(list(tmp_path.iterdir())) == 2
+    assert read_record(first)["accuracies"]["accuracy"].unique().tolist() == [0.2]
+
+
+def test_history_is_thinned_to_200_rows_with_both_ends(tmp_path):
+    long = pd.DataFrame({"iteration": range(1001), "loss": np.linspace(1, 0, 1001)})
+    record = read_record(write_record(tmp_path, **run(history=long)))
+    kept = record["history"]["iteration"]
+    assert (len(kept), kept.iloc[0], kept.iloc[-1], record["history_length"]) == (200, 0, 1000, 1001)
+    assert kept.diff().dropna().between(4, 6).all()
+
+
+def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkeypatch):
+    path = write_record(tmp_path, **run())
+    before = path.read_text()
+    with pytest.raises(TypeError, match="seconds"):
+        write_record(tmp_path, **run(seconds={"distill": object()}))
+
+    def no_space(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(records.os, "replace", no_space)
+    with pytest.raises(OSError, match="no space left"):
+        write_record(tmp_path, **run(ptm_passes=41))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"accuracies": accuracies([65.2, 0.1, 0.1, 0.1])},
+            r"'accuracies' holds \[65.2\], expected fractions",
+        ),
+        ({"accuracies": accuracies([math.nan, 0.1, 0.1, 0.1])}, r"'accuracies' holds \[None\]"),
+        ({"accuracies": accuracies().drop(columns="augment")}, r"lacks the columns \['augment'\]"),
+        ({"accuracies": accuracies().head(0)}, "is empty, but the status is ok"),
+        ({"seed": 4}, "seed is 4, but parameters"),
+        ({"status": "fine"}, "expected one of ok, failed"),
+        ({"notebook": "../x"}, "notebook is '../x'"),
+        ({"ptm_passes": 1.5}, "'ptm_passes' is 1.5, expected int"),
+    ],
+)
+def test_impossible_values_are_refused_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        write_record(tmp_path, **run(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": "three"}, "field 'seed' is 'three', expected int"),
+        ({"seed": True}, "field 'seed' is True, expected int"),
+        ({"schema": 99}, "field 'schema' is 99, this ddlib reads 1"),
+        ({"history": {"a": [1], "b": [1, 2]}}, "field 'history' has columns of unequal length"),
+        ({"history": {"a": 1}}, r"field 'history' has columns that are no lists: \['a'\]"),
+    ],
+)
+def test_reading_names_the_file_and_the_field(tmp_path, changes, message):
+    path = write_record(tmp_path, **run())
+    damage(path, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        read_record(path)
+    assert path.name in str(error.value)
+
+
+def test_reading_names_a_missing_field(tmp_path):
+    path = write_record(tmp_path, **run())
+    record = json.loads(path.read_text())
+    del record["dataset_hash"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="field 'dataset_hash' is missing"):
+        read_record(path)
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="holds a list"):
+        read_record(path)
+
+
+def test_load_records_is_tidy(tmp_path):
+    write_record(tmp_path, **run())
+    guided = {"dataset": "digits", "guidance": "none", "alpha": 0.0, "device": "auto"}
+    write_record(tmp_path, **run(notebook="01_guidance", parameters=guided, seed=5, peak_memory_bytes=None))
+    table = load_records(tmp_path)
+    assert tuple(table.columns[: len(records.FIRST_COLUMNS)]) == records.FIRST_COLUMNS
+    assert len(table) == 8
+    assert table.groupby("run").size().tolist() == [4, 4]
+    ensemble = table[table["notebook"] == "02_ensemble"].iloc[1]
+    assert (ensemble["arm"], ensemble["network"], ensemble["accuracy"]) == ("clom loss_avg", 1, 1 / 3)
+    assert (ensemble["seconds"], ensemble["seconds_distill"], ensemble["peak_memory_mb"]) == (0.25, 2.5, 3.0)
+    assert (ensemble["architectures"], ensemble["alphas"]) == ("ConvNet-3, VGG-11", '{"AlexNet": 2000.0}')
+    assert ensemble["architecture"] == "ConvNet-3"
+    guidance = table[table["notebook"] == "01_guidance"].iloc[0]
+    assert (guidance["arm"], guidance["seed"], guidance["device"]) == ("none", 5, "cpu")
+    assert math.isnan(guidance["peak_memory_mb"])
+
+
+def test_load_records_names_every_damaged_file(tmp_path):
+    paths = [write_record(tmp_path, **run(seed=s, parameters={"a": 1})) for s in range(3)]
+    paths[0].write_text(paths[0].read_text()[:100])
+    damage(paths[2], ptm_passes=None)
+    with pytest.raises(ValueError, match="2 of 3 records cannot be read") as error:
+        load_records(tmp_path)
+    assert paths[0].name in str(error.value)
+    assert paths[2].name in str(error.value)
+    assert paths[1].name not in str(error.value)
+
+
+def test_load_records_says_how_to_make_some(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(FileNotFoundError, match="run a notebook first"):
+            load_records(folder)
+
+
+def test_failed_runs_are_named_and_left_out(tmp_path):
+    failed = run(status="failed", accuracies=accuracies().head(0), seed=9, parameters={"guidance": "clom"})
+    path = write_record(tmp_path, **failed)
+    with pytest.raises(ValueError, match=r"no record in .* holds accuracies"):
+        load_records(tmp_path)
+    write_record(tmp_path, **run())
+    with pytest.warns(UserWarning, match=f"{path.name} .failed."):
+        table = load_records(tmp_path)
+    assert table["seed"].unique().tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arm"),
+    [
+        ({}, "none"),
+        ({"guidance": "none", "strategy": "random"}, "none"),
+        ({"guidance": "clom"}, "clom"),
+        ({"guidance": "clom", "strategy": "single"}, "clom"),
+        ({"guidance": "cclom", "strategy": "mgda"}, "cclom mgda"),
+    ],
+)
+def test_default_arm(parameters, arm):
+    assert default_arm(parameters) == arm
+
+
+def test_code_hash_follows_the_computing_files_only(tmp_path, monkeypatch):
+    for name in ("losses", "plots"):
+        (tmp_path / f"{name}.py").write_text("x = 1\n")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    before = code_hash()
+    (tmp_path / "plots.py").write_text("x = 2\n")
+    assert code_hash() == before
+    (tmp_path / "losses.py").write_text("x = 2\n")
+    assert code_hash() != before
+
+
+def test_files_exempt_from_the_code_hash_exist():
+    package = Path(provenance.__file__).parent
+    expected = provenance.NOT_COMPUTING - {"__init__", "parameters"}
+    assert {path.stem for path in package.glob("*.py")} >= expected
+
+
+def test_git_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    assert git_commit() is None
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None, "no git at all"
+
+
+def test_environment_tells_the_software_and_nothing_personal():
+    found = environment("cpu")
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == torch.__version__
+    assert found["torch_threads"] == torch.get_num_threads()
+    assert found["cpu"]
+    text = json.dumps(found)
+    assert platform.node() not in text or not platform.node()
+    assert str(Path.home()) not in text
+
+
+def test_other_machines_and_bare_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "Path", lambda _: tmp_path / "absent")
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert environment("cpu")["cpu"] == "arm", "no /proc: what Python's platform module knows"
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory_bytes("cpu") is None, "Windows"
+    assert provenance._version("no-such-package") is None
+
+
+def test_history_may_hold_vectors(tmp_path):
+    cosines = pd.DataFrame({"cosines": [[0.5, math.nan], np.array([0.123456789, 1.0])]})
+    record = read_record(write_record(tmp_path, **run(history=cosines)))
+    assert record["history"]["cosines"].tolist() == [[0.5, None], [0.123457, 1.0]]
+
+
+def test_peak_memory_of_the_process_is_in_bytes():
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    peak = peak_memory_bytes("cpu")
+    assert 50e6 < peak < installed, "torch alone takes more than 50 MB"
+    assert peak_memory_bytes(torch.device("cpu")) >= peak
+
+
+def test_on_a_gpu_its_own_memory_and_name_are_recorded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1234 + device.index)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert peak_memory_bytes("cuda:1") == 1235
+    assert environment("cuda:1")["device_name"] == "GPU 1"

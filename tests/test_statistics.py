@@ -1,0 +1,344 @@
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ddlib.comparison import common_seeds, paired_difference, paired_table
+from ddlib.ddranking import ars, hlr, ior, lrs
+from ddlib.statistics import hierarchical_bootstrap, set_means, summary, variance_components
+
+
+def table(arms, networks=1, architecture="ConvNet-3"):
+    """Accuracies of arms {name: one mean per seed}; the networks of a set differ by +-0.001 around it."""
+    offsets = 0.001 * (np.arange(networks) - (networks - 1) / 2)
+    rows = [
+        {"guidance": arm, "architecture": architecture, "seed": seed, "network": k, "accuracy": mean + o}
+        for arm, means in arms.items()
+        for seed, mean in enumerate(means)
+        for k, o in enumerate(offsets)
+    ]
+    return pd.DataFrame(rows)
+
+
+def noisy(seeds, networks, seed=0):
+    rng = np.random.default_rng(seed)
+    arms = {"none": rng.normal(0.5, 0.02, seeds), "clom": rng.normal(0.58, 0.02, seeds)}
+    frame = table(arms, networks)
+    frame["accuracy"] += rng.normal(0, 0.01, len(frame))
+    return frame
+
+
+# The mean and the interval of one arm
+
+
+def test_networks_are_averaged_inside_a_set_first():
+    # Set 0 has one network, set 1 has three: the mean of set means is 0.5, the mean of all networks 0.65.
+    frame = pd.DataFrame({"seed": [0, 1, 1, 1], "network": [0, 0, 1, 2], "accuracy": [0.2, 0.7, 0.8, 0.9]})
+    means = set_means(frame, [])
+    assert means["accuracy"].tolist() == pytest.approx([0.2, 0.8])
+    assert means["networks"].tolist() == [1, 3]
+    row = summary(frame, []).iloc[0]
+    assert (row["mean"], row["n"], row["networks"]) == (pytest.approx(0.5), 2, 4)
+
+
+def test_t_interval_of_five_numbers_by_hand():
+    # 1..5 %: mean 3, s = sqrt(2.5) = 1.5811, t(0.975, 4) = 2.7764; half width 2.7764 s / sqrt(5) = 1.9632.
+    row = summary(table({"clom": [0.01, 0.02, 0.03, 0.04, 0.05]}, networks=20), ["guidance"]).iloc[0]
+    assert (row["n"], row["networks"]) == (5, 100), "the unit is the set, however many networks judge it"
+    assert row["mean"] == pytest.approx(0.03)
+    assert row["std"] == pytest.approx(0.015811, abs=1e-6)
+    assert (row["low"], row["high"]) == pytest.approx((0.03 - 0.019632, 0.03 + 0.019632), abs=1e-6)
+
+
+def test_one_set_has_no_interval():
+    row = summary(table({"clom": [0.5]}, networks=20), ["guidance"]).iloc[0]
+    assert row["mean"] == pytest.approx(0.5)
+    assert row[["std", "low", "high"]].isna().all()
+
+
+def test_cells_with_no_value_in_a_column_are_kept():
+    frame = table({"clom": [0.5, 0.6]}).assign(strategy=None)
+    assert summary(frame, ["guidance", "strategy"])["n"].tolist() == [2]
+
+
+def test_settings_are_never_mixed_silently():
+    frame = table({"clom": [0.5, 0.6]})
+    both = pd.concat([frame.assign(augment=True, run="a"), frame.assign(augment=False, run="b")])
+    for function in (set_means, variance_components):
+        with pytest.raises(ValueError, match=r"2 rows for .*augment \[True, False\]: select one setting"):
+            function(both, ["guidance"])
+    with pytest.raises(ValueError, match="augment"):
+        hierarchical_bootstrap(both, np.random.default_rng(0), ["guidance"])
+    assert len(set_means(both, ["guidance", "augment"])) == 4
+    with pytest.raises(ValueError, match="2 rows for guidance = clom, seed = 0, architecture = ConvNet-3"):
+        set_means(pd.concat([frame, frame]), ["guidance"])
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (table({"a": [0.5]}).drop(columns="seed"), r"columns \['seed'\] are missing; the table has"),
+        (table({"a": [0.5]}).head(0), "has no rows"),
+        (table({"a": [0.5, math.nan]}), "1 accuracies are NaN"),
+    ],
+)
+def test_unusable_tables_are_refused(frame, message):
+    with pytest.raises(ValueError, match=message):
+        summary(frame, ["guidance"])
+
+
+# Variance components and the bootstrap over both levels
+
+
+def test_variance_components_by_hand():
+    # Sets (1, 3) and (5, 7): MSW = (2 + 2) / 2 = 2, MSB = 2 * (4 + 4) / 1 = 16, between = (16 - 2) / 2 = 7.
+    values = np.array([0.1, 0.3, 0.5, 0.7])
+    frame = pd.DataFrame({"seed": [0, 0, 1, 1], "network": [0, 1, 0, 1], "accuracy": values})
+    row = variance_components(frame).iloc[0]
+    assert (row["within"], row["between"]) == pytest.approx((0.02, 0.07))
+    assert (row["n"], row["networks"]) == (2, 4)
+
+
+def test_variance_components_of_unequal_sets_match_a_plain_transcription():
+    rng = np.random.default_rng(1)
+    sets = [rng.normal(rng.normal(0.5, 0.05), 0.02, size) for size in (2, 5, 3, 7)]
+    rows = [(s, k, x) for s, xs in enumerate(sets) for k, x in enumerate(xs)]
+    frame = pd.DataFrame(rows, columns=["seed", "network", "accuracy"])
+    everything = [x for xs in sets for x in xs]
+    total, grand = len(everything), sum(everything) / len(everything)
+    between = sum(len(xs) * (sum(xs) / len(xs) - grand) ** 2 for xs in sets) / (len(sets) - 1)
+    within = sum((x - sum(xs) / len(xs)) ** 2 for xs in sets for x in xs) / (total - len(sets))
+    size = (total - sum(len(xs) ** 2 for xs in sets) / total) / (len(sets) - 1)
+    row = variance_components(frame.sample(frac=1, random_state=0)).iloc[0]
+    assert row["within"] == pytest.approx(within)
+    assert row["between"] == pytest.approx((between - within) / size)
+    assert between / within == pytest.approx(stats.f_oneway(*sets).statistic), "the transcription itself"
+
+
+def test_variance_components_are_never_negative_and_nan_where_unknown():
+    frame = pd.DataFrame({"seed": [0, 0, 1, 1], "network": [0, 1, 0, 1], "accuracy": [0.1, 0.9, 0.1, 0.9]})
+    assert variance_components(frame)["between"].tolist() == [0.0]
+    one_set = variance_components(frame[frame["seed"] == 0]).iloc[0]
+    assert math.isnan(one_set["between"])
+    assert one_set["within"] == pytest.approx(0.32)
+    one_network = variance_components(frame[frame["network"] == 0]).iloc[0]
+    assert math.isnan(one_network["between"])
+    assert math.isnan(one_network["within"])
+
+
+def test_variance_components_refuse_mixed_architectures():
+    frame = pd.concat([table({"a": [0.5, 0.6]}), table({"a": [0.3, 0.4]}, architecture="VGG-11")])
+    with pytest.raises(ValueError, match="mixes the architectures ConvNet-3, VGG-11"):
+        variance_components(frame)
+    assert len(variance_components(frame, ["architecture"])) == 2
+
+
+def test_hierarchical_bootstrap_matches_its_variance_and_repeats():
+    frame = noisy(seeds=8, networks=4)
+    frame = frame[frame["guidance"] == "clom"]
+    row = hierarchical_bootstrap(frame, np.random.default_rng(0)).iloc[0]
+    sets = [group["accuracy"].to_numpy() for _, group in frame.groupby("seed")]
+    # Variance of the resampled mean: (variance of set means + mean variance of a resampled set mean) / n.
+    variance = np.var([s.mean() for s in sets]) + np.mean([s.var() / len(s) for s in sets])
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * math.sqrt(variance / len(sets)), rel=0.05)
+    assert row["low"] < row["mean"] < row["high"]
+    shuffled = hierarchical_bootstrap(frame.sample(frac=1, random_state=1), np.random.default_rng(0)).iloc[0]
+    assert row[["low", "high"]].tolist() == shuffled[["low", "high"]].tolist()
+    one_set = hierarchical_bootstrap(frame[frame["seed"] == 0], np.random.default_rng(0)).iloc[0]
+    assert one_set[["low", "high"]].isna().all()
+
+
+# Two arms
+
+
+def test_paired_difference_of_five_pairs():
+    gains = np.array([0.01, 0.02, 0.03, 0.04, 0.05])
+    base = np.array([0.3, 0.9, 0.5, 0.1, 0.6])
+    frame = table({"none": base, "clom": base + gains}, networks=3)
+    row = paired_difference(frame, "guidance", "clom", "none").iloc[0]
+    assert (row["architecture"], row["a"], row["b"], row["n"]) == ("ConvNet-3", "clom", "none", 5)
+    assert row["difference"] == pytest.approx(0.03)
+    assert (row["t_low"], row["t_high"]) == pytest.approx((0.010368, 0.049632), abs=1e-6)
+    assert row["t_low"] < row["bca_low"] < 0.03 < row["bca_high"] < row["t_high"]
+    assert row["p_value"] == 0.0625, "2 / 2^5, however clear the effect"
+    assert row["improvement"] == 1.0
+    assert row["verdict"] == "no verdict (n < 6)"
+
+
+def test_p_value_enumerates_all_signs():
+    rng = np.random.default_rng(3)
+    # In steps of 0.1 point, so that many sign patterns have equal sums.
+    d = rng.integers(-5, 12, size=7) / 1000
+    frame = table({"a": np.full(7, 0.5) + d, "b": np.full(7, 0.5)})
+    sums = [abs(round(float(np.dot(signs, d)), 9)) for signs in itertools.product((-1, 1), repeat=7)]
+    expected = np.mean([s >= abs(round(d.sum(), 9)) for s in sums])
+    assert paired_difference(frame, "guidance", "a", "b").iloc[0]["p_value"] == pytest.approx(expected)
+
+
+def test_many_pairs_are_drawn_instead_of_enumerated():
+    d = np.random.default_rng(0).normal(0.005, 0.01, size=20)
+    frame = table({"a": 0.5 + d, "b": np.full(20, 0.5)})
+    row = paired_difference(frame, "guidance", "a", "b").iloc[0]
+    assert row["p_value"] == pytest.approx(stats.ttest_1samp(d, 0).pvalue, abs=0.01)
+    assert row["p_value"] == paired_difference(frame, "guidance", "a", "b").iloc[0]["p_value"]
+
+
+def test_no_difference_and_ties():
+    same = [0.5, 0.6, 0.7, 0.8, 0.4, 0.3]
+    row = paired_difference(table({"a": same, "b": same}), "guidance", "a", "b").iloc[0]
+    assert (row["difference"], row["p_value"], row["improvement"], row["t_low"]) == (0, 1, 0.5, 0)
+    assert math.isnan(row["bca_low"])
+    assert math.isnan(row["p_equivalence"])
+    third = np.add(same, [0.1, -0.1, 0, 0, 0.1, 0.1])
+    row = paired_difference(table({"a": third, "b": same}), "guidance", "a", "b").iloc[0]
+    assert row["improvement"] == pytest.approx((3 + 0.5 * 2) / 6)
+
+
+def test_equivalence_is_two_one_sided_t_tests():
+    d = np.array([0.001, -0.002, 0.003, 0.0, 0.002, -0.001])
+    row = paired_difference(table({"a": 0.5 + d, "b": np.full(6, 0.5)}), "guidance", "a", "b").iloc[0]
+    t_low = (d.mean() + 0.01) / (d.std(ddof=1) / math.sqrt(6))
+    t_high = (d.mean() - 0.01) / (d.std(ddof=1) / math.sqrt(6))
+    assert row["p_equivalence"] == pytest.approx(max(stats.t.sf(t_low, 5), stats.t.cdf(t_high, 5)))
+    assert row["verdict"] == "equal (±1 points)"
+
+
+def test_one_and_two_pairs_give_an_effect_and_no_more():
+    one = paired_difference(table({"a": [0.6], "b": [0.5]}), "guidance", "a", "b").iloc[0]
+    assert (one["difference"], one["p_value"], one["n"]) == (0.1, 1.0, 1)
+    assert one[["std", "t_low", "t_high", "bca_low", "p_equivalence"]].isna().all()
+    two = paired_difference(table({"a": [0.6, 0.7], "b": [0.5, 0.5]}), "guidance", "a", "b").iloc[0]
+    assert two["p_value"] == 0.5
+    assert two["t_low"] < 0.15 < two["t_high"]
+    assert math.isnan(two["bca_low"])
+
+
+def test_swapping_the_arms_flips_every_sign():
+    frame = noisy(seeds=7, networks=3)
+    ab = paired_difference(frame, "guidance", "clom", "none").iloc[0]
+    ba = paired_difference(frame, "guidance", "none", "clom").iloc[0]
+    assert ab["difference"] == -ba["difference"]
+    assert (ab["t_low"], ab["t_high"]) == pytest.approx((-ba["t_high"], -ba["t_low"]))
+    assert (ab["bca_low"], ab["bca_high"]) == pytest.approx((-ba["bca_high"], -ba["bca_low"]), abs=1e-3)
+    assert ab["improvement"] == 1 - ba["improvement"]
+    assert (ab["p_value"], ab["p_equivalence"]) == pytest.approx((ba["p_value"], ba["p_equivalence"]))
+    assert ab["verdict"] == ba["verdict"] == "clom better"
+
+
+def test_the_order_of_rows_changes_nothing():
+    frame = noisy(seeds=7, networks=3)
+    frame = pd.concat([frame, frame.assign(architecture="VGG-11", accuracy=frame["accuracy"] / 2)])
+    shuffled = frame.sample(frac=1, random_state=5)
+    expected = paired_table(frame, "guidance", "none")
+    pd.testing.assert_frame_equal(paired_table(shuffled, "guidance", "none"), expected, rtol=1e-9)
+    pd.testing.assert_frame_equal(
+        summary(shuffled, ["guidance", "architecture"]), summary(frame, ["guidance", "architecture"])
+    )
+
+
+def test_architectures_are_rows_or_one_mean():
+    convnet = table({"a": [0.6, 0.7, 0.8], "b": [0.5, 0.5, 0.5]})
+    vgg = table({"a": [0.4, 0.5, 0.6], "b": [0.5, 0.5, 0.5]}, architecture="VGG-11")
+    rows = paired_difference(pd.concat([convnet, vgg]), "guidance", "a", "b")
+    assert rows["architecture"].tolist() == ["ConvNet-3", "VGG-11"]
+    assert rows["difference"].tolist() == pytest.approx([0.2, 0.0])
+    mean = paired_difference(pd.concat([convnet, vgg]), "guidance", "a", "b", by=())
+    assert mean["n"].tolist() == [3], "two architectures do not make six pairs"
+    assert mean["difference"].tolist() == pytest.approx([0.1])
+
+
+def test_unpaired_seeds_are_named():
+    frame = table({"a": [0.5, 0.6, 0.7, 0.8], "b": [0.5, 0.6]})
+    with pytest.raises(ValueError, match=r"architecture = ConvNet-3.: seeds \[2, 3\] occur in one arm only"):
+        paired_difference(frame, "guidance", "a", "b")
+    kept = common_seeds(frame, "guidance")
+    assert sorted(kept["seed"].unique()) == [0, 1]
+    assert paired_difference(kept, "guidance", "a", "b")["n"].tolist() == [2]
+
+
+def test_common_seeds_goes_cell_by_cell():
+    short = table({"a": [0.5, 0.6], "b": [0.5]}, architecture="VGG-11")
+    kept = common_seeds(pd.concat([table({"a": [0.5, 0.6], "b": [0.5, 0.7]}), short]), "guidance")
+    assert kept.groupby("architecture")["seed"].nunique().to_dict() == {"ConvNet-3": 2, "VGG-11": 1}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"), [("x", "b", "guidance = 'x'; present: a, b"), ("a", "a", "itself")]
+)
+def test_impossible_pairs_of_arms(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        paired_difference(table({"a": [0.5], "b": [0.6]}), "guidance", a, b)
+
+
+# All arms against one
+
+
+def test_holm_by_hand():
+    # Six pairs: p = 2/64 = 0.03125 when all signs agree. "mid" has one small negative of six.
+    base = np.full(6, 0.5)
+    gains = np.array([0.02, 0.03, 0.001, 0.025, 0.028, 0.04])
+    arms = {"none": base, "up": base + gains, "mid": base + gains * [1, 1, -1, 1, 1, 1], "zero": base}
+    rows = paired_table(table(arms), "guidance", "none").set_index("a")
+    assert rows["p_value"].to_dict() == {"up": 0.03125, "mid": 0.0625, "zero": 1.0}
+    # Holm: 3 * 0.03125, then max(0.09375, 2 * 0.0625), then max(0.125, 1).
+    assert rows["p_holm"].to_dict() == {"up": 0.09375, "mid": 0.125, "zero": 1.0}
+    # 3 tests need 3 * 2 / 2^n <= 0.05, so n >= 7.
+    assert rows.loc["up", "verdict"] == "no verdict (n < 7)"
+
+
+def test_primary_contrasts_are_not_corrected():
+    base = np.full(6, 0.5)
+    losses = np.array([0.02, 0.03, 0.01, 0.025, 0.028, 0.04])
+    arms = {"none": base, "clom": base - losses, "both": base, "cclom": base}
+    rows = paired_table(table(arms), "guidance", "none", primary=["clom"]).set_index("a")
+    assert rows["primary"].to_dict() == {"both": False, "cclom": False, "clom": True}
+    assert rows.loc["clom", "p_holm"] == rows.loc["clom", "p_value"] == 0.03125
+    assert rows.loc["clom", "verdict"] == "none better"
+    with pytest.raises(ValueError, match=r"\['typo'\] of `primary` are not among them"):
+        paired_table(table(arms), "guidance", "none", primary=["typo"])
+    with pytest.raises(ValueError, match="cannot compare with 'none'"):
+        paired_table(table({"none": [0.5]}), "guidance", "none")
+
+
+def test_undecided_is_said_where_a_verdict_was_possible():
+    d = np.array([0.05, -0.04, 0.03, -0.02, 0.06, -0.05, 0.01])
+    row = paired_table(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none").iloc[0]
+    assert row["verdict"] == "undecided"
+    every = paired_table(
+        table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none", primary=["clom"]
+    )
+    assert every["p_holm"].tolist() == [row["p_value"]], "no exploratory row is left to correct"
+
+
+def test_tables_without_a_network_column_are_taken_as_they_are():
+    frame = table({"clom": [0.5, 0.6]}, networks=3).drop(columns=["network", "architecture"])
+    assert summary(frame, ["guidance"])["networks"].tolist() == [6]
+
+
+# DD-Ranking
+
+
+def test_label_robust_score_at_its_end_points():
+    assert hlr(0.85, 0.5) == pytest.approx(0.35)
+    assert ior(0.5, 0.3) == pytest.approx(0.2)
+    assert lrs(hlr=-1, ior=1) == pytest.approx(1)
+    assert lrs(hlr=1, ior=-1) == 0
+    assert lrs(hlr=0, ior=0) == pytest.approx(1 / (1 + math.e))  # (1 - 1/e) / (e - 1/e) = 0.2689
+    # a = 0.5 * 0.2 - 0.5 * 0.35 = -0.075: (0.927743 - 0.367879) / 2.350402
+    assert lrs(hlr(0.85, 0.5), ior(0.5, 0.3)) == pytest.approx(0.238199, abs=1e-6)
+    assert lrs(hlr=0.4, ior=0.1, weight=1.0) == lrs(hlr=0.9, ior=0.1, weight=1.0), "weight 1 sees IOR alone"
+
+
+def test_augmentation_robust_score():
+    assert ars(0.5, 0.3, 0.4, 0.3) == pytest.approx((math.exp(0.15) - math.exp(-1)) / (math.e - math.exp(-1)))
+    assert ars(0.5, 0.3, 0.9, 0.1, weight=1) == ars(0.5, 0.3, 0.2, 0.1, weight=1)
+
+
+def test_percentages_are_refused():
+    with pytest.raises(ValueError, match=r"fraction in 0\.\.1, not 65\.2: divide % by 100"):
+        hlr(0.848, 65.2)
+    with pytest.raises(ValueError, match="differences of fractions"):
+        lrs(hlr=35.0, ior=20.0)
