@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .losses import clom_loss
-from .rng import derive_seed, generator
+from ddlib.losses import clom_loss
+from ddlib.rng import derive_seed, generator
 
 
 class Outputs(NamedTuple):
@@ -31,12 +31,15 @@ class Signal(Protocol):
     """One PTM as a strategy sees it (the library's own is :class:`ddlib.guidance.PTMSignal`)."""
 
     labels: Tensor  # [N]
-    accuracy: float | None  # of the PTM on its own test set, in [0, 1]
+    accuracy: float | None  # of the PTM on what it was trained on, in [0, 1]; the test set is not for choosing
     alpha_clom: float
     alpha_cclom: float
 
-    def outputs(self, images: Tensor) -> Outputs: ...
-    def loss(self, images: Tensor) -> Tensor: ...
+    def outputs(self, images: Tensor) -> Outputs:
+        """What the PTM says about images ``[N, C, H, W]``."""
+
+    def loss(self, images: Tensor) -> Tensor:
+        """Its guidance loss, alphas inside; a scalar."""
 
 
 class Step(NamedTuple):
@@ -194,6 +197,7 @@ class Strategy:
     guidance: tuple[str, ...] = ("clom", "cclom", "both")
 
     def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
+        """The guidance of one step for images ``[N, C, H, W]``."""
         return self.combine(images, signals, step)
 
 
@@ -201,14 +205,22 @@ STRATEGIES: dict[str, Strategy] = {
     "single": Strategy(selecting(select_single), "one fixed PTM", "F + B", "control"),
     "random": Strategy(selecting(select_random), "k uniform in each step", "F + B", "arXiv 2310.03295"),
     "sequential": Strategy(selecting(select_sequential), "k = t mod K", "F + B", "G-VBSM, arXiv 2311.17950"),
-    "shuffled": Strategy(selecting(select_shuffled), "a fresh permutation every K steps", "F + B", "without replacement"),
+    "shuffled": Strategy(
+        selecting(select_shuffled), "a fresh permutation every K steps", "F + B", "without replacement"
+    ),
     "loss_avg": Strategy(loss_avg, "gradient of mean_k L_k", "K (F + B), K graphs", "CV-DD, equal weights"),
     "grad_avg": Strategy(grad_avg, "mean_k g_k", "K (F + B), one graph", "identical to loss_avg"),
     "grad_norm_avg": Strategy(
-        weighting(weights_grad_norm), "mean of g_k / |g_k|, times the mean norm", "K (F + B)", "normalised gradients"
+        weighting(weights_grad_norm),
+        "mean of g_k / |g_k|, times the mean norm",
+        "K (F + B)",
+        "normalised gradients",
     ),
     "logit_avg": Strategy(
-        logit_avg, "CE of the mean logits; CCLoM of the mean distance", "K (F + B)", "prediction-level ensemble"
+        logit_avg,
+        "CE of the mean logits; CCLoM of the mean distance",
+        "K (F + B)",
+        "prediction-level ensemble",
     ),
     "prob_avg": Strategy(
         prob_avg, "-log of the mean probability", "K (F + B)", "prediction-level ensemble", guidance=("clom",)

@@ -35,7 +35,8 @@ def paired_difference(
     With ``by=()`` the networks of all architectures present are averaged inside a set: select the transfer
     architectures first to get their mean.
 
-    Returns: columns of ``by`` and
+    Returns:
+        columns of ``by`` and
         ``a``, ``b``, ``n`` (pairs), ``difference`` (mean, a fraction), ``std`` (of the differences);
         ``t_low``, ``t_high``: 95 % t interval (NaN for n = 1);
         ``bca_low``, ``bca_high``: 95 % BCa bootstrap interval from ``seed``; NaN for n < 3 or no spread;
@@ -107,9 +108,7 @@ def paired_table(
     return table
 
 
-def common_seeds(
-    accuracies: pd.DataFrame, arm_column: str, by: Sequence[str] = ("architecture",)
-) -> pd.DataFrame:
+def common_seeds(accuracies: pd.DataFrame, arm_column: str, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
     """The rows whose seed every arm has, cell by cell: what can be paired while some runs are missing."""
     require_columns(accuracies, [arm_column, *by, "seed"])
     kept = []

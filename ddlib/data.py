@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from ddlib.folder import LAYOUT, read_folder
 from ddlib.paths import data_folder
+from ddlib.progress import watched
 from ddlib.rng import generator
 
 CHUNK = 256  # images handled at a time: bounds the working memory, at 256 x 256 pixels too
@@ -259,11 +259,10 @@ def _open_torchvision(kind: str, files: str, folder: Path, train: bool):
 @contextlib.contextmanager
 def _download_manners() -> Iterator[None]:
     """Give up a silent server (torchvision waits for ever); show no progress bar in a log file."""
-    visible = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")  # or a notebook
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
-        with contextlib.nullcontext() if visible else contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.nullcontext() if watched() else contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         socket.setdefaulttimeout(before)

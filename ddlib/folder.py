@@ -60,9 +60,7 @@ def find_files(folder: Path, part: str) -> Files:
         raise ValueError(f"{folder} has no folder {part}/. " + LAYOUT.format(folder=folder))
     paths = _visible(folder / part)
     files = {path.name: _visible(path) for path in paths if path.is_dir()}
-    stray = [path for path in paths if not path.is_dir()] + [
-        path for path in _in_order(files) if path.is_dir()
-    ]
+    stray = [path for path in paths if not path.is_dir()] + [path for path in _in_order(files) if path.is_dir()]
     if stray:
         more = f" and {len(stray) - MAX_NAMED} more" if len(stray) > MAX_NAMED else ""
         names = ", ".join(map(str, stray[:MAX_NAMED])) + more
@@ -126,9 +124,7 @@ def _check_classes(folder: Path, train: Files, test: Files) -> None:
     """Raise unless both parts have the same classes, two or more, none of them empty."""
     if train.keys() != test.keys():
         alone = {"train": train.keys() - test.keys(), "test": test.keys() - train.keys()}
-        found = "; ".join(
-            f"only in {part}: {', '.join(sorted(names))}" for part, names in alone.items() if names
-        )
+        found = "; ".join(f"only in {part}: {', '.join(sorted(names))}" for part, names in alone.items() if names)
         raise ValueError(f"train and test of {folder} must have the same classes; {found}")
     if len(train) < 2:
         found = f"only the class {next(iter(train))!r}" if train else "no class"

@@ -58,7 +58,9 @@ def class_sums(real_features: Tensor, real_labels: Tensor, num_classes: int) -> 
     """
     _check_rows("real_features", real_features, real_labels)
     if len(real_labels) and not 0 <= int(real_labels.min()) <= int(real_labels.max()) < num_classes:
-        raise ValueError(f"real_labels must lie in [0, {num_classes}), found {int(real_labels.min())} to {int(real_labels.max())}.")
+        raise ValueError(
+            f"real_labels must lie in [0, {num_classes}), found {int(real_labels.min())} to {int(real_labels.max())}."
+        )
     unit = F.normalize(real_features, dim=1)
     sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, real_labels, unit)
     return ClassSums(sums, torch.bincount(real_labels, minlength=num_classes).to(unit.dtype))

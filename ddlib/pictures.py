@@ -83,9 +83,7 @@ def side_by_side(
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
     step = (picture.shape[0] + GAP) / len(shown)
-    axes[0, 0].set_yticks(
-        step * (np.arange(len(shown)) + 0.5) - 0.5 - GAP / 2, [class_names[c] for c in shown]
-    )
+    axes[0, 0].set_yticks(step * (np.arange(len(shown)) + 0.5) - 0.5 - GAP / 2, [class_names[c] for c in shown])
     axes[0, 0].tick_params(length=0)
     left_out = []
     if len(shown) < len(classes):

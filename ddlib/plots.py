@@ -219,9 +219,7 @@ def history(history: pd.DataFrame, columns: Sequence[str]) -> Figure:
     """
     require_columns(history, columns)
     x = history["iteration"] if "iteration" in history else pd.Series(history.index)
-    fig, axes = plt.subplots(
-        len(columns), 1, figsize=(7, 0.6 + 1.7 * len(columns)), sharex=True, squeeze=False
-    )
+    fig, axes = plt.subplots(len(columns), 1, figsize=(7, 0.6 + 1.7 * len(columns)), sharex=True, squeeze=False)
     smooth = len(history) >= 40
     for ax, column, color in zip(axes[:, 0], columns, PALETTE, strict=False):
         values = history[column]

@@ -5,21 +5,22 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
-# These files read results and compute none: changing them makes no run out of date.
+# These files compute no result: changing them makes no run out of date.
 NOT_COMPUTING = {"__init__", "parameters", "provenance", "records", "schema"}
-NOT_COMPUTING |= {"statistics", "comparison", "ddranking", "plots", "pictures"}
+NOT_COMPUTING |= {"statistics", "comparison", "ddranking", "plots", "pictures", "paths", "files", "progress"}
 PACKAGE = Path(__file__).parent
 
 
-def code_hash() -> str:
-    """16 hex digits for the source of those ddlib files that shape a result (all but ``NOT_COMPUTING``)."""
+def code_hash(modules: Collection[str] | None = None) -> str:
+    """16 hex digits for the source of ``modules``; by default of all that shape a result (not ``NOT_COMPUTING``)."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.glob("*.py")):
-        if path.stem not in NOT_COMPUTING:
+        if path.stem in modules if modules else path.stem not in NOT_COMPUTING:
             digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}".encode())
     return digest.hexdigest()[:16]
 

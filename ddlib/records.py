@@ -9,9 +9,7 @@ import datetime
 import hashlib
 import json
 import math
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ddlib.files import replacing
 from ddlib.provenance import code_hash, environment, git_commit
 from ddlib.schema import SCHEMA, plain, validate
 
@@ -117,7 +116,8 @@ def write_record(
     validate(record, path.name)
     # One line a field: readable, small, and a changed field is one changed line.
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
-    _write_atomically(path, "{\n" + text + "\n}\n")
+    with replacing(path) as temporary:
+        temporary.write_text("{\n" + text + "\n}\n", encoding="utf-8")
     return path
 
 
@@ -183,19 +183,6 @@ def default_arm(parameters: Mapping[str, object]) -> str:
     """The name of an arm when none is given: its guidance, and the strategy if that combines several PTMs."""
     guidance, strategy = parameters.get("guidance", "none"), parameters.get("strategy", "single")
     return str(guidance) if guidance == "none" or strategy == "single" else f"{guidance} {strategy}"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp hides the file from everybody else
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:

@@ -17,5 +17,5 @@ def derive_seed(seed: int, purpose: str, *index: int) -> int:
 
 
 def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
-    """A fresh CPU generator for one purpose. Draw on the CPU and move: the numbers are then the same on every device."""
+    """A fresh generator on the CPU for one purpose. Draw there and move: the numbers are the same on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *index))

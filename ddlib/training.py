@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
+from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
 
 
 def train_network(
@@ -27,12 +27,12 @@ def train_network(
 ) -> None:
     """Train ``network`` in place by SGD on ``images [N, C, H, W]``, ``labels [N]``.
 
-    The learning rate is multiplied by 0.1 after each epoch in ``milestones``. ``augment`` is a DSA strategy,
-    drawn anew for each batch, with parameters of its own for each image. ``generator`` draws the order of the
-    images and the augmentation. ``after_epoch(epoch)`` is called with epochs counted from 1.
+    The learning rate is multiplied by 0.1 after each epoch in ``milestones`` (0 is none). ``augment`` is a DSA
+    strategy, drawn anew for each batch, with parameters of its own for each image. ``generator`` draws the order of
+    the images and the augmentation. ``after_epoch(epoch)`` is called with epochs counted from 1.
     """
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma=0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [m for m in milestones if m], gamma=0.1)
     for epoch in range(1, epochs + 1):
         network.train()
         order = torch.randperm(len(labels), generator=generator).to(labels.device)

@@ -47,9 +47,7 @@ def plain_crop(image, u):
 def plain_cutout(image, u):
     out = image.copy()
     height, width = image.shape[1:]
-    assert (
-        height % 4 == width % 4 == 0
-    )  # so that the square has an even side, and one more place for its centre
+    assert height % 4 == width % 4 == 0  # so that the square has an even side, and one more place for its centre
     centre_h, centre_w = math.floor(u[0] * (height + 1)), math.floor(u[1] * (width + 1))
     for h, w in np.ndindex(height, width):
         if -height // 4 <= h - centre_h < height // 4 and -width // 4 <= w - centre_w < width // 4:
@@ -252,9 +250,7 @@ def test_a_gpu_gives_the_same_images(operation):
 
 
 def test_errors():
-    with pytest.raises(
-        ValueError, match="unknown operation 'blur' in strategy 'crop_blur'; known: color, crop"
-    ):
+    with pytest.raises(ValueError, match="unknown operation 'blur' in strategy 'crop_blur'; known: color, crop"):
         sample_dsa((2, 3, 8, 8), seeded(), strategy="crop_blur")
     with pytest.raises(ValueError, match="drawn for 5 images, but the batch has 3"):
         apply_dsa(batch(3), draw("color", 5))

@@ -205,9 +205,7 @@ def test_holdout_is_balanced_and_disjoint(digits):
     assert torch.bincount(held.test.labels).tolist() == [14] * 10  # a tenth of the smallest class
     assert len(held.train) + len(held.test) == len(digits.train)
     assert torch.equal(held.mean, digits.mean)
-    rows = [
-        set(map(tuple, split.images.flatten(1).tolist())) for split in (held.train, held.test, digits.train)
-    ]
+    rows = [set(map(tuple, split.images.flatten(1).tolist())) for split in (held.train, held.test, digits.train)]
     assert rows[0] | rows[1] == rows[2]
     assert not rows[0] & rows[1]
 
@@ -385,9 +383,7 @@ def test_an_unwritable_root_is_named(tmp_path, no_network):
 )
 def test_real_files(name, where, shape, mean):
     if not (data_folder() / where).is_dir():
-        pytest.skip(
-            f"{where} is not in {data_folder()} (the environment variable DDLIB_DATA names the folder)"
-        )
+        pytest.skip(f"{where} is not in {data_folder()} (the environment variable DDLIB_DATA names the folder)")
     dataset = load_dataset(name)
     assert dataset.train.images.shape == shape
     assert len(dataset.test) == 10000

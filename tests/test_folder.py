@@ -110,16 +110,12 @@ def test_the_centre_square_is_kept(tmp_path, size):
     image.paste(GREEN, (left, top, left + side, top + side))
     green = pixels_of(write(tmp_path / "x.png", image))[1]
     assert (green[1:-1, 1:-1] == 255).all()
-    assert (
-        green.min() > 215
-    )  # on the rim the filter sees a little of what was cut off, the same on both sides
+    assert green.min() > 215  # on the rim the filter sees a little of what was cut off, the same on both sides
     assert np.array_equal(green, green[::-1, ::-1])
 
 
 def test_resizing_averages(tmp_path):
-    board = (
-        np.indices((64, 64)).sum(0) % 2 * 255
-    )  # a chessboard: without antialiasing it stays black and white
+    board = np.indices((64, 64)).sum(0) % 2 * 255  # a chessboard: without antialiasing it stays black and white
     pixels = pixels_of(write(tmp_path / "x.png", Image.fromarray(board.astype(np.uint8))))
     assert abs(pixels.astype(float) - 127.5).max() < 4
 

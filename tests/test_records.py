@@ -78,9 +78,7 @@ def test_round_trip(tmp_path):
     assert records.synthetic_path(path).name == path.stem + ".safetensors"
     record = read_record(path)
     pd.testing.assert_frame_equal(record["accuracies"], accuracies(), check_dtype=False)
-    assert record["accuracies"]["accuracy"].tolist() == [0.1, 1 / 3, 0.5, 0.75], (
-        "raw accuracies keep all digits"
-    )
+    assert record["accuracies"]["accuracy"].tolist() == [0.1, 1 / 3, 0.5, 0.75], "raw accuracies keep all digits"
     assert record["history"]["loss"].tolist() == pytest.approx([3.0, math.nan, 1.23457], nan_ok=True)
     assert record["parameters"] == PARAMETERS
     assert (record["arm"], record["ptm_hashes"]) == ("clom loss_avg", ["a" * 16, "b" * 16])

@@ -265,9 +265,7 @@ def test_common_seeds_goes_cell_by_cell():
     assert kept.groupby("architecture")["seed"].nunique().to_dict() == {"ConvNet-3": 2, "VGG-11": 1}
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "message"), [("x", "b", "guidance = 'x'; present: a, b"), ("a", "a", "itself")]
-)
+@pytest.mark.parametrize(("a", "b", "message"), [("x", "b", "guidance = 'x'; present: a, b"), ("a", "a", "itself")])
 def test_impossible_pairs_of_arms(a, b, message):
     with pytest.raises(ValueError, match=message):
         paired_difference(table({"a": [0.5], "b": [0.6]}), "guidance", a, b)
@@ -307,9 +305,7 @@ def test_undecided_is_said_where_a_verdict_was_possible():
     d = np.array([0.05, -0.04, 0.03, -0.02, 0.06, -0.05, 0.01])
     row = paired_table(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none").iloc[0]
     assert row["verdict"] == "undecided"
-    every = paired_table(
-        table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none", primary=["clom"]
-    )
+    every = paired_table(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none", primary=["clom"])
     assert every["p_holm"].tolist() == [row["p_value"]], "no exploratory row is left to correct"
 
 

@@ -1,0 +1,156 @@
+"""Base methods: DM, DC and DSA as generators of losses, one for each update of the synthetic images.
+
+A method is a function ``(images, task, iteration)`` that yields ``L_base`` of the images as they are *now*. Who
+iterates over it takes a step on the images between two yields; so DC can train its network on the images that
+this step has left. Nothing is kept between iterations: iteration t can be done without those before it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
+from ddlib.data import Dataset
+from ddlib.losses import distribution_matching_loss, gradient_matching_loss
+from ddlib.networks import build_network
+from ddlib.rng import generator
+from ddlib.training import features_of, train_network
+
+CHUNK = 512  # real images in one forward pass
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # of the reference
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a base method matches, and with which settings."""
+
+    dataset: Dataset
+    labels: Tensor  # [N] of the synthetic images, class after class
+    network: str = "ConvNet-3"
+    width: int = 128
+    batch_real: int = 256  # real images per class and update, at most
+    outer_loops: int = 1  # updates of the images in one iteration (DC, DSA)
+    inner_loops: int = 1  # epochs of network training between two of them
+    lr_net: float = 0.01
+    seed: int = 0
+
+    @cached_property
+    def members(self) -> list[Tensor]:
+        """Indices of the real training images of each class."""
+        labels = self.dataset.train.labels
+        return [(labels == label).nonzero().flatten() for label in range(self.dataset.num_classes)]
+
+    def real_batch(self, label: int, iteration: int, update: int) -> Tensor:
+        """Real images of one class ``[batch_real or all, C, H, W]``, without replacement."""
+        draw = generator(self.seed, "real batches", iteration, update, label)
+        members = self.members[label]
+        chosen = torch.randperm(len(members), generator=draw)[: self.batch_real]
+        return self.dataset.train.images[members[chosen.to(members.device)]]
+
+    def pairs(
+        self, images: Tensor, iteration: int, update: int, augment: str
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """For each class: synthetic images, their labels, real images, their labels; augmented alike (Siamese)."""
+        for label in range(self.dataset.num_classes):
+            real = self.real_batch(label, iteration, update)
+            mine = self.labels == label
+            draw = generator(self.seed, "augmentation", iteration, update, label)
+            params = sample_dsa(images.shape, draw, augment)
+            real_labels = torch.full((len(real),), label, device=real.device)
+            yield apply_dsa(images[mine], params), self.labels[mine], apply_dsa(real, params), real_labels
+
+    def fresh_network(self, iteration: int) -> nn.Module:
+        """A randomly initialised network, another one in each iteration."""
+        return build_network(
+            self.network,
+            self.dataset.channels,
+            self.dataset.num_classes,
+            self.dataset.image_size,
+            width=self.width,
+            generator=generator(self.seed, "network", iteration),
+            device=self.dataset.device,
+        )
+
+
+Updates = Callable[[Tensor, Task, int], Iterator[Tensor | None]]
+
+
+def dm_updates(images: Tensor, task: Task, iteration: int) -> Iterator[Tensor]:
+    """DM, one update: mean features of each class under a fresh random network."""
+    network = task.fresh_network(iteration).requires_grad_(False)
+    pairs = zip(*task.pairs(images, iteration, 0, DSA_STRATEGY), strict=True)
+    syn, syn_labels, real, real_labels = (torch.cat(parts) for parts in pairs)
+    real_features = features_of(network.features, real, batch_size=CHUNK)
+    yield distribution_matching_loss(
+        network.features(syn), syn_labels, real_features, real_labels, task.dataset.num_classes
+    )
+
+
+def gradient_matching(augment: str) -> Updates:
+    """DC (no augmentation) or DSA: match gradients class by class, train the network on the images, repeat."""
+
+    def updates(images: Tensor, task: Task, iteration: int) -> Iterator[Tensor]:
+        network = task.fresh_network(iteration)
+        parameters = list(network.parameters())
+        for update in range(task.outer_loops):
+            if update:
+                train_network(
+                    network,
+                    images.detach(),
+                    task.labels,
+                    epochs=task.inner_loops,
+                    generator=generator(task.seed, "network training", iteration, update),
+                    lr=task.lr_net,
+                    momentum=0,
+                    weight_decay=0,
+                    augment=augment,
+                )
+            loss = images.new_zeros(())
+            for syn, syn_labels, real, real_labels in task.pairs(images, iteration, update, augment):
+                target = torch.autograd.grad(F.cross_entropy(network(real), real_labels), parameters)
+                mine = F.cross_entropy(network(syn), syn_labels)
+                gradients = torch.autograd.grad(mine, parameters, create_graph=True)
+                loss = loss + gradient_matching_loss(gradients, target)
+            yield loss
+
+    return updates
+
+
+def no_updates(images: Tensor, task: Task, iteration: int) -> Iterator[None]:
+    """No base loss: guidance alone, the limit of a large alpha."""
+    yield None
+
+
+@dataclass(frozen=True)
+class BaseMethod:
+    """One row: the updates, and the settings that its authors use."""
+
+    updates: Updates
+    lr_img: float
+    start: str
+    source: str
+    loops: bool = False  # whether one iteration has several updates
+
+    def defaults(self, ipc: int) -> dict[str, float | str | int]:
+        """The authors' settings for this many images per class; between the rows of their table, its rule."""
+        outer, inner = LOOPS.get(ipc, (ipc, max(1, min(50, round(500 / ipc))))) if self.loops else (1, 1)
+        return {"lr_img": self.lr_img, "start": self.start, "outer_loops": outer, "inner_loops": inner}
+
+
+BASE_METHODS: dict[str, BaseMethod] = {
+    "dm": BaseMethod(dm_updates, lr_img=1.0, start="real", source="Zhao and Bilen, WACV 2023"),
+    "dc": BaseMethod(gradient_matching("none"), lr_img=0.1, start="noise", source="Zhao et al., ICLR 2021", loops=True),
+    "dsa": BaseMethod(
+        gradient_matching(DSA_STRATEGY),
+        lr_img=0.1,
+        start="real",
+        source="Zhao and Bilen, ICML 2021",
+        loops=True,
+    ),
+    "none": BaseMethod(no_updates, lr_img=0.1, start="real", source="arXiv 2310.03295, alpha to infinity"),
+}
+"""Base methods by name. A new one is one row here."""

@@ -1,0 +1,120 @@
+"""Baselines: synthetic sets of real images, chosen or all, judged by the same evaluation.
+
+A selection is a function ``(dataset, ipc, seed, features) -> index [num_classes * ipc]`` into the train split,
+class after class. ``features [N, d]`` are those of a PTM, or the pixels.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddlib.data import Dataset
+from ddlib.rng import generator
+from ddlib.synthetic import SyntheticSet, labels_of
+
+Selection = Callable[[Dataset, int, int, Tensor], Tensor]
+
+
+def random_real(dataset: Dataset, ipc: int, seed: int, features: Tensor | None = None) -> Tensor:
+    """Uniform without replacement within each class. Distillation with ``start="real"`` starts from these."""
+
+    def choose(members: Tensor, label: int) -> Tensor:
+        return torch.randperm(len(members), generator=generator(seed, "start", label))[:ipc].to(members.device)
+
+    return _by_class(dataset, ipc, choose)
+
+
+def herding(dataset: Dataset, ipc: int, seed: int, features: Tensor) -> Tensor:
+    """One image after the other such that their mean feature stays nearest to that of the class.
+
+    Source: Welling, "Herding dynamical weights to learn", ICML 2009, in the form of Rebuffi et al., "iCaRL",
+    CVPR 2017, equation 4. Deterministic: ``seed`` changes nothing.
+    """
+
+    def choose(members: Tensor, label: int) -> Tensor:
+        x = features[members]
+        mean, total = x.mean(0), torch.zeros_like(x[0])
+        free, chosen = torch.ones(len(x), dtype=torch.bool, device=x.device), []
+        for count in range(1, ipc + 1):
+            distance = (mean - (total + x) / count).square().sum(1).masked_fill(~free, torch.inf)
+            chosen.append(int(distance.argmin()))
+            total, free[chosen[-1]] = total + x[chosen[-1]], False
+        return torch.tensor(chosen, device=x.device)
+
+    return _by_class(dataset, ipc, choose)
+
+
+def k_center(dataset: Dataset, ipc: int, seed: int, features: Tensor) -> Tensor:
+    """Greedy K-Center within each class: first the image nearest to the mean, then always the farthest left.
+
+    Source: Sener and Savarese, "Active learning for convolutional neural networks", ICLR 2018, algorithm 1,
+    started as in the coreset code of the field. Deterministic: ``seed`` changes nothing.
+    """
+
+    def choose(members: Tensor, label: int) -> Tensor:
+        x = features[members]
+        chosen = [int((x - x.mean(0)).square().sum(1).argmin())]
+        nearest = torch.full((len(x),), torch.inf, device=x.device)
+        while len(chosen) < ipc:
+            nearest = torch.minimum(nearest, (x - x[chosen[-1]]).square().sum(1))
+            nearest[chosen] = -1
+            chosen.append(int(nearest.argmax()))
+        return torch.tensor(chosen, device=x.device)
+
+    return _by_class(dataset, ipc, choose)
+
+
+SELECTIONS: dict[str, Selection] = {"random": random_real, "herding": herding, "k_center": k_center}
+"""Ways to choose real images, by name. A new one is one row here."""
+
+
+def select_real(
+    dataset: Dataset, ipc: int, method: str = "random", *, seed: int = 0, features: Tensor | None = None
+) -> SyntheticSet:
+    """``ipc`` real training images of each class, chosen by ``method`` (a key of ``SELECTIONS``).
+
+    ``features [N, d]`` of the train split, e.g. ``ptm.features_of(dataset.train.images)``; None: the pixels.
+    Raises ValueError for an unknown method, or if a class has fewer images.
+    """
+    if method not in SELECTIONS:
+        raise ValueError(f"unknown selection {method!r}; known: {', '.join(SELECTIONS)}.")
+    features = dataset.train.images.flatten(1) if features is None else features
+    chosen = dataset.train.select(SELECTIONS[method](dataset, ipc, seed, features))
+    return SyntheticSet.of(dataset, chosen.images, chosen.labels, method=method, ipc=ipc, seed=seed)
+
+
+def full_data(dataset: Dataset) -> SyntheticSet:
+    """The whole train split as a set: what distillation is measured against."""
+    return SyntheticSet.of(dataset, dataset.train.images, dataset.train.labels, method="full")
+
+
+def require_enough_images(dataset: Dataset, ipc: int) -> None:
+    """Raise ValueError if a class of the train split has fewer than ``ipc`` images, or ``ipc`` is below 1."""
+    counts = dataset.train.labels.bincount(minlength=dataset.num_classes)
+    smallest = int(counts.argmin())
+    if ipc < 1 or int(counts[smallest]) < ipc:
+        raise ValueError(
+            f"ipc must be from 1 to {int(counts[smallest])}, the number of training images of class "
+            f"{dataset.class_names[smallest]!r} of {dataset.name}; found {ipc}."
+        )
+
+
+def _by_class(dataset: Dataset, ipc: int, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+    require_enough_images(dataset, ipc)
+    members = [(dataset.train.labels == label).nonzero().flatten() for label in range(dataset.num_classes)]
+    return torch.cat([of_class[choose(of_class, label)] for label, of_class in enumerate(members)])
+
+
+def starting_images(dataset: Dataset, ipc: int, start: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Images and labels that a distillation starts from: ``real`` (random real images) or ``noise`` (normal).
+
+    Raises ValueError for another start.
+    """
+    labels = labels_of(dataset.num_classes, ipc, dataset.device)
+    if start == "real":
+        return dataset.train.images[random_real(dataset, ipc, seed)].clone(), labels
+    if start == "noise":
+        shape = (len(labels), *dataset.train.images.shape[1:])
+        return torch.randn(shape, generator=generator(seed, "noise")).to(dataset.device), labels
+    raise ValueError(f"unknown start {start!r}; known: real, noise.")

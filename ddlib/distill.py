@@ -1,0 +1,257 @@
+"""Distillation: momentum SGD on the pixels of a synthetic set, by a base loss and the guidance of PTMs."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ddlib.base_methods import BASE_METHODS, Task
+from ddlib.baselines import require_enough_images, starting_images
+from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
+from ddlib.data import Dataset
+from ddlib.files import read_tensors, write_tensors
+from ddlib.guidance import Alpha, PTMSignal, make_signals
+from ddlib.progress import progress_bar
+from ddlib.provenance import code_hash
+from ddlib.ptm import PTM
+from ddlib.synthetic import SyntheticSet
+
+MOMENTUM = 0.5  # of the pixels' SGD, in all three base methods
+TASK_SETTINGS = ("network", "width", "batch_real", "outer_loops", "inner_loops", "lr_net", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What a distillation leaves."""
+
+    synthetic: SyntheticSet
+    history: pd.DataFrame  # a row per iteration: iteration, base_loss, guidance_loss, cosine, ptm_passes, seconds
+    cosines: Tensor  # [K, K], of the PTMs' gradients, mean over the logged steps; 0 x 0 for fewer than two PTMs
+    snapshots: dict[int, Tensor] = field(default_factory=dict)  # iteration: images [N, C, H, W], as asked for
+
+
+def distill(
+    dataset: Dataset,
+    *,
+    ipc: int = 10,
+    base_method: str = "dm",
+    guidance: str = "none",
+    ptms: Sequence[PTM] = (),
+    strategy: str = "single",
+    alpha_clom: Alpha = 1.0,
+    alpha_cclom: Alpha = 1.0,
+    iterations: int = 1000,
+    lr_img: float | None = None,
+    start: str | None = None,
+    network: str = "ConvNet-3",
+    width: int = 128,
+    batch_real: int = 256,
+    outer_loops: int | None = None,
+    inner_loops: int | None = None,
+    lr_net: float = 0.01,
+    seed: int = 0,
+    snapshots: Iterable[int] = (),
+    log_every: int = 10,
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: int = 100,
+) -> Distilled:
+    """Distil ``dataset.train`` into ``ipc`` images for each class, on the device of ``dataset``.
+
+    Minimises ``L_base + alpha_clom * CLoM + alpha_cclom * CCLoM`` by SGD with momentum 0.5 on the pixels.
+
+    Args:
+        base_method: ``dm``, ``dc``, ``dsa``, or ``none`` for guidance alone.
+        guidance: ``none``, ``clom``, ``cclom`` or ``both``, by ``ptms`` (order counts) combined by ``strategy``,
+            a key of :data:`ddlib.combine.STRATEGIES`; added once in each update of the images.
+        alpha_clom, alpha_cclom: one number, or one for each PTM architecture as a dict.
+        lr_img, start (``real`` or ``noise``), outer_loops, inner_loops: by default those of the method's authors.
+        network, width: of the random networks that the base method matches with.
+        batch_real: real images per class and update, at most.
+        seed: start, real batches, networks, augmentation and selection each have a generator derived from it.
+        snapshots: iterations after which the images are kept; 0 is the start.
+        log_every: the PTMs' gradients are compared at each of these iterations; not counted as PTM passes.
+        checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at
+            the end; delete it when the result is safe. On the CPU a resumed run is bit-identical.
+
+    Raises:
+        ValueError: impossible settings, or a checkpoint of other settings or code; before any work.
+        FloatingPointError: a loss or a pixel is no longer finite.
+    """
+    settings = {name: value for name, value in locals().items() if name not in ("dataset", "ptms", "checkpoint")}
+    images, labels, task = _prepare(settings, dataset)
+    combine = get_strategy(strategy, guidance)
+    signals = make_signals(ptms, dataset, labels, guidance, alpha_clom, alpha_cclom)
+    optimizer = torch.optim.SGD([images], lr=settings["lr_img"], momentum=MOMENTUM)
+    state = _State(images, optimizer, len(signals), _identity(settings, dataset, ptms))
+    if checkpoint:
+        state.resume(Path(checkpoint))
+    wanted = set(snapshots)
+    if state.iteration == 0 and 0 in wanted:
+        state.snapshots[0] = images.detach().clone()
+    before = (state.history[-1]["seconds"] if state.history else 0.0) - time.perf_counter()
+
+    with progress_bar(iterations, "distillation", state.iteration) as bar:
+        while (t := state.iteration) < iterations:
+            if len(signals) > 1 and t % log_every == 0:
+                state.log_cosines(gradient_cosines(images, signals))
+            steps = [
+                _update(
+                    images,
+                    base_loss,
+                    combine,
+                    signals,
+                    Step(seed, t * task.outer_loops + update),
+                    optimizer,
+                    t,
+                )
+                for update, base_loss in enumerate(BASE_METHODS[base_method].updates(images, task, t))
+            ]
+            state.log(steps, before + time.perf_counter())
+            if t + 1 in wanted:
+                state.snapshots[t + 1] = images.detach().clone()
+            if checkpoint and ((t + 1) % checkpoint_every == 0 or t + 1 == iterations):
+                state.save(Path(checkpoint))
+            bar.update()
+
+    synthetic = SyntheticSet.of(
+        dataset, images.clone(), labels, **settings, ptm_hashes=[ptm.hash for ptm in ptms] if signals else []
+    )
+    return Distilled(synthetic, pd.DataFrame(state.history), state.mean_cosines(), state.snapshots)
+
+
+def _prepare(settings: dict[str, object], dataset: Dataset) -> tuple[Tensor, Tensor, Task]:
+    """Start images (a leaf), labels, and the base method's task; fills in the authors' defaults.
+
+    Raises ValueError on impossible settings.
+    """
+    name, ipc = settings["base_method"], settings["ipc"]
+    if name not in BASE_METHODS:
+        raise ValueError(f"unknown base method {name!r}; known: {', '.join(BASE_METHODS)}.")
+    if name == "none" and settings["guidance"] == "none":
+        raise ValueError("without a base method and without guidance nothing would be learned: choose one.")
+    for key in ("iterations", "log_every", "checkpoint_every", "batch_real"):
+        if settings[key] < 1:
+            raise ValueError(f"{key} must be at least 1; found {settings[key]}.")
+    require_enough_images(dataset, ipc)
+    authors = BASE_METHODS[name].defaults(ipc)
+    settings |= {key: value for key, value in authors.items() if settings[key] is None}
+    settings["snapshots"] = sorted(settings["snapshots"])
+    images, labels = starting_images(dataset, ipc, settings["start"], settings["seed"])
+    task = Task(dataset, labels, **{key: settings[key] for key in TASK_SETTINGS})
+    task.fresh_network(0)  # an unknown network or an impossible width fails here
+    return images.requires_grad_(True), labels, task
+
+
+def _update(
+    images: Tensor,
+    base_loss: Tensor | None,
+    combine: Strategy,
+    signals: Sequence[PTMSignal],
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    iteration: int,
+) -> tuple[float, float, int]:
+    """One step on the pixels; returns base loss, guidance loss and PTM passes."""
+    gradient = torch.zeros_like(images) if base_loss is None else torch.autograd.grad(base_loss, images)[0]
+    said = combine(images, signals, step) if signals else Combined(images.new_zeros(()), torch.zeros(()), 0)
+    images.grad = gradient + said.gradient if signals else gradient
+    optimizer.step()
+    losses = {"base loss": 0.0 if base_loss is None else base_loss.item(), "guidance loss": said.loss.item()}
+    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    if broken or not torch.isfinite(images).all():
+        what = f"the {broken[0]} is {losses[broken[0]]}" if broken else "a pixel is NaN or infinite"
+        raise FloatingPointError(
+            f"iteration {iteration}: {what}. The run diverges: lower lr_img or alpha, then start again"
+            " (a checkpoint, if there is one, is from before)."
+        )
+    return (*losses.values(), said.passes)
+
+
+def _identity(settings: dict[str, object], dataset: Dataset, ptms: Sequence[PTM]) -> dict[str, object]:
+    """What a checkpoint must agree on with the run that resumes from it; a longer run may do so."""
+    same = {key: value for key, value in settings.items() if key not in ("iterations", "checkpoint_every")}
+    return json.loads(
+        json.dumps({**same, "dataset": dataset.hash, "ptms": [ptm.hash for ptm in ptms], "code": code_hash()})
+    )
+
+
+class _State:
+    """All that changes during a run: what a checkpoint holds."""
+
+    def __init__(self, images: Tensor, optimizer: torch.optim.SGD, num_ptms: int, identity: dict[str, object]):
+        self.images, self.optimizer, self.identity = images, optimizer, identity
+        self.history: list[dict[str, float]] = []
+        self.snapshots: dict[int, Tensor] = {}
+        self.cosine_sum = torch.zeros(num_ptms, num_ptms) if num_ptms > 1 else torch.zeros(0, 0)
+        self.cosines_logged = 0
+        self.cosine = float("nan")  # mean over pairs, at the current iteration
+
+    @property
+    def iteration(self) -> int:
+        return len(self.history)
+
+    def log_cosines(self, cosines: Tensor) -> None:
+        cosines = cosines.cpu()
+        self.cosine_sum += cosines
+        self.cosines_logged += 1
+        k = len(cosines)
+        self.cosine = float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
+
+    def log(self, steps: Sequence[tuple[float, float, int]], seconds: float) -> None:
+        base, guided, passes = zip(*steps, strict=True)
+        done = self.history[-1]["ptm_passes"] if self.history else 0
+        self.history.append(
+            {
+                "iteration": self.iteration,
+                "base_loss": sum(base) / len(base),
+                "guidance_loss": sum(guided) / len(guided),
+                "cosine": self.cosine,
+                "ptm_passes": done + sum(passes),
+                "seconds": seconds,
+            }
+        )
+        self.cosine = float("nan")
+
+    def mean_cosines(self) -> Tensor:
+        return self.cosine_sum / max(1, self.cosines_logged)
+
+    def save(self, path: Path) -> None:
+        tensors = {"images": self.images, "cosine_sum": self.cosine_sum}
+        tensors |= {f"snapshot {iteration}": images for iteration, images in self.snapshots.items()}
+        momentum = self.optimizer.state[self.images].get("momentum_buffer")
+        if momentum is not None:
+            tensors["momentum"] = momentum
+        about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
+        write_tensors(path, tensors, about)
+
+    def resume(self, path: Path) -> None:
+        """Take over from ``path`` if it is there. Raises ValueError if it comes from another run."""
+        if not path.exists():
+            return
+        tensors, about = read_tensors(path)
+        theirs = about.get("identity", {})
+        different = [key for key, value in self.identity.items() if theirs.get(key) != value]
+        if different:
+            changes = "; ".join(f"{key}: {theirs.get(key)!r} there, {self.identity[key]!r} now" for key in different)
+            raise ValueError(
+                f"The checkpoint {path} is from another run ({changes}). Go back to those settings, "
+                "or delete it to start from the beginning."
+            )
+        with torch.no_grad():
+            self.images.copy_(tensors["images"])
+        if "momentum" in tensors:
+            self.optimizer.state[self.images]["momentum_buffer"] = tensors["momentum"].to(self.images.device)
+        self.snapshots = {
+            int(name.split()[1]): value.to(self.images.device)
+            for name, value in tensors.items()
+            if name.startswith("snapshot ")
+        }
+        self.history, self.cosines_logged = about["history"], about["cosines_logged"]
+        self.cosine_sum = tensors["cosine_sum"]

@@ -1,0 +1,66 @@
+"""torchvision's ImageNet classifiers as PTMs, for CCLoM on any data set."""
+
+import os
+
+import torch
+from torch import nn
+
+from ddlib.paths import data_folder
+from ddlib.ptm import PTM, InputFormat
+
+IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # every classifier of torchvision has these, not all have later ones
+
+
+class _Headless(nn.Module):
+    """A torchvision classifier as ``features`` and ``classifier``, split before its last linear layer."""
+
+    def __init__(self, model: nn.Module, name: str):
+        super().__init__()
+        linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ValueError(f"{name} does not end in a linear layer, so it has no features to compare; take another.")
+        self.classifier = model.get_submodule(linear[-1])
+        model.set_submodule(linear[-1], nn.Identity())
+        self.features = model
+
+
+def load_imagenet_ptm(
+    name: str,
+    image_size: int | None = None,
+    root: str | os.PathLike | None = None,
+    device: torch.device | str = "cpu",
+) -> PTM:
+    """A classifier of torchvision with its ImageNet weights, for CCLoM; see :meth:`PTM.adapted_to`.
+
+    ``name``: e.g. ``"mobilenet_v2"``. ``image_size``: what images are up-sampled to, by default the size that
+    the weights were trained for (224 as a rule); less is faster and blurs less small images.
+    The weights lie in ``hub/checkpoints`` of the data folder (:func:`ddlib.paths.data_folder`) and are
+    downloaded on first use. Raises ValueError for an unknown name, FileNotFoundError if there is no download.
+    """
+    from torchvision import models  # here, because the import takes seconds
+
+    known = models.list_models(models)
+    if name not in known:
+        raise ValueError(f"unknown ImageNet model {name!r}; torchvision has {', '.join(known)}.")
+    weights = models.get_model_weights(name)[IMAGENET_WEIGHTS]
+    folder = data_folder(root) / "hub" / "checkpoints"
+    try:
+        state = torch.hub.load_state_dict_from_url(weights.url, folder, map_location="cpu", weights_only=True)
+    except OSError as error:
+        file = weights.url.rsplit("/", 1)[1]
+        raise FileNotFoundError(
+            f"{file} is not in {folder} and could not be downloaded ({error}); put it there."
+        ) from error
+    model = models.get_model(name)
+    model.load_state_dict(state)
+    preset = weights.transforms()
+    size = image_size or preset.crop_size[0]
+    return PTM(
+        _Headless(model, name).to(device),
+        name,
+        "imagenet",
+        tuple(weights.meta["categories"]),
+        InputFormat(3, size, tuple(preset.mean), tuple(preset.std)),
+        hash=f"{name}-{IMAGENET_WEIGHTS}-{size}",
+        accuracy=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100,
+    )

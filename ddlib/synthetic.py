@@ -1,0 +1,191 @@
+"""Synthetic sets: a few images for each class, with all that is needed to use and to judge them."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddlib.data import Dataset
+from ddlib.files import read_tensors, replacing, tensor_hash, write_tensors
+
+# Mean and std by which the reference (github.com/VICO-UoE/DatasetCondensation, utils.py) normalises.
+REFERENCE_MOMENTS = {
+    "mnist": ([0.1307], [0.3081]),
+    "fashion_mnist": ([0.2861], [0.3530]),
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "cifar100": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
+}
+# Published .pt files keep accuracies as numpy scalars: harmless, but to be named to the safe loader.
+NUMPY_SCALARS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """Images ``[N, C, H, W]`` float32, normalised by ``mean`` and ``std`` ``[C]`` of the real train split, with
+    labels ``[N]`` int64. ``provenance`` says in JSON's types how it was made.
+
+    Raises ValueError if shapes or labels do not fit together, or a pixel is not finite.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+    class_names: tuple[str, ...]
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self):
+        images, labels, classes = self.images, self.labels, len(self.class_names)
+        if images.ndim != 4 or labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            found = f"{list(images.shape)} and {labels.dtype} labels {list(labels.shape)}"
+            raise ValueError(f"a synthetic set needs images [N, C, H, W] and int64 labels [N]; found {found}.")
+        if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(f"a synthetic set needs images with labels from 0 to {classes - 1}.")
+        if self.mean.shape != images.shape[1:2] or self.std.shape != images.shape[1:2] or not (self.std > 0).all():
+            raise ValueError(f"mean and std need one number for each of {images.shape[1]} channels, std > 0.")
+        if not torch.isfinite(images).all():
+            raise ValueError("a synthetic set holds finite pixels; found NaN or infinity.")
+
+    @classmethod
+    def of(cls, dataset: Dataset, images: Tensor, labels: Tensor, **provenance: object) -> "SyntheticSet":
+        """Images and labels in the normalisation and with the classes of ``dataset``."""
+        provenance = {"dataset": dataset.name, "dataset_hash": dataset.hash, **provenance}
+        return cls(images.detach(), labels, dataset.mean, dataset.std, dataset.class_names, provenance)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images as pixels in [0, 1], to look at: what leaves that range is clamped."""
+        return self._denormalised().clamp(0, 1)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the images and labels, bit by bit."""
+        return tensor_hash({"images": self.images, "labels": self.labels})
+
+    def to(self, device: torch.device | str) -> "SyntheticSet":
+        """The same set on ``device``."""
+        moved = {name: getattr(self, name).to(device) for name in ("images", "labels", "mean", "std")}
+        return dataclasses.replace(self, **moved)
+
+    def normalised_for(self, dataset: Dataset) -> "SyntheticSet":
+        """The same pixels, normalised as those of ``dataset`` and on its device.
+
+        Raises ValueError if its classes or image shape are others.
+        """
+        theirs = (dataset.channels, dataset.image_size, dataset.image_size)
+        if self.class_names != dataset.class_names or tuple(self.images.shape[1:]) != theirs:
+            raise ValueError(
+                f"this synthetic set has images {list(self.images.shape[1:])} of the classes "
+                f"{', '.join(self.class_names[:3])}, ...; {dataset.name} has {list(theirs)} of "
+                f"{', '.join(dataset.class_names[:3])}, ...: load the data set that it was made from."
+            )
+        moved = self.to(dataset.device)
+        if torch.equal(moved.mean, dataset.mean) and torch.equal(moved.std, dataset.std):
+            return moved
+        images = dataset.normalise(moved._denormalised())
+        return dataclasses.replace(moved, images=images, mean=dataset.mean, std=dataset.std)
+
+    # --- files --------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write all of it as one safetensors file, atomically."""
+        tensors = {name: getattr(self, name) for name in ("images", "labels", "mean", "std")}
+        write_tensors(path, tensors, {"class_names": self.class_names, "provenance": self.provenance})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "SyntheticSet":
+        """Read what :meth:`save` wrote. Raises FileNotFoundError, or ValueError if the file is damaged or another."""
+        tensors, about = read_tensors(path)
+        if {"images", "labels", "mean", "std"} - set(tensors) or "class_names" not in about:
+            raise ValueError(f"{path} holds {', '.join(tensors) or 'nothing'}: that is no synthetic set of ddlib.")
+        return cls(**tensors, class_names=tuple(about["class_names"]), provenance=about.get("provenance", {}))
+
+    def save_grid(self, path: str | os.PathLike, gap: int = 1) -> None:
+        """Write one PNG, a row for each class, ``gap`` white pixels between images."""
+        counts = self.labels.bincount(minlength=len(self.class_names))
+        _, channels, height, width = self.images.shape
+        rows, columns = len(counts), int(counts.max())
+        grid = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+        place = [0] * rows
+        for image, label in zip(self.pixels.cpu(), self.labels.tolist(), strict=True):
+            top, left = label * (height + gap), place[label] * (width + gap)
+            grid[:, top : top + height, left : left + width] = image
+            place[label] += 1
+        _write_png(grid, Path(path))
+
+    def save_pngs(self, folder: str | os.PathLike) -> list[Path]:
+        """Write each image as ``<folder>/<class>/<number>.png`` (an image folder again); returns the paths."""
+        paths = []
+        place = [0] * len(self.class_names)
+        for image, label in zip(self.pixels.cpu(), self.labels.tolist(), strict=True):
+            name = "".join(c if c.isalnum() or c in " ._-" else "_" for c in self.class_names[label])
+            paths.append(Path(folder) / name / f"{place[label]:04d}.png")
+            _write_png(image, paths[-1])
+            place[label] += 1
+        return paths
+
+    def save_reference(self, path: str | os.PathLike, dataset: str = "") -> None:
+        """Write the reference's layout, ``{"data": [[images, labels]]}``, normalised as the reference does.
+
+        ``dataset``: whose normalisation that is (a key of ``REFERENCE_MOMENTS``), by default the one in the
+        provenance; other data sets keep their own.
+        """
+        mean, std = self._reference_moments(dataset or str(self.provenance.get("dataset")), self.mean, self.std)
+        images = ((self._denormalised() - mean) / std).cpu()
+        with replacing(path) as temporary:
+            torch.save({"data": [[images, self.labels.cpu()]], "accs_all_exps": {}}, temporary)
+
+    @classmethod
+    def load_reference(cls, path: str | os.PathLike, dataset: Dataset, index: int = -1) -> "SyntheticSet":
+        """Read set number ``index`` of a .pt file in the reference's layout, normalised for ``dataset``.
+
+        Nothing is unpickled that could run. Raises FileNotFoundError, or ValueError if the file is not of that
+        layout or does not fit ``dataset``.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        try:
+            with torch.serialization.safe_globals(NUMPY_SCALARS):
+                images, labels = torch.load(path, map_location="cpu", weights_only=True)["data"][index]
+            images, labels = images.detach().float(), labels.detach().long()
+        except Exception as error:  # the loader raises many types on a file that is none of its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f'{path} does not hold {{"data": [[images, labels], ...]}}, set {index}: {reason}'
+            ) from error
+        mean, std = cls._reference_moments(dataset.name, dataset.mean.cpu(), dataset.std.cpu())
+        provenance = {"dataset": dataset.name, "dataset_hash": dataset.hash, "source": Path(path).name}
+        given = cls(images, labels, mean.flatten(), std.flatten(), dataset.class_names, provenance)
+        return given.normalised_for(dataset)
+
+    @staticmethod
+    def _reference_moments(dataset: str, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        name = dataset.removesuffix("-holdout")
+        moments = map(torch.tensor, REFERENCE_MOMENTS[name]) if name in REFERENCE_MOMENTS else (mean, std)
+        mean, std = (moment.to(mean).view(-1, 1, 1) for moment in moments)
+        return mean, std
+
+    def _denormalised(self) -> Tensor:
+        return self.images * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
+
+
+def _write_png(pixels: Tensor, path: Path) -> None:
+    """Pixels ``[C, H, W]`` in [0, 1] as an 8-bit PNG: grey, RGB; other numbers of channels as their mean."""
+    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
+    array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
+    with replacing(path) as temporary:
+        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(temporary, format="PNG")
+
+
+def labels_of(num_classes: int, ipc: int, device: torch.device | str = "cpu") -> Tensor:
+    """Labels ``[num_classes * ipc]`` of a balanced set, class after class."""
+    return torch.arange(num_classes, device=device).repeat_interleave(ipc)
