@@ -20,19 +20,24 @@ GUIDANCE := none clom cclom both
 STRATEGIES := single random sequential shuffled loss_avg grad_avg grad_norm_avg \
 	logit_avg prob_avg accuracy_weighted pcgrad mgda
 
+BASELINES := random herding k_center full
+
 TOUR := $(EXECUTED)/00_tour.ipynb
 GUIDED := $(GUIDANCE:%=$(EXECUTED)/01_guidance-%.ipynb)
+BASES := $(BASELINES:%=$(EXECUTED)/01_baseline-%.ipynb)
 ENSEMBLES := $(STRATEGIES:%=$(EXECUTED)/02_ensemble-%.ipynb)
+EQUAL_PASSES := $(EXECUTED)/02_equal_passes-random.ipynb
 COMPARISON := $(EXECUTED)/03_compare.ipynb
 PAGES := $(addprefix book/executed/,00_tour.ipynb 01_guidance.ipynb 02_ensemble.ipynb 03_compare.ipynb)
 
 # A change in these runs a notebook again; in the readers of records, only the comparison.
-READERS := $(addprefix ddlib/,statistics.py comparison.py ddranking.py)
+READERS := $(addprefix ddlib/,statistics.py comparison.py ddranking.py report.py)
 COMPUTING := constraints.txt params/smoke.yaml $(filter-out $(READERS),$(wildcard ddlib/*.py))
 
 # Many small runs side by side: one thread each. The PTMs they share are trained once.
-execute = OMP_NUM_THREADS=1 DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" $(BIN)/python book/execute.py notebooks/$(1).ipynb $@ \
-	-f params/smoke.yaml -p runs_folder $(SMOKE)
+execute = OMP_NUM_THREADS=1 DDLIB_RUNS="$(CURDIR)/$(SMOKE)" DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" \
+	$(BIN)/python book/execute.py notebooks/$(1).ipynb $@
+arm = $(call execute,$(1)) -f params/smoke.yaml
 
 .PHONY: help
 help:  ## List the targets
@@ -81,12 +86,18 @@ $(TOUR): $(SMOKE)/00_tour.fresh
 	@$(call execute,00_tour)
 
 $(GUIDED): $(EXECUTED)/01_guidance-%.ipynb: $(SMOKE)/01_guidance.fresh
-	@$(call execute,01_guidance) -p guidance $*
+	@$(call arm,01_guidance) -p guidance $*
+
+$(BASES): $(EXECUTED)/01_baseline-%.ipynb: $(SMOKE)/01_guidance.fresh
+	@$(call arm,01_guidance) -p guidance none -p base_method $*
 
 $(ENSEMBLES): $(EXECUTED)/02_ensemble-%.ipynb: $(SMOKE)/02_ensemble.fresh
-	@$(call execute,02_ensemble) -p guidance clom -p strategy $*
+	@$(call arm,02_ensemble) -p strategy $*
 
-$(COMPARISON): notebooks/03_compare.ipynb $(READERS) $(TOUR) $(GUIDED) $(ENSEMBLES)
+$(EQUAL_PASSES): $(EXECUTED)/02_equal_passes-%.ipynb: $(SMOKE)/02_ensemble.fresh
+	@$(call arm,02_ensemble) -p strategy $* -p equal_passes True
+
+$(COMPARISON): notebooks/03_compare.ipynb $(READERS) $(TOUR) $(GUIDED) $(BASES) $(ENSEMBLES) $(EQUAL_PASSES)
 	@$(call execute,03_compare)
 
 # One run of each notebook becomes a page.
@@ -102,7 +113,8 @@ $(PAGES): book/fold.py
 test: lint  ## Run all checks: style, tests with coverage, the book, the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --ignore=tests/test_book.py
 	@$(MAKE) --no-print-directory book
-	DDLIB_RUNS="$(CURDIR)/runs/nbval" $(BIN)/python -m pytest --nbval-lax tests/test_book.py notebooks
+	DDLIB_RUNS="$(CURDIR)/$(SMOKE)" DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" \
+		$(BIN)/python -m pytest --nbval-lax tests/test_book.py notebooks
 
 .PHONY: lint
 lint: $(READY)  ## Check the style of code and notebooks, in seconds
@@ -118,4 +130,4 @@ format: $(READY)  ## Format code and notebooks, and strip the notebooks' outputs
 
 .PHONY: clean
 clean:  ## Remove the book and the smoke runs; .venv and other records stay
-	rm -rf book/_build book/executed $(SMOKE) runs/nbval .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf book/_build book/executed $(SMOKE) .pytest_cache .ruff_cache .hypothesis .coverage

@@ -9,6 +9,7 @@ from ddlib.evaluate import evaluate
 from ddlib.guidance import GUIDANCE
 from ddlib.imagenet import load_imagenet_ptm
 from ddlib.networks import NETWORKS, build_network
+from ddlib.parameters import check_parameters
 from ddlib.ptm import PTM
 from ddlib.ptms import train_ptms
 from ddlib.records import load_records, read_record, write_record
@@ -27,6 +28,7 @@ __all__ = [
     "Split",
     "SyntheticSet",
     "build_network",
+    "check_parameters",
     "distill",
     "evaluate",
     "full_data",

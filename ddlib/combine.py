@@ -124,15 +124,17 @@ def accuracy_weighted(images: Tensor, signals: Sequence[Signal], step: Step) -> 
 
 def weights_grad_norm(gramian: Tensor, step: Step) -> Tensor:
     """Weights of ``mean_k g_k / |g_k|``, times the mean norm: every PTM speaks equally loud."""
-    norms = gramian.diagonal().sqrt().clamp(min=torch.finfo(gramian.dtype).tiny)
-    return norms.mean() / (len(norms) * norms)
+    norms = gramian.diagonal().sqrt()
+    weights = norms.mean() / (len(norms) * norms)
+    return torch.where(norms > 0, weights, 0)  # a PTM without a gradient has no direction to give
 
 
 def weights_pcgrad(gramian: Tensor, step: Step) -> Tensor:
     """PCGrad: each gradient loses its component against those it conflicts with; then the mean of them."""
     weighting = _torchjd().PCGradWeighting()
     with torch.random.fork_rng(devices=[]):  # TorchJD draws its order from the global generator: lend it one
-        torch.random.manual_seed(derive_seed(step.seed, "pcgrad", step.index))
+        # torch.manual_seed would reseed the GPU too, which fork_rng does not give back here
+        torch.default_generator.manual_seed(derive_seed(step.seed, "pcgrad", step.index))
         return weighting(gramian) / len(gramian)  # TorchJD sums; the mean keeps alpha's meaning for every K
 
 
@@ -195,6 +197,11 @@ class Strategy:
     cost: str
     source: str
     guidance: tuple[str, ...] = ("clom", "cclom", "both")
+
+    @property
+    def one_ptm(self) -> bool:
+        """Whether a step asks one PTM only."""
+        return self.cost == "F + B"
 
     def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
         """The guidance of one step for images ``[N, C, H, W]``."""

@@ -99,9 +99,40 @@ def paired_table(
         [paired_difference(accuracies, arm_column, arm, reference, by, margin, seed) for arm in arms],
         ignore_index=True,
     )
-    table["primary"] = table["a"].isin(primary)
+    return _holm(table.assign(primary=table["a"].isin(primary)), margin)
+
+
+def contrasts(
+    accuracies: pd.DataFrame,
+    arm_column: str,
+    primary: Sequence[tuple[str, str]],
+    exploratory: Sequence[tuple[str, str]] = (),
+    by: Sequence[str] = ("architecture",),
+    margin: float = MARGIN,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Those of the planned pairs ``(a, b)`` whose arms are both there, by the seeds that both have.
+
+    The rows of ``paired_difference`` with ``primary`` and ``p_holm`` as in ``paired_table``. No pair there: no rows.
+    """
+    present, tables = set(accuracies[arm_column].dropna()), []
+    for pairs, first in ((primary, True), (exploratory, False)):
+        for a, b in pairs:
+            if not {a, b} <= present:
+                continue
+            shared = common_seeds(accuracies[accuracies[arm_column].isin([a, b])], arm_column, by)
+            if len(shared):
+                row = paired_difference(shared, arm_column, a, b, by, margin, seed)
+                tables.append(row.assign(primary=first))
+    if not tables:
+        return pd.DataFrame(columns=[*by, "a", "b", "n", "difference", "t_low", "t_high", "verdict", "primary"])
+    return _holm(pd.concat(tables, ignore_index=True), margin)
+
+
+def _holm(table: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Adds ``p_holm`` (corrected among the exploratory rows) and the verdicts that follow from it."""
     table["p_holm"] = table["p_value"]
-    exploratory = ~table["primary"]
+    exploratory = ~table["primary"].astype(bool)
     if exploratory.any():
         table.loc[exploratory, "p_holm"] = multipletests(table.loc[exploratory, "p_value"], method="holm")[1]
     table["verdict"] = _verdicts(table, table["p_holm"], margin, np.where(exploratory, exploratory.sum(), 1))

@@ -17,7 +17,7 @@ from ddlib.baselines import require_enough_images, starting_images
 from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
 from ddlib.data import Dataset
 from ddlib.files import read_tensors, write_tensors
-from ddlib.guidance import Alpha, PTMSignal, make_signals
+from ddlib.guidance import GUIDANCE, Alpha, PTMSignal, make_signals
 from ddlib.progress import progress_bar
 from ddlib.provenance import code_hash
 from ddlib.ptm import PTM
@@ -91,8 +91,9 @@ def distill(
     optimizer = torch.optim.SGD([images], lr=settings["lr_img"], momentum=MOMENTUM)
     state = _State(images, optimizer, len(signals), _identity(settings, dataset, ptms))
     if checkpoint:
-        state.resume(Path(checkpoint))
-    wanted = set(snapshots)
+        state.resume(Path(checkpoint), iterations)
+    wanted = set(settings["snapshots"])
+    updates = task.outer_loops if BASE_METHODS[base_method].loops else 1  # of the images, in one iteration
     if state.iteration == 0 and 0 in wanted:
         state.snapshots[0] = images.detach().clone()
     before = (state.history[-1]["seconds"] if state.history else 0.0) - time.perf_counter()
@@ -107,7 +108,7 @@ def distill(
                     base_loss,
                     combine,
                     signals,
-                    Step(seed, t * task.outer_loops + update),
+                    Step(seed, t * updates + update),
                     optimizer,
                     t,
                 )
@@ -134,10 +135,12 @@ def _prepare(settings: dict[str, object], dataset: Dataset) -> tuple[Tensor, Ten
     name, ipc = settings["base_method"], settings["ipc"]
     if name not in BASE_METHODS:
         raise ValueError(f"unknown base method {name!r}; known: {', '.join(BASE_METHODS)}.")
+    if settings["guidance"] not in GUIDANCE:
+        raise ValueError(f"unknown guidance {settings['guidance']!r}; known: {', '.join(GUIDANCE)}.")
     if name == "none" and settings["guidance"] == "none":
         raise ValueError("without a base method and without guidance nothing would be learned: choose one.")
-    for key in ("iterations", "log_every", "checkpoint_every", "batch_real"):
-        if settings[key] < 1:
+    for key in ("iterations", "log_every", "checkpoint_every", "batch_real", "outer_loops", "inner_loops"):
+        if settings[key] is not None and settings[key] < 1:
             raise ValueError(f"{key} must be at least 1; found {settings[key]}.")
     require_enough_images(dataset, ipc)
     authors = BASE_METHODS[name].defaults(ipc)
@@ -231,8 +234,8 @@ class _State:
         about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
         write_tensors(path, tensors, about)
 
-    def resume(self, path: Path) -> None:
-        """Take over from ``path`` if it is there. Raises ValueError if it comes from another run."""
+    def resume(self, path: Path, iterations: int) -> None:
+        """Take over from ``path`` if it is there. Raises ValueError if it comes from another or a longer run."""
         if not path.exists():
             return
         tensors, about = read_tensors(path)
@@ -242,6 +245,12 @@ class _State:
             changes = "; ".join(f"{key}: {theirs.get(key)!r} there, {self.identity[key]!r} now" for key in different)
             raise ValueError(
                 f"The checkpoint {path} is from another run ({changes}). Go back to those settings, "
+                "or delete it to start from the beginning."
+            )
+        done = len(about["history"])
+        if done > iterations:
+            raise ValueError(
+                f"The checkpoint {path} is of {done} iterations, more than the {iterations} asked for. Ask for as many, "
                 "or delete it to start from the beginning."
             )
         with torch.no_grad():

@@ -51,7 +51,7 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
     """Write tensors and ``about`` (what JSON can hold) as one safetensors file, atomically, with a checksum."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {HEADER: json.dumps({"about": about, "sha256": tensor_hash(tensors)})}
+    header = {HEADER: json.dumps({"about": about, "sha256": _checksum(tensors, about)})}
     with replacing(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=header)
 
@@ -70,7 +70,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         about, checksum = header["about"], header["sha256"]
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or was not written by ddlib ({error!r}); delete it.") from error
-    if checksum != tensor_hash(tensors):
+    if checksum != _checksum(tensors, about):
         raise ValueError(f"{path} is damaged: its checksum does not match its content; delete it.")
     return tensors, about
 
@@ -83,3 +83,8 @@ def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.numpy())
     return digest.hexdigest()[:16]
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: object) -> str:
+    """Of all that a file holds: a damaged digit in ``about`` would change a result as a damaged tensor does."""
+    return hashlib.sha256(f"{tensor_hash(tensors)} {json.dumps(about)}".encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from torch import nn
 from ddlib.paths import data_folder
 from ddlib.ptm import PTM, InputFormat
 
-IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # every classifier of torchvision has these, not all have later ones
+IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # all but two of torchvision's classifiers have these, fewer have later ones
 
 
 class _Headless(nn.Module):
@@ -39,7 +39,7 @@ def load_imagenet_ptm(
     """
     from torchvision import models  # here, because the import takes seconds
 
-    known = models.list_models(models)
+    known = [key for key in models.list_models(models) if IMAGENET_WEIGHTS in models.get_model_weights(key).__members__]
     if name not in known:
         raise ValueError(f"unknown ImageNet model {name!r}; torchvision has {', '.join(known)}.")
     weights = models.get_model_weights(name)[IMAGENET_WEIGHTS]
@@ -53,6 +53,8 @@ def load_imagenet_ptm(
         ) from error
     model = models.get_model(name)
     model.load_state_dict(state)
+    if hasattr(model, "transform_input"):
+        model.transform_input = True  # as torchvision does with weights: GoogLeNet and Inception had other moments
     preset = weights.transforms()
     size = image_size or preset.crop_size[0]
     return PTM(

@@ -37,7 +37,17 @@ STYLE = {
 PALETTE = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 8]  # no yellow
 BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
 MARKERS = "osD^vPX"
-GUIDANCES = {"none": "no guidance", "clom": "CLoM", "cclom": "CCLoM", "both": "CLoM + CCLoM"}
+LABELS = {  # words of arms as the text spells them, in the order of figures
+    "random_real": "random real images",
+    "herding": "herding",
+    "k_center": "K-Center",
+    "none": "no guidance",
+    "clom": "CLoM",
+    "cclom": "CCLoM",
+    "both": "CLoM + CCLoM",
+    "equal_passes": "(equal passes)",
+    "full_data": "full data",
+}
 COSTS = {
     "ptm_passes": "PTM passes over the synthetic set",
     "seconds_distill": "distillation time (s)",
@@ -60,7 +70,7 @@ def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance") -> Axes:
     """
     records = _of_one_architecture(records, arm)
     sets, cells = set_means(records, [arm]), summary(records, [arm]).set_index(arm)
-    arms = _ordered(cells.index)
+    arms = ordered(cells.index)
     _, ax = plt.subplots(figsize=(7, 1.0 + 0.55 * len(arms)))
     for y, name in enumerate(arms):
         values, cell = 100 * sets.loc[sets[arm] == name, "accuracy"], 100 * cells.loc[name]
@@ -81,6 +91,8 @@ def paired_differences(table: pd.DataFrame) -> Axes:
     The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right.
     """
     require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
+    if table.empty:
+        return _nothing_yet()
     several = "architecture" in table and table["architecture"].nunique() > 1
     _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
     names, notes = [], []
@@ -109,8 +121,8 @@ def paired_differences(table: pd.DataFrame) -> Axes:
 def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
     """Heat map of mean accuracies, arms by evaluation architectures, with the spread over sets and n."""
     cells = summary(records[records[arm].notna()], [arm, "architecture"])
-    arms = _ordered(cells[arm].unique())
-    architectures = _ordered(cells["architecture"].unique())
+    arms = ordered(cells[arm].unique())
+    architectures = ordered(cells["architecture"].unique())
     table = cells.set_index([arm, "architecture"]).reindex(pd.MultiIndex.from_product([arms, architectures]))
     counts = sorted(cells["n"].unique())
 
@@ -154,7 +166,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "stra
     cells = summary(records, [arm]).set_index(arm)
     cost = records.drop_duplicates([arm, "seed"]).groupby(arm)[x].mean()
     fig, ax = plt.subplots(figsize=(7.5, 4))
-    arms = _ordered(cells.index)
+    arms = ordered(cells.index)
     for index, name in enumerate(arms):
         cell = 100 * cells.loc[name]
         label = f"{arm_label(name)} (n = {cells.loc[name, 'n']:.0f})"
@@ -193,9 +205,9 @@ def alpha_curve(records: pd.DataFrame, arm: str = "guidance", alpha: str = "alph
         # "none" and "clom with alpha 0" are one run seen twice: keep each network of each set once.
         base = records[unguided].drop_duplicates(["seed", "architecture", "network"])
         row = summary(base, []).iloc[0]
-        ax.axhline(100 * row["mean"], color=GREY, ls="--", label=f"{GUIDANCES['none']} (n = {row['n']:.0f})")
+        ax.axhline(100 * row["mean"], color=GREY, ls="--", label=f"{LABELS['none']} (n = {row['n']:.0f})")
         ax.axhspan(100 * row["low"], 100 * row["high"], color=GREY, alpha=0.12, lw=0)
-    for index, name in enumerate(_ordered(cells[arm].unique())):
+    for index, name in enumerate(ordered(cells[arm].unique())):
         line = cells[cells[arm] == name].sort_values(alpha)
         x, (mean, low, high) = line[alpha], (100 * line[key] for key in ("mean", "low", "high"))
         color, best = PALETTE[index], mean.idxmax()
@@ -263,7 +275,40 @@ def gradient_cosines(matrix: np.ndarray, names: Sequence[str]) -> Axes:
 
 def arm_label(name: object) -> str:
     """The name of an arm as the text spells it: ``"cclom random"`` becomes "CCLoM random"."""
-    return " ".join(GUIDANCES.get(word, word) for word in str(name).split(" "))
+    return " ".join(LABELS.get(word, word) for word in str(name).split(" "))
+
+
+@style()
+def step_costs(table: pd.DataFrame) -> Figure:
+    """Seconds and graph memory of one step against the number of PTMs, one line per strategy (``cost.step_costs``)."""
+    require_columns(table, ["num_ptms", "strategy", "seconds", "graph_mb"])
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    panels = {"seconds": ("time of one step (ms)", 1000), "graph_mb": ("memory of graphs (MB)", 1)}
+    for ax, (column, (label, factor)) in zip(axes, panels.items(), strict=True):
+        for index, (name, line) in enumerate(table.groupby("strategy", sort=False)):
+            dashed = "--" if index else "-"
+            ax.plot(
+                line["num_ptms"],
+                factor * line[column],
+                dashed,
+                marker=MARKERS[index],
+                color=PALETTE[index],
+                label=name,
+            )
+        ax.set_xlabel("number of PTMs, K")
+        ax.set_ylabel(label)
+        ax.set_xticks(sorted(table["num_ptms"].unique()))
+        ax.set_ylim(bottom=0)
+    axes[0].legend()
+    return fig
+
+
+def _nothing_yet() -> Axes:
+    """An empty figure that says why."""
+    _, ax = plt.subplots(figsize=(8, 1))
+    ax.text(0, 0.5, "Nothing to compare yet: no two arms of a planned contrast share a seed.", va="center")
+    ax.set_axis_off()
+    return ax
 
 
 def _interval(ax: Axes, mean: float, y: float, low: float, high: float) -> None:
@@ -290,13 +335,14 @@ def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
     ax.figure.suptitle(text, x=0.01, ha="left")
 
 
-def _ordered(names: Iterable[str]) -> list[str]:
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names of arms or networks in the order of their tables."""
     return sorted(names, key=_order)
 
 
 def _order(*names: str) -> list[tuple[int, str]]:
     """A sort key: guidances, strategies, networks in the order of their tables, all else after, by name."""
-    known = [*GUIDANCES, *STRATEGIES, *NETWORKS]
+    known = [*list(LABELS)[:-1], *STRATEGIES, *NETWORKS, "full_data"]
     words = " ".join(map(str, names)).split(" ")
     return [(known.index(word) if word in known else len(known), word) for word in words]
 

@@ -12,7 +12,18 @@ import torch
 
 # These files compute no result: changing them makes no run out of date.
 NOT_COMPUTING = {"__init__", "parameters", "provenance", "records", "schema"}
-NOT_COMPUTING |= {"statistics", "comparison", "ddranking", "plots", "pictures", "paths", "files", "progress"}
+NOT_COMPUTING |= {
+    "statistics",
+    "comparison",
+    "ddranking",
+    "report",
+    "plots",
+    "pictures",
+    "cost",
+    "paths",
+    "files",
+    "progress",
+}
 PACKAGE = Path(__file__).parent
 
 

@@ -1,0 +1,181 @@
+"""From the table of all records to the tables of the report: settings, ablations, contrasts, pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ddlib.comparison import contrasts
+from ddlib.ddranking import hlr, ior, lrs
+from ddlib.parameters import PARAMETERS
+from ddlib.pictures import side_by_side
+from ddlib.plots import arm_label, ordered
+from ddlib.records import synthetic_path
+from ddlib.statistics import summary
+from ddlib.synthetic import SyntheticSet
+
+GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK = "01_guidance", "02_ensemble"
+# What tells arms of one ablation apart; everything else that was set is the setting they share.
+ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed")
+
+
+def with_settings(records: pd.DataFrame) -> pd.DataFrame:
+    """The records with a column ``setting``: 0 for the setting with most runs, then 1, 2, ...
+
+    Runs of one setting share the data and every parameter but those that make the arm, so they can be compared.
+    """
+    columns = [*_setting_columns(records), "dataset_hash"]
+    keys = records[columns].astype(str).agg("|".join, axis=1)
+    order = records.groupby(keys)["run"].nunique().sort_values(ascending=False, kind="stable").index
+    return records.assign(setting=keys.map({key: index for index, key in enumerate(order)}))
+
+
+def settings_table(records: pd.DataFrame) -> pd.DataFrame:
+    """A row for each setting: data set, number of runs and of arms, and the parameters in which settings differ."""
+    columns = [name for name in _setting_columns(records) if records[name].astype(str).nunique() > 1]
+    groups = records.groupby("setting")
+    table = groups.agg(
+        dataset=("dataset", "first"), ipc=("ipc", "first"), runs=("run", "nunique"), arms=("arm", "nunique")
+    )
+    return table.join(groups[[name for name in columns if name not in table]].first())
+
+
+def choose_setting(records: pd.DataFrame, setting: int) -> pd.DataFrame:
+    """The records of one setting. Raises ValueError, naming those there are, for another number."""
+    known = sorted(records["setting"].unique())
+    if setting not in known:
+        raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}.")
+    return records[records["setting"] == setting]
+
+
+def ablation(records: pd.DataFrame, notebook: str, augment: bool = True) -> pd.DataFrame:
+    """The rows of one notebook (``01_guidance``, ``02_ensemble``), of networks trained with augmentation or without.
+
+    ``grad_avg`` is left out where ``loss_avg`` is there: they are one method, and get one row.
+    """
+    rows = records[(records["notebook"] == notebook) & (records["augment"] == augment)]
+    averages = set(rows["strategy"]) >= {"loss_avg", "grad_avg"}
+    return rows[rows["strategy"] != "grad_avg"] if averages and notebook == ENSEMBLE_NOTEBOOK else rows
+
+
+def first_architecture(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the architecture that the parameter ``architectures`` names first: the one distilled with."""
+    first = records["architectures"].iloc[0].split(",")[0].strip()
+    return records[records["architecture"] == first]
+
+
+def accuracy_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy (%) with its 95 % t interval and n, in words: arms by architectures."""
+    cells = summary(records, ["arm", "architecture"])
+
+    def words(cell: pd.Series) -> str:
+        span = "" if pd.isna(cell["low"]) else f" [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+        return f"{100 * cell['mean']:.1f}{span}, n = {cell['n']:.0f}"
+
+    cells = cells.assign(accuracy=cells.apply(words, axis=1), arm=cells["arm"].map(arm_label))
+    table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
+    table.columns.name = "accuracy in %, mean [95 % interval], n sets"
+    return table
+
+
+def guidance_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+    """Ablation 1: the primary contrast CLoM - CCLoM, and the exploratory ones against no guidance."""
+    exploratory = [("clom", "none"), ("cclom", "none"), ("both", "none"), ("none", "random_real")]
+    return contrasts(records, "arm", [("clom", "cclom")], exploratory, by)
+
+
+def ensemble_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+    """Ablation 2: averaging - random at equal steps and at equal PTM passes; the other strategies - averaging."""
+    primary, exploratory = [], []
+    for guidance in ("clom", "cclom", "both"):
+        average, random = f"{guidance} loss_avg", f"{guidance} random"
+        primary += [(average, random), (average, f"{random} equal_passes")]
+        arms = sorted({arm for arm in records["arm"] if arm.startswith(f"{guidance} ")} - {average, random})
+        exploratory += [(arm, average) for arm in arms if not arm.endswith("equal_passes")]
+    return contrasts(records, "arm", primary, exploratory, by)
+
+
+def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Contrasts in words, differences in percentage points."""
+    spans = [
+        "–" if pd.isna(row.t_low) else f"[{100 * row.t_low:+.1f}, {100 * row.t_high:+.1f}]"
+        for row in table.itertuples()
+    ]
+    return pd.DataFrame(
+        {
+            "contrast": [f"{arm_label(row.a)} − {arm_label(row.b)}" for row in table.itertuples()],
+            "network": table.get("architecture", "all"),
+            "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
+            "difference": [f"{100 * row.difference:+.1f}" for row in table.itertuples()],
+            "95 % interval": spans,
+            "P(a > b)": [f"{row.improvement:.2f}" for row in table.itertuples()],
+            "n": table["n"],
+            "verdict": table["verdict"],
+        }
+    )
+
+
+def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
+    """DD-Ranking (arXiv 2505.13300) of each arm: hard-label recovery, improvement over random, label-robust score.
+
+    Empty unless the arms ``full_data`` and ``random_real`` are there. ``records`` holds one architecture.
+    """
+    means = summary(records, ["arm"]).set_index("arm")["mean"]
+    if not {"full_data", "random_real"} <= set(means.index):
+        return pd.DataFrame(columns=["HLR", "IOR", "LRS"])
+    rows = {}
+    for arm, accuracy in means.drop("full_data").items():
+        recovery, improvement = hlr(means["full_data"], accuracy), ior(accuracy, means["random_real"])
+        rows[arm_label(arm)] = {"HLR": recovery, "IOR": improvement, "LRS": lrs(recovery, improvement)}
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+
+def cost_table(records: pd.DataFrame) -> pd.DataFrame:
+    """What each arm costs, means over its sets: seconds of distillation, PTM passes, peak memory, PTM training."""
+    runs = records.drop_duplicates("run")
+    columns = {
+        "seconds_distill": "distillation (s)",
+        "seconds_ptms": "PTM training (s)",
+        "ptm_passes": "PTM passes",
+        "peak_memory_mb": "peak memory (MB)",
+        "run": "n",
+    }
+    how = {name: "nunique" if name == "run" else "mean" for name in columns}
+    table = runs.groupby("arm").agg(how).rename(columns=columns).round(1)
+    table.index = table.index.map(arm_label)
+    return table
+
+
+def largest_difference(records: pd.DataFrame, a: str = "loss_avg", b: str = "grad_avg") -> str:
+    """How far two strategies that are one method lie apart, in a sentence."""
+    index = ["guidance", "seed", "architecture", "network", "augment"]
+    both = records[records["strategy"].isin([a, b]) & (records["notebook"] == ENSEMBLE_NOTEBOOK)]
+    pairs = both.pivot_table(index=index, columns="strategy", values="accuracy")
+    if not {a, b} <= set(pairs):
+        return f"Not both of {a} and {b} have been run."
+    pairs = pairs.dropna()
+    gap = 100 * (pairs[a] - pairs[b]).abs().max()
+    return f"{a} and {b}: accuracies differ by at most {gap:.2f} points over {len(pairs)} networks."
+
+
+def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = None, per_class: int = 1) -> Figure:
+    """The synthetic sets of all arms side by side, for one seed (by default the smallest).
+
+    The arm ``full_data`` keeps no set. Raises FileNotFoundError if no set is there.
+    """
+    seed = int(records["seed"].min()) if seed is None else seed
+    runs = records[records["seed"] == seed].drop_duplicates("arm").set_index("arm")["run"]
+    paths = {arm: synthetic_path(Path(folder) / f"{runs[arm]}.json") for arm in ordered(runs.index)}
+    sets = {arm: SyntheticSet.load(path) for arm, path in paths.items() if path.is_file()}
+    if not sets:
+        raise FileNotFoundError(
+            f"no synthetic sets of seed {seed} lie beside the records in {folder}: run an arm again."
+        )
+    first = next(iter(sets.values()))
+    pixels = {arm: synthetic.pixels for arm, synthetic in sets.items()}
+    return side_by_side(pixels, first.labels, first.class_names, per_class)
+
+
+def _setting_columns(records: pd.DataFrame) -> list[str]:
+    return [name for name in records if name in PARAMETERS and name not in ARM_COLUMNS]

@@ -1,0 +1,234 @@
+"""Arms of the study: from checked parameters to synthetic sets, accuracies and records. What notebooks call."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from ddlib import plots
+from ddlib.baselines import full_data, select_real
+from ddlib.combine import STRATEGIES
+from ddlib.data import Dataset, load_dataset
+from ddlib.distill import Distilled, distill
+from ddlib.evaluate import evaluate
+from ddlib.imagenet import load_imagenet_ptm
+from ddlib.parameters import BASELINES, IMAGENET, names
+from ddlib.paths import runs_folder
+from ddlib.pictures import side_by_side
+from ddlib.provenance import peak_memory_bytes
+from ddlib.ptm import PTM
+from ddlib.ptms import train_ptms
+from ddlib.records import record_path, synthetic_path, write_record
+from ddlib.synthetic import SyntheticSet
+
+NOT_RECORDED = ("device", "runs_folder", "num_sets", "seed")  # they shape no result, or are in the record by themselves
+BASELINE_ARMS = {"random": "random_real", "herding": "herding", "k_center": "k_center", "full": "full_data"}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One arm with one seed: one synthetic set and what was measured on it."""
+
+    seed: int
+    synthetic: SyntheticSet
+    accuracies: pd.DataFrame
+    distilled: Distilled | None  # None for baselines
+    record: Path
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto``: the first GPU if torch finds one, else the CPU. Raises ValueError if ``name`` is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not here ({str(error).splitlines()[0]}): use auto or cpu.") from error
+
+
+def open_dataset(p: SimpleNamespace) -> Dataset:
+    """The data set of ``p``; to choose hyper-parameters on with ``evaluate_on = "holdout"``."""
+    data = load_dataset(p.dataset, image_size=p.image_size or None, device=pick_device(p.device))
+    return data.holdout() if p.evaluate_on == "holdout" else data
+
+
+def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
+    """The pool of ``p``, adapted to ``data``; none if the arm asks for no PTM."""
+    if p.guidance == "none" and p.base_method not in ("herding", "k_center"):
+        return []
+    if p.source_dataset == IMAGENET:
+        pool = [
+            load_imagenet_ptm(name, p.ptm_image_size or None, device=data.device) for name in names(p.ptm_architectures)
+        ]
+        return [ptm.adapted_to(data) for ptm in pool]
+    source = data
+    if p.source_dataset:
+        source = load_dataset(p.source_dataset, image_size=p.ptm_image_size or None, device=data.device)
+    pool = train_ptms(
+        source,
+        names(p.ptm_architectures),
+        p.num_ptms,
+        p.ptm_epochs,
+        keep=[p.ptm_epoch or p.ptm_epochs],
+        width=p.width,
+        seed=p.ptm_seed,
+    )
+    return [ptm.adapted_to(data) for ptm in pool]
+
+
+def ptm_table(ptms: Sequence[PTM]) -> pd.DataFrame:
+    """What the pool is and what it costs: a row for each PTM."""
+    return pd.DataFrame(
+        {
+            "PTM": [ptm.name for ptm in ptms],
+            "trained on": [ptm.source_dataset for ptm in ptms],
+            "test accuracy (%)": [None if ptm.accuracy is None else 100 * ptm.accuracy for ptm in ptms],
+            "training (s)": [ptm.seconds for ptm in ptms],
+            "storage (MB)": [ptm.size_bytes / 1e6 for ptm in ptms],
+        }
+    )
+
+
+def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str) -> list[Run]:
+    """Distil, evaluate and record ``num_sets`` synthetic sets, seeds ``seed``, ``seed + 1``, ...
+
+    Each set is on disk, with its record, before the next begins. An interrupted distillation leaves a checkpoint
+    beside the records and goes on from there when the same arm runs again.
+    """
+    return [_run(p, data, ptms, notebook, seed) for seed in range(p.seed, p.seed + p.num_sets)]
+
+
+def mean_accuracies(runs: Sequence[Run]) -> pd.DataFrame:
+    """Mean accuracy (%) of each set, a row for each seed and a column for each architecture."""
+    rows = [run.accuracies.assign(seed=run.seed) for run in runs]
+    table = pd.concat(rows)
+    columns = ["architecture"] if table["augment"].nunique() == 1 else ["architecture", "augment"]
+    return 100 * table.pivot_table(index="seed", columns=columns, values="accuracy", sort=False)
+
+
+def tour_table(accuracies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Mean and spread of the networks trained on each of some sets, in per cent."""
+    columns = {name: 100 * table["accuracy"] for name, table in accuracies.items()}
+    rows = {
+        name: {"mean accuracy (%)": values.mean(), "std of networks": values.std(), "networks": len(values)}
+        for name, values in columns.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").round(1)
+
+
+def picture(run: Run, data: Dataset, per_class: int = 10) -> Figure:
+    """The images of one run, beside those it started from if it was distilled."""
+    arms = {"synthetic images" if run.distilled else "chosen real images": run.synthetic.pixels}
+    if run.distilled:
+        arms = {"start": data.denormalise(run.distilled.snapshots[0]), **arms}
+    return side_by_side(arms, run.synthetic.labels, data.class_names, min(per_class, 50 // len(arms)))
+
+
+def curves(run: Run) -> Figure | str:
+    """How the losses of one run went; baselines have none."""
+    if run.distilled is None:
+        return "Nothing was distilled: this arm is a baseline of real images."
+    history = run.distilled.history
+    columns = [name for name in ("base_loss", "guidance_loss") if history[name].any()]
+    return plots.history(history, columns)
+
+
+def arm_name(p: SimpleNamespace, num_ptms: int) -> str:
+    """The name of an arm in tables: what distinguishes it in its ablation."""
+    if p.base_method in BASELINES or p.guidance == "none":
+        return BASELINE_ARMS.get(p.base_method, "none")
+    name = p.guidance if num_ptms == 1 else f"{p.guidance} {p.strategy}"
+    return f"{name} equal_passes" if p.equal_passes else name
+
+
+def _run(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int) -> Run:
+    parameters = {name: value for name, value in vars(p).items() if name not in NOT_RECORDED}
+    parameters |= {"dataset": data.name.removesuffix("-holdout")}
+    record = record_path(runs_folder(p.runs_folder), notebook, parameters, seed)
+    checkpoint = record.with_name(f".{record.stem}.checkpoint")
+    if data.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(data.device)
+    seconds = {"ptms": sum(ptm.seconds or 0 for ptm in ptms)}
+    start = time.perf_counter()
+    distilled = None if p.base_method in BASELINES else _distil(p, data, ptms, seed, checkpoint)
+    synthetic = distilled.synthetic if distilled else _select(p, data, ptms, seed)
+    history = distilled.history if distilled else pd.DataFrame({"iteration": [0]})
+    seconds["distill"] = float(history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start
+    peak = peak_memory_bytes(data.device)
+    start = time.perf_counter()
+    accuracies = _evaluate(p, data, synthetic, seed)
+    seconds["evaluate"] = time.perf_counter() - start
+    if p.base_method != "full":
+        synthetic.save(synthetic_path(record))
+    write_record(
+        record.parent,
+        notebook=notebook,
+        parameters=parameters,
+        seed=seed,
+        arm=arm_name(p, len(ptms)),
+        dataset_hash=data.hash,
+        ptm_hashes=[ptm.hash for ptm in ptms],
+        accuracies=accuracies,
+        history=history,
+        seconds=seconds,
+        peak_memory_bytes=peak,
+        ptm_passes=int(history["ptm_passes"].iloc[-1]) if distilled else 0,
+        synthetic_hash=synthetic.hash,
+        device=data.device,
+    )
+    checkpoint.unlink(missing_ok=True)
+    return Run(seed, synthetic, accuracies, distilled, record)
+
+
+def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, checkpoint: Path) -> Distilled:
+    factor = len(ptms) if p.equal_passes and STRATEGIES[p.strategy].one_ptm else 1
+    return distill(
+        data,
+        **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "width")},
+        network=p.base_network,
+        **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net")},
+        ptms=ptms,
+        iterations=p.iterations * factor,
+        lr_img=p.lr_img or None,
+        start=None if p.start == "default" else p.start,
+        outer_loops=p.outer_loops or None,
+        inner_loops=p.inner_loops or None,
+        seed=seed,
+        snapshots=[0],
+        checkpoint=checkpoint,
+        checkpoint_every=max(1, p.iterations // 20),
+    )
+
+
+def _select(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int) -> SyntheticSet:
+    if p.base_method == "full":
+        return full_data(data)
+    features = ptms[0].features_of(data.train.images) if ptms else None
+    return select_real(data, p.ipc, p.base_method, seed=seed, features=features)
+
+
+def _evaluate(p: SimpleNamespace, data: Dataset, synthetic: SyntheticSet, seed: int) -> pd.DataFrame:
+    """With augmentation, and without it too if ``eval_epochs_plain`` says how long."""
+    full = p.base_method == "full"
+    parts = [(p.full_epochs if full else p.eval_epochs, True)]
+    if p.eval_epochs_plain:
+        parts.append((p.full_epochs if full else p.eval_epochs_plain, False))
+    tables = [
+        evaluate(
+            synthetic,
+            data,
+            names(p.architectures),
+            p.num_eval,
+            epochs,
+            augment,
+            seed=seed,
+            width=p.width,
+        )
+        for epochs, augment in parts
+    ]
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,41 @@
+"""What several test modules share: a data set that is learned in a moment, and a pool of PTMs trained on it."""
+
+import pytest
+import torch
+
+from ddlib.data import Dataset, Split
+from ddlib.ptms import train_ptms
+
+
+def separable_dataset(name="tiny", channels=1, size=8, class_names=("ant", "bee", "cat"), seed=0):
+    """One coarse pattern a class under noise: 12 train and 6 test images of each class, the classes mixed."""
+    draw = torch.Generator().manual_seed(seed)
+    blocks = torch.randn(len(class_names), channels, 4, 4, generator=draw)
+    patterns = blocks.repeat_interleave(size // 4, 2).repeat_interleave(size // 4, 3)
+
+    def split(per_class):
+        labels = torch.arange(per_class * len(class_names)) % len(class_names)
+        noise = torch.randn(len(labels), channels, size, size, generator=draw)
+        return Split((patterns[labels] + 0.5 * noise) / 1.25**0.5, labels)
+
+    moments = torch.linspace(0.3, 0.5, channels), torch.linspace(0.2, 0.25, channels)
+    return Dataset(name, split(12), split(6), tuple(class_names), *moments)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Grey 8 x 8 images of three classes: 36 to train on, 18 to test on. Do not write into it."""
+    return separable_dataset()
+
+
+@pytest.fixture(scope="session")
+def tiny_rgb():
+    """RGB 16 x 16 images of three other classes."""
+    return separable_dataset("tiny_rgb", 3, 16, ("red", "green", "blue"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_ptms(tiny, tmp_path_factory):
+    """Three initialisations of a ConvNet-3 of width 4, trained on ``tiny`` until they know it."""
+    cache = tmp_path_factory.mktemp("ptms")
+    return train_ptms(tiny, num_ptms=3, epochs=24, width=4, lr=0.1, batch_size=4, cache=cache)

@@ -1,0 +1,234 @@
+"""Selections of real images: against slow plain versions, and against examples done by hand."""
+
+import math
+
+import pytest
+import torch
+from conftest import separable_dataset
+
+from ddlib.baselines import SELECTIONS, full_data, random_real, select_real, starting_images
+from ddlib.data import Dataset, Split
+
+
+def dataset_of(labels, name="by hand"):
+    """Images that show nothing but their own number."""
+    labels = torch.tensor(labels)
+    images = torch.arange(float(len(labels))).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous()
+    names = tuple("abcdef"[: int(labels.max()) + 1])
+    return Dataset(name, Split(images, labels), Split(images, labels), names, torch.tensor([0.5]), torch.tensor([0.25]))
+
+
+def squared_distance(x, y):
+    return sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def mean_of(rows):
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def plain_herding(features, ipc):
+    """Each time the image that brings the mean of the chosen nearest to the mean of all."""
+    chosen = []
+    for _ in range(ipc):
+        left = [i for i in range(len(features)) if i not in chosen]
+        target = mean_of(features)
+        chosen.append(min(left, key=lambda i: squared_distance(target, mean_of([features[j] for j in [*chosen, i]]))))
+    return chosen
+
+
+def plain_k_center(features, ipc):
+    """The image nearest to the mean, then each time the one whose nearest chosen image is farthest."""
+    chosen = [min(range(len(features)), key=lambda i: squared_distance(features[i], mean_of(features)))]
+    while len(chosen) < ipc:
+        left = [i for i in range(len(features)) if i not in chosen]
+        chosen.append(max(left, key=lambda i: min(squared_distance(features[i], features[j]) for j in chosen)))
+    return chosen
+
+
+PLAIN = {"herding": plain_herding, "k_center": plain_k_center}
+
+
+@pytest.mark.parametrize("method", PLAIN)
+@pytest.mark.parametrize("ipc", [1, 5, 12])
+def test_against_plain_versions(tiny, method, ipc):
+    features = torch.randn(36, 3, generator=torch.Generator().manual_seed(ipc), dtype=torch.float64)
+    plain = []
+    for label in range(3):
+        members = (tiny.train.labels == label).nonzero().flatten()
+        plain += members[PLAIN[method](features[members].tolist(), ipc)].tolist()
+    assert SELECTIONS[method](tiny, ipc, 0, features).tolist() == plain
+
+
+BY_HAND = {
+    # Mean 2. Nearest: 1. With 1, the mean of {1, 5} is 3 and that of {0, 1} is 1/2: 5. Then what is left.
+    ("herding", (0.0, 1.0, 5.0)): [1, 2, 0],
+    # Mean 2. Nearest: 1. Farthest from it: 5. Then what is left.
+    ("k_center", (0.0, 1.0, 5.0)): [1, 2, 0],
+    # Mean 4. Nearest: 3. Farthest from it: 10. Then 0 (3 from its nearest) before 2 (1) and 5 (2).
+    ("k_center", (0.0, 2.0, 3.0, 5.0, 10.0)): [2, 4, 0, 3, 1],
+    # Mean 4. First 3; then {3, 5} has mean 4; {3, 5, 2}: 10/3; 0: 8/3; 10: 6, so 2; {3, 5, 2, 10}: 5; 0: 5/2.
+    ("herding", (0.0, 2.0, 3.0, 5.0, 10.0)): [2, 3, 1, 4, 0],
+    # Images that look alike are chosen too, each once.
+    ("k_center", (1.0, 1.0, 1.0)): [0, 1, 2],
+    ("herding", (1.0, 1.0, 1.0)): [0, 1, 2],
+}
+
+
+@pytest.mark.parametrize(("method", "values"), BY_HAND)
+def test_by_hand(method, values):
+    """A second class stands between, with the same features the other way round."""
+    n = len(values)
+    dataset = dataset_of([0, 1] * n)
+    features = torch.tensor([v for pair in zip(values, reversed(values), strict=True) for v in pair])[:, None]
+    order = BY_HAND[method, values]
+    second = order if len(set(values)) == 1 else [n - 1 - i for i in order]
+    for ipc in range(1, n + 1):
+        expected = [2 * i for i in order[:ipc]] + [2 * i + 1 for i in second[:ipc]]
+        assert SELECTIONS[method](dataset, ipc, 0, features).tolist() == expected
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_the_seed_changes_nothing_where_nothing_is_drawn(tiny, method):
+    features = tiny.train.images.flatten(1)
+    first, second = (SELECTIONS[method](tiny, 4, seed, features) for seed in (0, 1))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("ipc", [1, 3, 12])
+def test_different_images_of_the_right_class(tiny, method, ipc):
+    chosen = SELECTIONS[method](tiny, ipc, 7, tiny.train.images.flatten(1))
+    assert chosen.dtype == torch.int64
+    assert len(set(chosen.tolist())) == 3 * ipc
+    assert torch.equal(tiny.train.labels[chosen], torch.arange(3).repeat_interleave(ipc))
+
+
+# Random
+
+
+def test_random_follows_the_seed_and_nothing_else(tiny):
+    torch.manual_seed(1)
+    first = random_real(tiny, 4, 0)
+    state = torch.manual_seed(2).get_state()
+    assert torch.equal(random_real(tiny, 4, 0, torch.randn(36, 2, generator=torch.Generator())), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(random_real(tiny, 4, 1), first)
+
+
+def test_random_begins_with_the_choice_for_a_smaller_ipc(tiny):
+    few, many = random_real(tiny, 2, 0).view(3, 2), random_real(tiny, 6, 0).view(3, 6)
+    assert torch.equal(many[:, :2], few)
+
+
+def test_random_is_uniform_and_draws_each_class_anew():
+    n = 600
+    dataset = dataset_of([0] * 5 + [1] * 5)
+    chosen = torch.stack([random_real(dataset, 2, seed) for seed in range(n)])
+    counts = chosen.flatten().bincount(minlength=10)
+    assert (counts - n * 2 / 5).abs().max() < 5 * math.sqrt(n * 0.4 * 0.6)
+    alike = (chosen[:, 0] == chosen[:, 2] - 5).sum()
+    assert abs(alike - n / 5) < 5 * math.sqrt(n * 0.2 * 0.8)
+
+
+# Sets
+
+
+@pytest.mark.parametrize("method", SELECTIONS)
+def test_select_real_gives_the_chosen_images(tiny, method):
+    features = torch.randn(36, 2, generator=torch.Generator().manual_seed(0))
+    found = select_real(tiny, 3, method, seed=5, features=features)
+    index = SELECTIONS[method](tiny, 3, 5, features)
+    assert torch.equal(found.images, tiny.train.images[index])
+    assert torch.equal(found.labels, tiny.train.labels[index])
+    assert torch.equal(found.mean, tiny.mean)
+    assert torch.equal(found.std, tiny.std)
+    assert found.class_names == tiny.class_names
+    by_provenance = {"dataset": "tiny", "dataset_hash": tiny.hash, "method": method, "ipc": 3, "seed": 5}
+    assert found.provenance == by_provenance
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_without_features_the_pixels_count(tiny, method):
+    by_pixels = select_real(tiny, 3, method)
+    assert torch.equal(by_pixels.images, select_real(tiny, 3, method, features=tiny.train.images.flatten(1)).images)
+    other = torch.randn(36, 2, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(by_pixels.images, select_real(tiny, 3, method, features=other).images)
+
+
+def test_features_of_a_ptm_may_judge(tiny, tiny_ptms):
+    features = tiny_ptms[0].features_of(tiny.train.images)
+    assert len(select_real(tiny, 2, "herding", features=features)) == 6
+
+
+def test_a_selection_is_a_copy():
+    dataset = separable_dataset()
+    before = dataset.train.images.clone()
+    select_real(dataset, 12).images.zero_()
+    images, _ = starting_images(dataset, 12, "real", 0)
+    images.zero_()
+    assert torch.equal(dataset.train.images, before)
+
+
+def test_full_data_is_all_of_the_train_split(tiny):
+    found = full_data(tiny)
+    assert torch.equal(found.images, tiny.train.images)
+    assert torch.equal(found.labels, tiny.train.labels)
+    assert found.provenance == {"dataset": "tiny", "dataset_hash": tiny.hash, "method": "full"}
+
+
+# Starts
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_real_start_is_the_random_baseline(tiny, seed):
+    images, labels = starting_images(tiny, 4, "real", seed)
+    baseline = select_real(tiny, 4, "random", seed=seed)
+    assert torch.equal(images, baseline.images)
+    assert torch.equal(labels, baseline.labels)
+    assert not torch.equal(images, starting_images(tiny, 4, "real", seed + 1)[0])
+
+
+def test_a_start_from_noise_is_normal_and_follows_the_seed(tiny_rgb):
+    images, labels = starting_images(tiny_rgb, 50, "noise", 0)
+    assert images.shape == (150, 3, 16, 16)
+    assert torch.equal(labels, torch.arange(3).repeat_interleave(50))
+    assert abs(images.mean()) < 5 / math.sqrt(images.numel())
+    assert abs(images.var() - 1) < 5 * math.sqrt(2 / images.numel())
+    assert torch.equal(images, starting_images(tiny_rgb, 50, "noise", 0)[0])
+    assert not torch.equal(images, starting_images(tiny_rgb, 50, "noise", 1)[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_device_is_that_of_the_data_and_changes_no_choice(tiny):
+    there = tiny.to("cuda")
+    features = tiny.train.images.flatten(1).double()
+    for select in SELECTIONS.values():
+        assert torch.equal(select(there, 4, 0, features.cuda()).cpu(), select(tiny, 4, 0, features))
+    for start in ("real", "noise"):
+        images, labels = starting_images(there, 4, start, 0)
+        assert labels.is_cuda
+        assert torch.equal(images.cpu(), starting_images(tiny, 4, start, 0)[0])
+
+
+# Errors
+
+
+@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("ipc", [0, -1, 3])
+def test_more_images_than_the_smallest_class_has(method, ipc):
+    dataset = dataset_of([0, 0, 0, 1, 1, 2, 2, 2])
+    with pytest.raises(ValueError, match=rf"ipc must be from 1 to 2, .* of class 'b' of by hand; found {ipc}\."):
+        select_real(dataset, ipc, method)
+
+
+def test_a_start_needs_enough_images(tiny):
+    with pytest.raises(ValueError, match="ipc must be from 1 to 12"):
+        starting_images(tiny, 13, "real", 0)
+    assert len(starting_images(tiny, 13, "noise", 0)[0]) == 39  # noise is always enough
+
+
+def test_unknown_names_list_the_known_ones(tiny):
+    with pytest.raises(ValueError, match="unknown selection 'forgetting'; known: random, herding, k_center"):
+        select_real(tiny, 1, "forgetting")
+    with pytest.raises(ValueError, match="unknown start 'mean'; known: real, noise"):
+        starting_images(tiny, 1, "mean", 0)
