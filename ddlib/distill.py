@@ -226,11 +226,9 @@ class _State:
         return self.cosine_sum / max(1, self.cosines_logged)
 
     def save(self, path: Path) -> None:
-        tensors = {"images": self.images, "cosine_sum": self.cosine_sum}
+        momentum = self.optimizer.state[self.images]["momentum_buffer"]
+        tensors = {"images": self.images, "momentum": momentum, "cosine_sum": self.cosine_sum}
         tensors |= {f"snapshot {iteration}": images for iteration, images in self.snapshots.items()}
-        momentum = self.optimizer.state[self.images].get("momentum_buffer")
-        if momentum is not None:
-            tensors["momentum"] = momentum
         about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
         write_tensors(path, tensors, about)
 
@@ -250,13 +248,12 @@ class _State:
         done = len(about["history"])
         if done > iterations:
             raise ValueError(
-                f"The checkpoint {path} is of {done} iterations, more than the {iterations} asked for. Ask for as many, "
-                "or delete it to start from the beginning."
+                f"The checkpoint {path} is of {done} iterations, more than the {iterations} asked for. "
+                "Ask for as many, or delete it to start from the beginning."
             )
         with torch.no_grad():
             self.images.copy_(tensors["images"])
-        if "momentum" in tensors:
-            self.optimizer.state[self.images]["momentum_buffer"] = tensors["momentum"].to(self.images.device)
+        self.optimizer.state[self.images]["momentum_buffer"] = tensors["momentum"].to(self.images.device)
         self.snapshots = {
             int(name.split()[1]): value.to(self.images.device)
             for name, value in tensors.items()

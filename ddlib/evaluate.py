@@ -42,7 +42,7 @@ def evaluate(
     """
     if num_eval < 1 or eval_epochs < 1:
         raise ValueError(f"num_eval and eval_epochs must be at least 1; found {num_eval} and {eval_epochs}.")
-    synthetic, strategy = synthetic.normalised_for(dataset), augment_strategy(augment)
+    synthetic, strategy = synthetic.normalised_for(dataset), augment_strategy(augment) or "none"
 
     def fresh(architecture: str, index: int):
         return build_network(

@@ -23,6 +23,7 @@ REFERENCE_MOMENTS = {
 }
 # Published .pt files keep accuracies as numpy scalars: harmless, but to be named to the safe loader.
 NUMPY_SCALARS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+NUMPY_SCALARS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # as numpy 1 named it
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class SyntheticSet:
     def load(cls, path: str | os.PathLike) -> "SyntheticSet":
         """Read what :meth:`save` wrote. Raises FileNotFoundError, or ValueError if the file is damaged or another."""
         tensors, about = read_tensors(path)
-        if {"images", "labels", "mean", "std"} - set(tensors) or "class_names" not in about:
+        if {"images", "labels", "mean", "std"} != set(tensors) or "class_names" not in about:
             raise ValueError(f"{path} holds {', '.join(tensors) or 'nothing'}: that is no synthetic set of ddlib.")
         return cls(**tensors, class_names=tuple(about["class_names"]), provenance=about.get("provenance", {}))
 
@@ -124,11 +125,10 @@ class SyntheticSet:
 
     def save_pngs(self, folder: str | os.PathLike) -> list[Path]:
         """Write each image as ``<folder>/<class>/<number>.png`` (an image folder again); returns the paths."""
-        paths = []
+        paths, names = [], _folder_names(self.class_names)
         place = [0] * len(self.class_names)
         for image, label in zip(self.pixels.cpu(), self.labels.tolist(), strict=True):
-            name = "".join(c if c.isalnum() or c in " ._-" else "_" for c in self.class_names[label])
-            paths.append(Path(folder) / name / f"{place[label]:04d}.png")
+            paths.append(Path(folder) / names[label] / f"{place[label]:04d}.png")
             _write_png(image, paths[-1])
             place[label] += 1
         return paths
@@ -184,6 +184,14 @@ def _write_png(pixels: Tensor, path: Path) -> None:
     array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
     with replacing(path) as temporary:
         Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(temporary, format="PNG")
+
+
+def _folder_names(class_names: tuple[str, ...]) -> list[str]:
+    """One folder a class, none hidden or outside; numbered if they would be one folder on some system."""
+    names = ["".join(c if c.isalnum() or c in " ._-" else "_" for c in name).strip(" .") for name in class_names]
+    if "" in names or len({name.casefold() for name in names}) < len(names):
+        return [f"{label:04d}_{name}" for label, name in enumerate(names)]
+    return names
 
 
 def labels_of(num_classes: int, ipc: int, device: torch.device | str = "cpu") -> Tensor:

@@ -64,10 +64,10 @@ BY_HAND = {
     ("herding", (0.0, 1.0, 5.0)): [1, 2, 0],
     # Mean 2. Nearest: 1. Farthest from it: 5. Then what is left.
     ("k_center", (0.0, 1.0, 5.0)): [1, 2, 0],
-    # Mean 4. Nearest: 3. Farthest from it: 10. Then 0 (3 from its nearest) before 2 (1) and 5 (2).
-    ("k_center", (0.0, 2.0, 3.0, 5.0, 10.0)): [2, 4, 0, 3, 1],
-    # Mean 4. First 3; then {3, 5} has mean 4; {3, 5, 2}: 10/3; 0: 8/3; 10: 6, so 2; {3, 5, 2, 10}: 5; 0: 5/2.
-    ("herding", (0.0, 2.0, 3.0, 5.0, 10.0)): [2, 3, 1, 4, 0],
+    # Mean 5. Nearest: 4. Farthest from it: 12. Then 0 (4 from its nearest) before 2 (2) and 7 (3); then 7.
+    ("k_center", (0.0, 2.0, 4.0, 7.0, 12.0)): [2, 4, 0, 3, 1],
+    # Mean 5. First 4. {4, 7} has mean 11/2, {4, 2} 3. {4, 7, 2} has 13/3, with 0 it is 11/3, with 12 23/3. Then 12.
+    ("herding", (0.0, 2.0, 4.0, 7.0, 12.0)): [2, 3, 1, 4, 0],
     # Images that look alike are chosen too, each once.
     ("k_center", (1.0, 1.0, 1.0)): [0, 1, 2],
     ("herding", (1.0, 1.0, 1.0)): [0, 1, 2],

@@ -132,8 +132,8 @@ def test_another_normalisation_is_another_format(tiny, change):
     images = other.normalise(tiny.denormalise(tiny.test.images))
     other = dataclasses.replace(other, train=Split(images, tiny.test.labels))
     adapted = ptm.adapted_to(other)
-    assert (ptm.logits(images) - ptm.logits(tiny.test.images)).abs().max() > 1e-2
-    torch.testing.assert_close(adapted.logits(images), ptm.logits(tiny.test.images), rtol=1e-4, atol=1e-4)
+    assert (ptm.logits(images) - ptm.logits(tiny.test.images)).abs().max() > 1e-3
+    torch.testing.assert_close(adapted.logits(images), ptm.logits(tiny.test.images), rtol=1e-4, atol=1e-5)
 
 
 def test_format_of_a_data_set(tiny_rgb):

@@ -1,0 +1,111 @@
+"""The notebooks as commands: their guard under papermill, and that profiles and defaults agree."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from ddlib.parameters import check_parameters
+
+ROOT = Path(__file__).parents[1]
+ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble")]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROFILES = sorted((ROOT / "params").glob("*.yaml"))
+OF_THE_ARM = {"guidance", "strategy", "num_ptms", "equal_passes", "base_method", "device", "runs_folder"}
+
+
+def cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def parameters_cell(path: Path) -> str:
+    return next(cell.source for cell in cells(path) if "parameters" in cell.metadata.get("tags", []))
+
+
+def defaults(path: Path) -> dict[str, object]:
+    lines = ast.parse(parameters_cell(path)).body
+    return {line.target.id: ast.literal_eval(line.value) for line in lines}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_guard_is_the_first_statement_after_the_parameters(path):
+    sources = [cell.source for cell in cells(path)]
+    place = sources.index(parameters_cell(path))
+    assert place == 0
+    assert "p = ddlib.check_parameters(globals())" in sources[1].splitlines()[2]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_defaults_pass_the_guard(path):
+    values = defaults(path)
+    p = check_parameters({"In": ["", parameters_cell(path)], **values})
+    assert vars(p) == values
+
+
+def test_both_ablations_have_the_same_parameters():
+    first, second = (defaults(path) for path in ARMS)
+    assert list(first) == list(second)
+    assert {name for name in first if first[name] != second[name]} == {"strategy", "num_ptms"}
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_sets_all_but_the_arm_and_passes_the_guard(path):
+    profile = yaml.safe_load(path.read_text())
+    assert set(profile) == set(defaults(ARMS[0])) - OF_THE_ARM
+    for notebook in ARMS:
+        namespace = {**defaults(notebook), **profile}
+        check_parameters({"In": ["", parameters_cell(notebook)], **namespace})
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_key_of_a_profile_is_commented(path):
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    blocks = path.read_text().split("\n\n")
+    for line in lines:
+        key = line.split(":")[0]
+        block = next(block for block in blocks if f"\n{key}:" in f"\n{block}")
+        assert "#" in line or block.startswith("#"), f"{key} has no comment"
+
+
+def test_the_defaults_of_the_notebooks_are_the_smoke_profile():
+    profile = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text())
+    for notebook in ARMS:
+        assert {name: defaults(notebook)[name] for name in profile} == profile
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [(("stratgey", "random"), "num_ptms"), (("ipc", "0"), "from 1 on"), (("strategy", "nope"), "grad_norm_avg")],
+    ids=lambda value: "-p " + " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_papermill_fails_on_bad_parameters_before_any_work(tmp_path, option, says):
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ARMS[1]), str(tmp_path / "out.ipynb")]
+    run = subprocess.run([*command, "-p", *option], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode != 0
+    assert "ParameterError" in run.stderr
+    assert says in run.stderr
+    executed = [cell for cell in cells(tmp_path / "out.ipynb") if cell.execution_count and cell.source]
+    assert len(executed) <= 4  # papermill's own error notice, parameters, injected, guard
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("folder", ["project", "notebooks", "elsewhere"])
+def test_an_arm_runs_from_any_folder_and_leaves_a_record(tmp_path, monkeypatch, folder):
+    """The shortest true run: papermill, one set, one network."""
+    where = {"project": ROOT, "notebooks": ROOT / "notebooks", "elsewhere": tmp_path}[folder]
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
+    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
+    short = {"iterations": 2, "num_sets": 1, "num_eval": 1, "eval_epochs": 2, "ptm_epochs": 1, "width": 4}
+    options = [word for name, value in short.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ARMS[1]), str(tmp_path / "out.ipynb")]
+    run = subprocess.run(
+        [*command, *options, "-p", "architectures", "ConvNet-3"], capture_output=True, text=True, cwd=where
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert len(list((tmp_path / "runs").glob("02_ensemble-*-seed0.json"))) == 1
+    assert len(list((tmp_path / "runs").glob("02_ensemble-*-seed0.safetensors"))) == 1
+    assert not list((tmp_path / "runs").glob(".*"))

@@ -1,0 +1,153 @@
+"""The guard of the notebooks: what it lets through, and what it says about the rest."""
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from ddlib.parameters import PARAMETERS, ParameterError, check_parameters, names
+
+DECLARED = """
+guidance: str = "clom"  # comment
+strategy: str = "loss_avg"
+base_method: str = "dm"
+ipc: int = 1
+alpha_clom: float = 10.0
+equal_passes: bool = False
+source_dataset: str = ""
+ptm_architectures: str = "ConvNet-3"
+ptm_epochs: int = 15
+ptm_epoch: int = 0
+architectures: str = "ConvNet-3,VGG-11"
+"""
+
+
+def notebook(injected: str = "", by_hand: str = "", declared: str = DECLARED) -> dict[str, object]:
+    """The globals of a notebook whose cells ran: parameters, what papermill injected, what a user typed."""
+    cells = ["", declared, *([f"# Parameters\n{injected}"] if injected else []), *([by_hand] if by_hand else [])]
+    namespace = {"__name__": "__main__"}
+    for cell in cells:
+        exec(cell, namespace)
+    return {**namespace, "In": [*cells, "p = ddlib.check_parameters(globals())"]}
+
+
+def refused(**kwargs: str) -> str:
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(notebook(**kwargs))
+    return str(caught.value)
+
+
+def test_defaults_pass_and_come_back_as_attributes():
+    p = check_parameters(notebook())
+    assert isinstance(p, SimpleNamespace)
+    assert (p.guidance, p.ipc, p.alpha_clom, p.equal_passes) == ("clom", 1, 10.0, False)
+    assert len(vars(p)) == len(DECLARED.strip().splitlines())
+
+
+def test_papermill_wins_over_the_default_and_the_hand_over_both():
+    assert check_parameters(notebook("ipc = 5")).ipc == 5
+    assert check_parameters(notebook("ipc = 5", by_hand="ipc = 7")).ipc == 7
+
+
+def test_a_whole_number_given_for_a_float_becomes_one():
+    alpha = check_parameters(notebook("alpha_clom = 3")).alpha_clom
+    assert type(alpha) is float
+    assert alpha == 3
+
+
+def test_an_unknown_name_is_refused_and_the_known_ones_are_listed():
+    message = refused(injected='stratgey = "random"')
+    assert "'stratgey'" in message
+    assert all(line.split(":")[0] in message for line in DECLARED.strip().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("injected", "found", "allowed"),
+    [
+        ("ipc = 0", "ipc is 0", "a whole number from 1 on"),
+        ("ipc = -3", "ipc is -3", "from 1 on"),
+        ("ipc = 1.5", "ipc is 1.5", "a whole number"),
+        ("ipc = True", "ipc is True", "a whole number"),
+        ('ipc = "ten"', "ipc is 'ten'", "a whole number"),
+        ("ipc = None", "ipc is None", "a whole number"),
+        ('strategy = "nope"', "strategy is 'nope'", "single, random, sequential, shuffled, loss_avg"),
+        ('guidance = "CLoM"', "guidance is 'CLoM'", "none, clom, cclom, both"),
+        ("guidance = 3", "guidance is 3", "none, clom"),
+        ('alpha_clom = "1e3"', "alpha_clom is '1e3'", "a number of 0 or more"),
+        ("alpha_clom = -1.0", "alpha_clom is -1.0", "a number of 0 or more"),
+        ('alpha_clom = float("nan")', "alpha_clom is nan", "a number"),
+        ('alpha_clom = float("inf")', "alpha_clom is inf", "a number"),
+        ("alpha_clom = True", "alpha_clom is True", "a number"),
+        ('equal_passes = "false"', "equal_passes is 'false'", "True or False"),
+        ('architectures = "ConvNet-3,LeNet"', "'ConvNet-3,LeNet'", "VGG-11, ResNet-18"),
+        ('architectures = "ConvNet-3,ConvNet-3"', "'ConvNet-3,ConvNet-3'", "joined by commas"),
+        ('architectures = ","', "','", "one or more"),
+        ('base_method = "mtt"', "'mtt'", "dm, dc, dsa, none, random, herding, k_center, full"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_what_was_found_and_what_is_allowed(injected, found, allowed):
+    message = refused(injected=injected)
+    assert found in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("injected", "says"),
+    [
+        ("ptm_epoch = 20", "ptm_epochs = 15"),
+        ('guidance = "none"\nbase_method = "none"', "nothing would be learned"),
+        ('base_method = "herding"', "set guidance none"),
+        ('guidance = "cclom"\nstrategy = "prob_avg"', "use single, random"),
+        ("equal_passes = True", "single, random, sequential, shuffled"),
+        ('source_dataset = "mnist"', "use guidance cclom"),
+        ('ptm_architectures = "resnet"', "ConvNet-3, ConvNet-4"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(injected, says):
+    assert says in refused(injected=injected)
+
+
+def test_imagenet_brings_its_own_names_of_architectures():
+    injected = 'guidance = "cclom"\nsource_dataset = "imagenet"\nptm_architectures = "mobilenet_v2"'
+    assert check_parameters(notebook(injected)).ptm_architectures == "mobilenet_v2"
+
+
+def test_all_problems_are_listed_at_once():
+    message = refused(injected='ipc = 0\nstrategy = "nope"\nfoo = 1')
+    assert all(word in message for word in ("ipc is 0", "'nope'", "'foo'"))
+
+
+def test_variables_of_the_user_are_no_parameters():
+    namespace = notebook(by_hand="foo = 1")
+    assert not hasattr(check_parameters(namespace), "foo")
+
+
+def test_the_guard_may_run_again_after_the_parameters_cell():
+    namespace = notebook("ipc = 5\nfoo = 1")
+    namespace["In"] += [DECLARED]  # by hand, without papermill's cell: its names no longer count
+    namespace["ipc"] = 1
+    assert check_parameters(namespace).ipc == 1
+
+
+@pytest.mark.parametrize("history", [[], ["import ddlib", "x = 1", "%matplotlib inline", "# only a comment"]])
+def test_without_a_parameters_cell_it_says_so(history):
+    with pytest.raises(ParameterError, match="run the cell with the parameters first"):
+        check_parameters({"In": history})
+
+
+def test_the_notebook_shows_the_message_without_a_traceback():
+    assert ParameterError("ipc is 0")._render_traceback_() == ["ParameterError: ipc is 0"]
+
+
+def test_names_splits_at_commas():
+    assert names(" ConvNet-3, VGG-11 ,") == ["ConvNet-3", "VGG-11"]
+
+
+def test_numbers_with_an_exponent_need_a_point_in_yaml():
+    """What the documentation warns of: YAML reads 1e-4 as text, and the guard refuses it."""
+    assert yaml.safe_load("1e-4") == "1e-4"
+    assert "alpha_clom is '1e-4'" in refused(injected=f"alpha_clom = {yaml.safe_load('1e-4')!r}")
+
+
+def test_every_parameter_says_in_words_what_it_may_be():
+    assert all(parameter.allowed for parameter in PARAMETERS.values())
