@@ -50,7 +50,9 @@ class _Kept:
     """A tensor that a graph holds; tells the count when the graph lets it go."""
 
     def __init__(self, tensor: Tensor, memory: GraphMemory):
-        self.tensor, self.memory = tensor, None if isinstance(tensor, nn.Parameter) else memory
+        is_parameter = isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+        # Detached: a node that held its own output would be a circle, and never freed without a backward pass.
+        self.tensor, self.memory = tensor.detach(), None if is_parameter else memory
         if self.memory:
             self.memory.keep(tensor)
 

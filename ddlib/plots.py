@@ -58,6 +58,7 @@ COSTS = {
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
+    plt.draw_if_interactive()  # loads the backend now: loaded inside, a notebook's would be reset to non-interactive
     with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE}):
         yield
 
@@ -68,6 +69,8 @@ def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance") -> Axes:
 
     ``records`` holds one evaluation architecture; rows without a value in column ``arm`` are left out.
     """
+    if records.empty:
+        return nothing_yet()
     records = _of_one_architecture(records, arm)
     sets, cells = set_means(records, [arm]), summary(records, [arm]).set_index(arm)
     arms = ordered(cells.index)
@@ -90,9 +93,9 @@ def paired_differences(table: pd.DataFrame) -> Axes:
 
     The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right.
     """
-    require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
     if table.empty:
-        return _nothing_yet()
+        return nothing_yet()
+    require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
     several = "architecture" in table and table["architecture"].nunique() > 1
     _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
     names, notes = [], []
@@ -120,6 +123,8 @@ def paired_differences(table: pd.DataFrame) -> Axes:
 @style()
 def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
     """Heat map of mean accuracies, arms by evaluation architectures, with the spread over sets and n."""
+    if records.empty:
+        return nothing_yet()
     cells = summary(records[records[arm].notna()], [arm, "architecture"])
     arms = ordered(cells[arm].unique())
     architectures = ordered(cells["architecture"].unique())
@@ -162,6 +167,8 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "stra
     """
     if x not in COSTS:
         raise ValueError(f"x is {x!r}; the costs of a run are {', '.join(COSTS)}")
+    if records.empty:
+        return nothing_yet()
     records = _of_one_architecture(records, arm)
     cells = summary(records, [arm]).set_index(arm)
     cost = records.drop_duplicates([arm, "seed"]).groupby(arm)[x].mean()
@@ -303,10 +310,11 @@ def step_costs(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def _nothing_yet() -> Axes:
-    """An empty figure that says why."""
-    _, ax = plt.subplots(figsize=(8, 1))
-    ax.text(0, 0.5, "Nothing to compare yet: no two arms of a planned contrast share a seed.", va="center")
+@style()
+def nothing_yet() -> Axes:
+    """An empty figure that says why: what the functions here draw from a table without rows."""
+    _, ax = plt.subplots(figsize=(8, 0.6))
+    ax.text(0, 0.5, "Nothing to compare yet: these arms have not been run in this setting.", va="center")
     ax.set_axis_off()
     return ax
 

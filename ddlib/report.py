@@ -10,7 +10,7 @@ from ddlib.comparison import contrasts
 from ddlib.ddranking import hlr, ior, lrs
 from ddlib.parameters import PARAMETERS
 from ddlib.pictures import side_by_side
-from ddlib.plots import arm_label, ordered
+from ddlib.plots import arm_label, nothing_yet, ordered
 from ddlib.records import synthetic_path
 from ddlib.statistics import summary
 from ddlib.synthetic import SyntheticSet
@@ -61,22 +61,28 @@ def ablation(records: pd.DataFrame, notebook: str, augment: bool = True) -> pd.D
 
 def first_architecture(records: pd.DataFrame) -> pd.DataFrame:
     """The rows of the architecture that the parameter ``architectures`` names first: the one distilled with."""
+    if records.empty:
+        return records
     first = records["architectures"].iloc[0].split(",")[0].strip()
     return records[records["architecture"] == first]
 
 
 def accuracy_table(records: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy (%) with its 95 % t interval and n, in words: arms by architectures."""
+    """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not the same for all."""
+    if records.empty:
+        return pd.DataFrame()
     cells = summary(records, ["arm", "architecture"])
+    counts = sorted(cells["n"].unique())
 
     def words(cell: pd.Series) -> str:
-        span = "" if pd.isna(cell["low"]) else f" [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
-        return f"{100 * cell['mean']:.1f}{span}, n = {cell['n']:.0f}"
+        half = "" if pd.isna(cell["low"]) else f" ± {50 * (cell['high'] - cell['low']):.1f}"
+        return f"{100 * cell['mean']:.1f}{half}" + (f" (n = {cell['n']:.0f})" if len(counts) > 1 else "")
 
-    cells = cells.assign(accuracy=cells.apply(words, axis=1), arm=cells["arm"].map(arm_label))
+    cells = cells.assign(accuracy=cells.apply(words, axis=1))
     table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
-    table.columns.name = "accuracy in %, mean [95 % interval], n sets"
-    return table
+    table = table.loc[ordered(table.index), ordered(table.columns)]
+    sets = f", n = {counts[0]} sets" if len(counts) == 1 else ""
+    return table.rename(index=arm_label).rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
 
 
 def guidance_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
@@ -102,18 +108,19 @@ def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
         "–" if pd.isna(row.t_low) else f"[{100 * row.t_low:+.1f}, {100 * row.t_high:+.1f}]"
         for row in table.itertuples()
     ]
-    return pd.DataFrame(
-        {
-            "contrast": [f"{arm_label(row.a)} − {arm_label(row.b)}" for row in table.itertuples()],
-            "network": table.get("architecture", "all"),
-            "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
-            "difference": [f"{100 * row.difference:+.1f}" for row in table.itertuples()],
-            "95 % interval": spans,
-            "P(a > b)": [f"{row.improvement:.2f}" for row in table.itertuples()],
-            "n": table["n"],
-            "verdict": table["verdict"],
-        }
-    )
+    columns = {
+        "": [f"{arm_label(row.a)} − {arm_label(row.b)}" for row in table.itertuples()],
+        "network": table.get("architecture", "all"),
+        "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
+        "points": [f"{100 * row.difference:+.1f}" for row in table.itertuples()],
+        "95 % interval": spans,
+        "P(a > b)": [f"{row.improvement:.2f}" for row in table.itertuples()],
+        "n": table["n"],
+        "verdict": table["verdict"],
+    }
+    if "architecture" not in table or table["architecture"].nunique() == 1:
+        del columns["network"]
+    return pd.DataFrame(columns).set_index("")
 
 
 def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -121,11 +128,12 @@ def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
 
     Empty unless the arms ``full_data`` and ``random_real`` are there. ``records`` holds one architecture.
     """
-    means = summary(records, ["arm"]).set_index("arm")["mean"]
-    if not {"full_data", "random_real"} <= set(means.index):
+    if not {"full_data", "random_real"} <= set(records["arm"]):
         return pd.DataFrame(columns=["HLR", "IOR", "LRS"])
+    means = summary(records, ["arm"]).set_index("arm")["mean"]
     rows = {}
-    for arm, accuracy in means.drop("full_data").items():
+    for arm in ordered(means.index.drop("full_data")):
+        accuracy = means[arm]
         recovery, improvement = hlr(means["full_data"], accuracy), ior(accuracy, means["random_real"])
         rows[arm_label(arm)] = {"HLR": recovery, "IOR": improvement, "LRS": lrs(recovery, improvement)}
     return pd.DataFrame.from_dict(rows, orient="index").round(3)
@@ -143,8 +151,7 @@ def cost_table(records: pd.DataFrame) -> pd.DataFrame:
     }
     how = {name: "nunique" if name == "run" else "mean" for name in columns}
     table = runs.groupby("arm").agg(how).rename(columns=columns).round(1)
-    table.index = table.index.map(arm_label)
-    return table
+    return table.loc[ordered(table.index)].rename(index=arm_label).rename_axis(index=None)
 
 
 def largest_difference(records: pd.DataFrame, a: str = "loss_avg", b: str = "grad_avg") -> str:
@@ -164,6 +171,8 @@ def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = No
 
     The arm ``full_data`` keeps no set. Raises FileNotFoundError if no set is there.
     """
+    if records.empty:
+        return nothing_yet().figure
     seed = int(records["seed"].min()) if seed is None else seed
     runs = records[records["seed"] == seed].drop_duplicates("arm").set_index("arm")["run"]
     paths = {arm: synthetic_path(Path(folder) / f"{runs[arm]}.json") for arm in ordered(runs.index)}

@@ -85,13 +85,13 @@ def ptm_table(ptms: Sequence[PTM]) -> pd.DataFrame:
     """What the pool is and what it costs: a row for each PTM."""
     return pd.DataFrame(
         {
-            "PTM": [ptm.name for ptm in ptms],
+            "": [ptm.name for ptm in ptms],
             "trained on": [ptm.source_dataset for ptm in ptms],
             "test accuracy (%)": [None if ptm.accuracy is None else 100 * ptm.accuracy for ptm in ptms],
             "training (s)": [ptm.seconds for ptm in ptms],
             "storage (MB)": [ptm.size_bytes / 1e6 for ptm in ptms],
         }
-    )
+    ).set_index("")
 
 
 def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str) -> list[Run]:
@@ -108,7 +108,8 @@ def mean_accuracies(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [run.accuracies.assign(seed=run.seed) for run in runs]
     table = pd.concat(rows)
     columns = ["architecture"] if table["augment"].nunique() == 1 else ["architecture", "augment"]
-    return 100 * table.pivot_table(index="seed", columns=columns, values="accuracy", sort=False)
+    means = 100 * table.pivot_table(index="seed", columns=columns, values="accuracy", sort=False)
+    return means.rename_axis(index=None).rename(index="seed {}".format)
 
 
 def tour_table(accuracies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

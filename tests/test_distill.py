@@ -332,10 +332,14 @@ def test_snapshots_may_come_from_any_iterable(tiny):
     assert sorted(quick(tiny, snapshots=iter([0, 3])).snapshots) == [0, 3]
 
 
-def test_sequential_selection_turns_whatever_outer_loops_says(tiny, tiny_ptms):
-    """DM has one update an iteration: with as many outer loops as PTMs the first would be asked each time."""
-    settings = {"base_method": "dm", "guidance": "clom", "ptms": tiny_ptms, "strategy": "sequential"}
-    require_equal(quick(tiny, **settings, outer_loops=3), quick(tiny, **settings, outer_loops=1))
+@pytest.mark.parametrize(("base_method", "outer_loops", "updates"), [("dsa", 2, 6), ("dm", 3, 3), ("none", 3, 3)])
+def test_selection_goes_on_with_every_update(tiny, tiny_ptms, monkeypatch, base_method, outer_loops, updates):
+    """DM has one update an iteration, whatever ``outer_loops`` says: else, by 3, one PTM would be asked always."""
+    asked, features = [], PTM.features
+    monkeypatch.setattr(PTM, "features", lambda ptm, images: asked.append(ptm.index) or features(ptm, images))
+    settings = {"guidance": "clom", "ptms": tiny_ptms, "strategy": "sequential", "log_every": 100}
+    quick(tiny, base_method=base_method, outer_loops=outer_loops, **settings)
+    assert asked == [0, 1, 2, *([0, 1, 2] * 2)[:updates]]  # first the cosines of iteration 0
 
 
 # Checkpoints

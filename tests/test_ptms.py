@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +61,32 @@ def test_training_improves_on_the_first_epoch(tiny, tmp_path):
     first, last = train_ptms(tiny, epochs=24, keep=[1, 24], width=4, lr=0.1, batch_size=4, cache=tmp_path)
     assert last.train_accuracy > first.train_accuracy + 0.2
     assert last.seconds > first.seconds > 0
+
+
+def test_accuracy_is_that_of_the_test_split(tiny, tmp_path):
+    """The two splits tell apart here: this test split calls every image by a wrong name."""
+    wrong = dataclasses.replace(tiny, test=Split(tiny.test.images, (tiny.test.labels + 1) % 3))
+    (ptm,) = train_ptms(wrong, epochs=24, width=4, lr=0.1, batch_size=4, cache=tmp_path)
+    assert ptm.train_accuracy > 0.9
+    assert ptm.accuracy < 0.1
+
+
+def test_seconds_are_those_of_training_alone(tiny, tmp_path, monkeypatch):
+    """By a clock on which an epoch takes 1 second and measuring an accuracy 100."""
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+
+    def train(*args, epochs, after_epoch, **kwargs):
+        for epoch in range(1, epochs + 1):
+            clock.now += 1
+            after_epoch(epoch)
+
+    def measure(*args):
+        clock.now += 100
+        return 0.5
+
+    for name, value in (("time", clock), ("train_network", train), ("accuracy", measure)):
+        monkeypatch.setattr(ddlib.ptms, name, value)
+    assert [ptm.seconds for ptm in small(tiny, tmp_path, epochs=5, keep=[1, 2, 5])] == [1, 2, 5]
 
 
 def test_where_a_ptm_comes_from(tiny, tmp_path):
@@ -330,8 +357,9 @@ def train_slowly(cache, log, barrier):
         time.sleep(0.5)  # long enough for the other to find no file
         train_network(*args, **kwargs)
 
-    ddlib.ptms.train_network = slow
     dataset = separable_dataset()
+    small(dataset, log.with_name(multiprocessing.current_process().name))  # warm up: the first use is a slow one
+    ddlib.ptms.train_network = slow
     barrier.wait(60)
     (ptm,) = small(dataset, cache)
     torch.save(weights(ptm) | {"seconds": ptm.seconds}, log.with_name(f"{multiprocessing.current_process().name}.pt"))

@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkey
     def no_space(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(records.os, "replace", no_space)
+    monkeypatch.setattr("ddlib.files.os.replace", no_space)
     with pytest.raises(OSError, match="no space left"):
         write_record(tmp_path, **run(ptm_passes=41))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,205 @@
+"""From records to tables: which runs are compared, and what the tables say about numbers known beforehand."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from ddlib import plots, report
+from ddlib.ddranking import hlr, ior, lrs
+from ddlib.synthetic import SyntheticSet, labels_of
+
+mpl.use("Agg")
+
+LEVELS = {"random_real": 0.30, "none": 0.40, "clom": 0.50, "cclom": 0.45, "both": 0.52, "full_data": 0.90}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def rows(notebook, arm, level, seeds=3, **changes):
+    """The records of one arm: two networks of two architectures a seed, the second one 0.1 lower."""
+    words = arm.split(" ")
+    return [
+        {
+            "run": f"{notebook}-{arm}-{seed}-{changes.get('alpha_clom', 10.0)}",
+            "notebook": notebook,
+            "dataset": "digits",
+            "dataset_hash": "d",
+            "arm": arm,
+            "base_method": "dm",
+            "guidance": words[0],
+            "strategy": words[1] if len(words) > 1 else "single",
+            "num_ptms": 4 if len(words) > 1 else 1,
+            "equal_passes": arm.endswith("equal_passes"),
+            "ipc": 1,
+            "alpha_clom": 10.0,
+            "architectures": "ConvNet-3, VGG-11",
+            "seed": seed,
+            "architecture": architecture,
+            "network": network,
+            "augment": True,
+            "accuracy": level + 0.01 * seed - (0.1 if architecture == "VGG-11" else 0),
+            "seconds_distill": 2.0,
+            "seconds_ptms": 1.0,
+            "ptm_passes": 30,
+            "peak_memory_mb": 300.0,
+            **changes,
+        }
+        for seed in range(seeds)
+        for architecture in ("ConvNet-3", "VGG-11")
+        for network in range(2)
+    ]
+
+
+@pytest.fixture
+def guidance():
+    return pd.DataFrame([row for arm, level in LEVELS.items() for row in rows("01_guidance", arm, level)])
+
+
+@pytest.fixture
+def ensemble():
+    levels = {"random": 0.5, "random equal_passes": 0.55, "loss_avg": 0.52, "grad_avg": 0.521, "mgda": 0.4}
+    return pd.DataFrame([row for name, x in levels.items() for row in rows("02_ensemble", f"clom {name}", x)])
+
+
+def test_settings_group_runs_that_share_all_but_the_arm(guidance, ensemble):
+    other = pd.DataFrame(rows("01_guidance", "clom", 0.7, alpha_clom=100.0))
+    records = report.with_settings(pd.concat([other, guidance, ensemble], ignore_index=True))
+    assert set(records.loc[records["alpha_clom"] == 10.0, "setting"]) == {0}  # the one with most runs
+    assert set(records.loc[records["alpha_clom"] == 100.0, "setting"]) == {1}
+    table = report.settings_table(records)
+    assert table["runs"].tolist() == [33, 3]
+    assert table["alpha_clom"].tolist() == [10.0, 100.0]
+    assert "ipc" in table
+    assert len(report.choose_setting(records, 1)) == 12
+    with pytest.raises(ValueError, match="settings 0, 1"):
+        report.choose_setting(records, 2)
+
+
+def test_other_data_are_another_setting(guidance):
+    other = guidance.assign(dataset_hash="e", run=guidance["run"] + "e")
+    assert report.with_settings(pd.concat([guidance, other], ignore_index=True))["setting"].nunique() == 2
+
+
+def test_an_ablation_has_one_row_for_the_two_averages(guidance, ensemble):
+    records = pd.concat([guidance, ensemble], ignore_index=True)
+    assert set(report.ablation(records, "01_guidance")["arm"]) == set(LEVELS)
+    assert "clom grad_avg" not in set(report.ablation(records, "02_ensemble")["arm"])
+    alone = records[records["strategy"] != "loss_avg"]
+    assert "clom grad_avg" in set(report.ablation(alone, "02_ensemble")["arm"])
+    assert report.ablation(records, "01_guidance", augment=False).empty
+
+
+def test_first_architecture_is_the_first_named(guidance):
+    assert set(report.first_architecture(guidance)["architecture"]) == {"ConvNet-3"}
+
+
+def test_accuracy_table_by_hand(guidance):
+    table = report.accuracy_table(guidance)
+    # Sets of CLoM: 0.50, 0.51, 0.52; half the t interval of three: 4.302653 * 1 / sqrt(3) points.
+    assert table.loc["CLoM", "ConvNet-3"] == "51.0 ± 2.5"
+    assert table.loc["CLoM", "VGG-11"] == "41.0 ± 2.5"
+    assert table.columns.name.endswith("n = 3 sets")
+    assert table.index.tolist()[0] == "random real images"
+    assert table.index.tolist()[-1] == "full data"
+
+
+def test_accuracy_table_shows_n_where_it_differs_and_no_interval_of_one_set(guidance):
+    table = report.accuracy_table(guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)])
+    assert table.loc["CLoM", "ConvNet-3"] == "50.0 (n = 1)"
+    assert table.loc["no guidance", "ConvNet-3"].endswith("(n = 3)")
+
+
+def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
+    table = report.guidance_contrasts(report.first_architecture(guidance))
+    pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
+    assert pairs == [
+        ("clom", "cclom", True, 0.05),
+        ("clom", "none", False, 0.10),
+        ("cclom", "none", False, 0.05),
+        ("both", "none", False, 0.12),
+        ("none", "random_real", False, 0.10),
+    ]
+    words = report.contrast_table(table)
+    assert words.index[0] == "CLoM − CCLoM"
+    assert words["points"].tolist()[0] == "+5.0"
+    assert words["planned"].tolist() == ["primary"] + ["exploratory"] * 4
+    assert (words["verdict"] == "no verdict (n < 6)").all()
+
+
+def test_ensemble_contrasts_compare_at_equal_steps_and_at_equal_passes(ensemble):
+    records = report.ablation(ensemble, "02_ensemble")
+    table = report.ensemble_contrasts(report.first_architecture(records))
+    pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
+    assert pairs == [
+        ("clom loss_avg", "clom random", True, 0.02),
+        ("clom loss_avg", "clom random equal_passes", True, -0.03),
+        ("clom mgda", "clom loss_avg", False, -0.12),
+    ]
+    assert report.contrast_table(table).index[1] == "CLoM loss_avg − CLoM random (equal passes)"
+
+
+def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
+    records = guidance[(guidance["arm"] != "clom") | (guidance["seed"] < 2)]
+    table = report.guidance_contrasts(report.first_architecture(records)).set_index(["a", "b"])
+    assert table.loc[("clom", "cclom"), "n"] == 2
+    assert table.loc[("both", "none"), "n"] == 3
+
+
+def test_too_few_arms_give_an_empty_table_and_a_figure_that_says_so(guidance):
+    table = report.guidance_contrasts(report.first_architecture(guidance[guidance["arm"] == "clom"]))
+    assert table.empty
+    assert report.contrast_table(table).empty
+    assert "Nothing to compare yet" in plots.paired_differences(table).texts[0].get_text()
+
+
+def test_an_ablation_that_was_not_run_is_shown_as_such(guidance, tmp_path):
+    none = report.ablation(guidance, "02_ensemble")
+    assert report.first_architecture(none).empty
+    assert report.accuracy_table(none).empty
+    assert report.ensemble_contrasts(none).empty
+    assert report.ranking_table(none).empty
+    for axes in (plots.accuracy_by_arm(none, "arm"), plots.cross_architecture(none, "arm"), plots.cost_accuracy(none)):
+        assert "Nothing to compare yet" in axes.texts[0].get_text()
+    assert "Nothing to compare yet" in report.show_images(none, tmp_path).axes[0].texts[0].get_text()
+
+
+def test_several_architectures_are_named(guidance):
+    assert set(report.contrast_table(report.guidance_contrasts(guidance))["network"]) == {"ConvNet-3", "VGG-11"}
+
+
+def test_ranking_table(guidance):
+    records = report.first_architecture(guidance)
+    table = report.ranking_table(records)
+    expected = hlr(0.91, 0.51), ior(0.51, 0.31)
+    assert table.loc["CLoM"].tolist() == pytest.approx([*expected, lrs(*expected)], abs=1e-3)
+    assert "full data" not in table.index
+    assert report.ranking_table(records[records["arm"] != "full_data"]).empty
+
+
+def test_cost_table_counts_runs_once(guidance):
+    table = report.cost_table(guidance)
+    assert table.loc["CLoM", "PTM passes"] == 30
+    assert table.loc["CLoM", "n"] == 3
+
+
+def test_largest_difference(ensemble):
+    assert "at most 0.10 points over 12 networks" in report.largest_difference(ensemble)
+    assert "Not both" in report.largest_difference(ensemble[ensemble["strategy"] != "grad_avg"])
+
+
+def test_show_images_takes_what_lies_beside_the_records(guidance, tmp_path):
+    labels = labels_of(2, 1)
+    moments = torch.zeros(1), torch.ones(1)
+    for arm in ("clom", "none"):
+        run = guidance[guidance["arm"] == arm]["run"].iloc[0]
+        SyntheticSet(torch.rand(2, 1, 8, 8), labels, *moments, ("a", "b")).save(tmp_path / f"{run}.safetensors")
+    figure = report.show_images(guidance, tmp_path)
+    assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"]
+    with pytest.raises(FileNotFoundError, match="seed 1"):
+        report.show_images(guidance, tmp_path, seed=1)

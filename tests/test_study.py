@@ -1,0 +1,231 @@
+"""Arms of the study, end to end at the smallest size: sets, accuracies, records, and what is written when."""
+
+import sys
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+import ddlib
+from ddlib import study
+from ddlib.records import read_record, synthetic_path
+
+mpl.use("Agg")
+
+SHORT = {
+    "guidance": "clom",
+    "strategy": "loss_avg",
+    "num_ptms": 2,
+    "ptm_architectures": "ConvNet-3",
+    "equal_passes": False,
+    "base_method": "dm",
+    "alpha_clom": 1.0,
+    "alpha_cclom": 1.0,
+    "dataset": "digits",
+    "image_size": 0,
+    "evaluate_on": "test",
+    "ipc": 1,
+    "iterations": 3,
+    "lr_img": 0.0,
+    "batch_real": 4,
+    "start": "default",
+    "outer_loops": 0,
+    "inner_loops": 0,
+    "lr_net": 0.01,
+    "base_network": "ConvNet-3",
+    "width": 4,
+    "ptm_epochs": 1,
+    "ptm_epoch": 0,
+    "ptm_seed": 0,
+    "source_dataset": "",
+    "ptm_image_size": 0,
+    "architectures": "ConvNet-3",
+    "num_eval": 1,
+    "eval_epochs": 2,
+    "eval_epochs_plain": 0,
+    "full_epochs": 1,
+    "seed": 5,
+    "num_sets": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def arm(tmp_path):
+    """Run one arm; keyword arguments are parameters that differ from SHORT."""
+
+    def run(notebook="02_ensemble", **changes):
+        p = SimpleNamespace(**{**SHORT, "runs_folder": str(tmp_path / "runs"), **changes})
+        data = study.open_dataset(p)
+        return study.run_arm(p, data, study.open_ptms(p, data), notebook)
+
+    return run
+
+
+def test_every_set_has_a_record_and_its_images(arm, tmp_path):
+    runs = arm(num_sets=2)
+    assert [run.seed for run in runs] == [5, 6]
+    for run in runs:
+        record = read_record(run.record)
+        assert record["seed"] == run.seed
+        assert record["arm"] == "clom loss_avg"
+        assert record["ptm_passes"] == 3 * 2
+        assert record["synthetic_hash"] == run.synthetic.hash
+        assert len(record["ptm_hashes"]) == 2
+        assert set(record["seconds"]) == {"ptms", "distill", "evaluate"}
+        assert record["parameters"]["dataset"] == "digits"
+        assert not {"device", "runs_folder", "num_sets", "seed"} & set(record["parameters"])
+        assert ddlib.SyntheticSet.load(synthetic_path(run.record)).hash == run.synthetic.hash
+        pd.testing.assert_frame_equal(record["accuracies"], run.accuracies, check_dtype=False)
+    assert sorted(path.suffix for path in (tmp_path / "runs").iterdir()) == [".json", ".json"] + [".safetensors"] * 2
+
+
+def test_the_same_arm_again_gives_the_same_numbers(arm):
+    first, second = arm()[0], arm()[0]
+    assert first.record == second.record
+    assert first.synthetic.hash == second.synthetic.hash
+    assert list(first.accuracies["accuracy"]) == list(second.accuracies["accuracy"])
+
+
+def test_arms_that_differ_in_strategy_share_the_start_and_the_evaluation(arm):
+    first, second = arm()[0], arm(strategy="random")[0]
+    assert torch.equal(first.distilled.snapshots[0], second.distilled.snapshots[0])
+    assert first.record != second.record
+
+
+def test_an_interrupted_arm_goes_on_from_its_checkpoint(arm, monkeypatch, tmp_path):
+    whole = arm()[0]
+    whole.record.unlink()
+    done = []
+    real = study.evaluate
+    monkeypatch.setattr(study, "evaluate", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        arm()
+    assert len(list((tmp_path / "runs").glob(".*.checkpoint"))) == 1
+    monkeypatch.setattr(study, "evaluate", real)
+    monkeypatch.setattr(sys.modules["ddlib.distill"], "_update", lambda *a: done.append(a))
+    again = arm()[0]
+    assert not done, "the distillation was complete: nothing is to be done twice"
+    assert again.synthetic.hash == whole.synthetic.hash
+    assert not list((tmp_path / "runs").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "passes", "iterations"),
+    [
+        ({}, "clom loss_avg", 6, 3),
+        ({"strategy": "random"}, "clom random", 3, 3),
+        ({"strategy": "random", "equal_passes": True}, "clom random equal_passes", 6, 6),
+        ({"num_ptms": 1, "guidance": "cclom", "strategy": "single"}, "cclom", 3, 3),
+        ({"guidance": "none"}, "none", 0, 3),
+    ],
+)
+def test_names_and_passes_of_arms(arm, changes, name, passes, iterations):
+    record = read_record(arm(**changes)[0].record)
+    assert (record["arm"], record["ptm_passes"], record["history_length"]) == (name, passes, iterations)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "images"),
+    [
+        ("random", "random_real", 10),
+        ("herding", "herding", 10),
+        ("k_center", "k_center", 10),
+        ("full", "full_data", 1438),
+    ],
+)
+def test_baselines_run_under_the_same_roof(arm, method, name, images):
+    run = arm("01_guidance", guidance="none", base_method=method)[0]
+    record = read_record(run.record)
+    assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, images, 0)
+    assert run.distilled is None
+    assert synthetic_path(run.record).exists() == (method != "full")
+    assert study.curves(run).startswith("Nothing was distilled")
+
+
+def test_random_real_images_are_what_distillation_starts_from(arm):
+    chosen, distilled = arm(guidance="none", base_method="random")[0], arm(guidance="none")[0]
+    assert torch.equal(chosen.synthetic.images, distilled.distilled.snapshots[0])
+
+
+def test_evaluation_without_augmentation_adds_rows(arm):
+    table = arm(eval_epochs_plain=1)[0].accuracies
+    assert table["augment"].tolist() == [True, False]
+
+
+def test_holdout_never_touches_the_test_split():
+    p = SimpleNamespace(**SHORT)
+    data, held = study.open_dataset(p), study.open_dataset(SimpleNamespace(**{**SHORT, "evaluate_on": "holdout"}))
+    assert len(held.train) + len(held.test) == len(data.train)
+    rows = {image.numpy().tobytes() for image in data.train.images}
+    assert all(image.numpy().tobytes() in rows for image in held.test.images)
+
+
+def test_ptms_of_another_data_set_are_adapted():
+    changes = {"guidance": "cclom", "dataset": "digits", "image_size": 16, "source_dataset": "digits"}
+    p = SimpleNamespace(**{**SHORT, **changes, "num_ptms": 1})
+    data = study.open_dataset(p)
+    [ptm] = study.open_ptms(p, data)
+    assert ptm.expects.image_size == 8
+    assert ptm.given.image_size == 16
+    assert ptm.features(data.train.images[:2]).shape[0] == 2
+
+
+def test_imagenet_ptms_are_loaded_by_name(monkeypatch):
+    asked = []
+
+    class Loaded:
+        def adapted_to(self, data):
+            return self
+
+    monkeypatch.setattr(study, "load_imagenet_ptm", lambda *a, **k: asked.append((*a, k)) or Loaded())
+    changes = {
+        "guidance": "cclom",
+        "source_dataset": "imagenet",
+        "ptm_architectures": "mobilenet_v2",
+        "ptm_image_size": 64,
+    }
+    p = SimpleNamespace(**{**SHORT, **changes})
+    assert len(study.open_ptms(p, study.open_dataset(p))) == 1
+    assert asked == [("mobilenet_v2", 64, {"device": torch.device("cpu")})]
+
+
+def test_no_ptm_is_trained_without_guidance(monkeypatch):
+    monkeypatch.setattr(study, "train_ptms", lambda *a, **k: 1 / 0)
+    p = SimpleNamespace(**{**SHORT, "guidance": "none"})
+    assert study.open_ptms(p, study.open_dataset(p)) == []
+
+
+def test_an_absent_device_is_one_clear_error():
+    with pytest.raises(ValueError, match="'cuda:77' is not here"):
+        study.pick_device("cuda:77")
+    assert study.pick_device("cpu").type == "cpu"
+    assert study.pick_device().type in ("cpu", "cuda")
+
+
+def test_tables_and_pictures(arm):
+    runs = arm(num_sets=2, num_eval=2)
+    means = study.mean_accuracies(runs)
+    assert means.index.tolist() == ["seed 5", "seed 6"]
+    assert means.loc["seed 6", "ConvNet-3"] == pytest.approx(100 * runs[1].accuracies["accuracy"].mean())
+    p = SimpleNamespace(**SHORT)
+    data = study.open_dataset(p)
+    table = study.ptm_table(study.open_ptms(p, data))
+    assert table.index.tolist() == ["ConvNet-3 #0 @1", "ConvNet-3 #1 @1"]
+    assert (table["storage (MB)"] > 0).all()
+    assert len(study.picture(runs[0], data).axes) == 2
+    assert len(study.curves(runs[0]).axes) == 2
+    tour = study.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
+    assert tour["networks"].tolist() == [2, 2]
+    both = study.mean_accuracies(arm(eval_epochs_plain=1))
+    assert both.columns.names == ["architecture", "augment"]
