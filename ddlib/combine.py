@@ -242,6 +242,8 @@ def get_strategy(name: str, guidance: str) -> Strategy:
     """The row ``name`` for ``guidance``. Raises ValueError, listing what is allowed, if there is none."""
     if name not in STRATEGIES:
         raise ValueError(f"Unknown strategy {name!r}; known: {', '.join(STRATEGIES)}.")
+    if guidance not in ("none", *Strategy.guidance):
+        raise ValueError(f"Unknown guidance {guidance!r}; known: none, {', '.join(Strategy.guidance)}.")
     if guidance != "none" and guidance not in STRATEGIES[name].guidance:
         able = [key for key, row in STRATEGIES.items() if guidance in row.guidance]
         raise ValueError(f"Strategy {name!r} is not defined for guidance {guidance!r}; use one of {', '.join(able)}.")

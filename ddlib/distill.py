@@ -81,7 +81,7 @@ def distill(
             the end; delete it when the result is safe. On the CPU a resumed run is bit-identical.
 
     Raises:
-        ValueError: impossible settings, or a checkpoint of other settings or code; before any work.
+        ValueError: impossible settings, or a checkpoint of other settings or code or of a longer run; before any work.
         FloatingPointError: a loss or a pixel is no longer finite.
     """
     settings = {name: value for name, value in locals().items() if name not in ("dataset", "ptms", "checkpoint")}

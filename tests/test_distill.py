@@ -1,6 +1,6 @@
 """Distillation: every arm runs, repeats itself, resumes bit by bit, and says what is wrong before it starts."""
 
-import contextlib
+import copy
 import dataclasses
 import importlib
 import random
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 
 import ddlib.base_methods
 from ddlib.base_methods import BASE_METHODS, Task
@@ -19,7 +18,6 @@ from ddlib.distill import distill
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.ptm import PTM
-from ddlib.synthetic import SyntheticSet
 
 module = importlib.import_module("ddlib.distill")  # the attribute ddlib.distill is the function
 COLUMNS = ["iteration", "base_loss", "guidance_loss", "cosine", "ptm_passes", "seconds"]
@@ -54,9 +52,8 @@ ARMS = [
 @pytest.mark.parametrize(("base_method", "guidance", "strategy"), ARMS)
 def test_every_arm_runs_and_repeats_itself(tiny, tiny_ptms, base_method, guidance, strategy):
     arm = {"base_method": base_method, "guidance": guidance, "strategy": strategy, "ptms": tiny_ptms}
-    first, start = quick(tiny, **arm, snapshots=[0]), None
-    images = first.synthetic.images
-    start = first.snapshots[0]
+    first = quick(tiny, **arm, snapshots=[0])
+    images, start = first.synthetic.images, first.snapshots[0]
     assert images.shape == start.shape == (6, 1, 8, 8)
     assert not torch.equal(images, start)
     assert torch.isfinite(images).all()
@@ -570,18 +567,15 @@ def test_settings_are_named(tiny):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(tiny, tiny_ptms, tmp_path):
-    moved = tiny.to("cuda")
-    ptms = [dataclasses.replace(ptm, network=ptm.network.to("cuda"), _sums={}) for ptm in tiny_ptms]
-    try:
-        settings = {"base_method": "dsa", "guidance": "both", "ptms": ptms, "checkpoint": tmp_path / "run"}
-        run = quick(moved, **settings, snapshots=[1])
-        again = quick(moved, **(settings | {"iterations": 4}), snapshots=[1])
-    finally:
-        with contextlib.suppress(RuntimeError):
-            for ptm in tiny_ptms:
-                ptm.network.to("cpu")
-    assert run.synthetic.images.is_cuda
-    assert again.snapshots[1].is_cuda
-    assert isinstance(run.synthetic, SyntheticSet)
-    assert F.cross_entropy(torch.zeros(6, 3), again.synthetic.labels.cpu()).isfinite()
+@pytest.mark.parametrize("base_method", ["dm", "dsa"])
+def test_on_a_gpu(tiny, tiny_ptms, tmp_path, base_method):
+    """It starts, draws and resumes as on the CPU, and stays on its device."""
+    ptms = [dataclasses.replace(ptm, network=copy.deepcopy(ptm.network).cuda(), _sums={}) for ptm in tiny_ptms]
+    settings = {"base_method": base_method, "guidance": "both", "ptms": ptms, "snapshots": [0, 1]}
+    part = quick(tiny.to("cuda"), **settings, iterations=2, checkpoint=tmp_path / "run")
+    whole = quick(tiny.to("cuda"), **settings, checkpoint=tmp_path / "run")
+    assert len(whole.history) == 3
+    assert all(images.is_cuda for images in (part.synthetic.images, whole.synthetic.images, *whole.snapshots.values()))
+    on_cpu = quick(tiny, **(settings | {"ptms": tiny_ptms}), iterations=2)
+    assert torch.equal(on_cpu.snapshots[0], whole.snapshots[0].cpu())
+    torch.testing.assert_close(part.synthetic.images.cpu(), on_cpu.synthetic.images, rtol=0.01, atol=0.01)

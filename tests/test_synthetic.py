@@ -299,15 +299,24 @@ def test_the_reference_layout_and_back(tmp_path, name, channels, size, classes):
     assert back.provenance == {"dataset": name, "dataset_hash": data.hash, "source": "set.pt"}
 
 
-def test_white_by_hand(tmp_path):
-    """White in the reference's CIFAR-10 is (1 - 0.4914) / 0.2023 = 2.5141 in red, 2.5968 in green, 2.7537 in blue."""
-    data = dataset_like("cifar10", 3, 32)
-    white = torch.tensor([2.5141, 2.5968, 2.7537]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
-    torch.save({"data": [[white, torch.tensor([4])]], "accs_all_exps": {}}, tmp_path / "white.pt")
-    back = SyntheticSet.load_reference(tmp_path / "white.pt", data)
-    torch.testing.assert_close(back.pixels, torch.ones(1, 3, 32, 32), rtol=0, atol=1e-4)
+@pytest.mark.parametrize(
+    ("name", "size", "black", "white"),
+    [
+        ("mnist", 28, [-0.4242], [2.8215]),  # -0.1307 / 0.3081 and (1 - 0.1307) / 0.3081
+        ("fashion_mnist", 28, [-0.8105], [2.0224]),
+        ("cifar10", 32, [-2.4291, -2.4183, -2.2214], [2.5141, 2.5968, 2.7537]),
+        ("cifar100", 32, [-1.8971, -1.8978, -1.5963], [1.8440, 2.0023, 2.0243]),
+    ],
+)
+def test_black_and_white_by_hand(tmp_path, name, size, black, white):
+    data = dataset_like(name, len(white), size)
+    images = torch.tensor([black, white])[:, :, None, None].expand(-1, -1, size, size)
+    torch.save({"data": [[images, torch.tensor([4, 2])]], "accs_all_exps": {}}, tmp_path / "set.pt")
+    back = SyntheticSet.load_reference(tmp_path / "set.pt", data)
+    pixels = data.denormalise(back.images)
+    torch.testing.assert_close(pixels, torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand_as(pixels), rtol=0, atol=1e-4)
     back.save_reference(tmp_path / "again.pt")
-    torch.testing.assert_close(torch.load(tmp_path / "again.pt")["data"][0][0], white, rtol=0, atol=1e-3)
+    torch.testing.assert_close(torch.load(tmp_path / "again.pt")["data"][0][0], images, rtol=0, atol=1e-3)
 
 
 def test_a_holdout_is_normalised_as_its_data_set(tmp_path):
