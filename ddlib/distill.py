@@ -1,6 +1,5 @@
 """Distillation: momentum SGD on the pixels of a synthetic set, by a base loss and the guidance of PTMs."""
 
-import json
 import math
 import os
 import time
@@ -14,17 +13,16 @@ from torch import Tensor
 
 from ddlib.base_methods import BASE_METHODS, Task
 from ddlib.baselines import require_enough_images, starting_images
+from ddlib.checkpoint import State, identity
 from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
 from ddlib.data import Dataset
-from ddlib.files import read_tensors, write_tensors
 from ddlib.guidance import GUIDANCE, Alpha, PTMSignal, make_signals
 from ddlib.progress import progress_bar
-from ddlib.provenance import code_hash
 from ddlib.ptm import PTM
 from ddlib.synthetic import SyntheticSet
 
 MOMENTUM = 0.5  # of the pixels' SGD, in all three base methods
-TASK_SETTINGS = ("network", "width", "batch_real", "outer_loops", "inner_loops", "lr_net", "seed")
+TASK_SETTINGS = ("width", "batch_real", "outer_loops", "inner_loops", "lr_net", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +48,7 @@ def distill(
     iterations: int = 1000,
     lr_img: float | None = None,
     start: str | None = None,
-    network: str = "ConvNet-3",
+    base_network: str = "ConvNet-3",
     width: int = 128,
     batch_real: int = 256,
     outer_loops: int | None = None,
@@ -72,7 +70,7 @@ def distill(
             a key of :data:`ddlib.combine.STRATEGIES`; added once in each update of the images.
         alpha_clom, alpha_cclom: one number, or one for each PTM architecture as a dict.
         lr_img, start (``real`` or ``noise``), outer_loops, inner_loops: by default those of the method's authors.
-        network, width: of the random networks that the base method matches with.
+        base_network, width: of the random networks that the base method matches with.
         batch_real: real images per class and update, at most.
         seed: start, real batches, networks, augmentation and selection each have a generator derived from it.
         snapshots: iterations after which the images are kept; 0 is the start.
@@ -89,7 +87,7 @@ def distill(
     combine = get_strategy(strategy, guidance)
     signals = make_signals(ptms, dataset, labels, guidance, alpha_clom, alpha_cclom)
     optimizer = torch.optim.SGD([images], lr=settings["lr_img"], momentum=MOMENTUM)
-    state = _State(images, optimizer, len(signals), _identity(settings, dataset, ptms))
+    state = State(images, optimizer, len(signals), identity(settings, dataset, ptms))
     if checkpoint:
         state.resume(Path(checkpoint), iterations)
     wanted = set(settings["snapshots"])
@@ -147,7 +145,7 @@ def _prepare(settings: dict[str, object], dataset: Dataset) -> tuple[Tensor, Ten
     settings |= {key: value for key, value in authors.items() if settings[key] is None}
     settings["snapshots"] = sorted(settings["snapshots"])
     images, labels = starting_images(dataset, ipc, settings["start"], settings["seed"])
-    task = Task(dataset, labels, **{key: settings[key] for key in TASK_SETTINGS})
+    task = Task(dataset, labels, settings["base_network"], **{key: settings[key] for key in TASK_SETTINGS})
     task.fresh_network(0)  # an unknown network or an impossible width fails here
     return images.requires_grad_(True), labels, task
 
@@ -175,89 +173,3 @@ def _update(
             " (a checkpoint, if there is one, is from before)."
         )
     return (*losses.values(), said.passes)
-
-
-def _identity(settings: dict[str, object], dataset: Dataset, ptms: Sequence[PTM]) -> dict[str, object]:
-    """What a checkpoint must agree on with the run that resumes from it; a longer run may do so."""
-    same = {key: value for key, value in settings.items() if key not in ("iterations", "checkpoint_every")}
-    return json.loads(
-        json.dumps({**same, "dataset": dataset.hash, "ptms": [ptm.hash for ptm in ptms], "code": code_hash()})
-    )
-
-
-class _State:
-    """All that changes during a run: what a checkpoint holds."""
-
-    def __init__(self, images: Tensor, optimizer: torch.optim.SGD, num_ptms: int, identity: dict[str, object]):
-        self.images, self.optimizer, self.identity = images, optimizer, identity
-        self.history: list[dict[str, float]] = []
-        self.snapshots: dict[int, Tensor] = {}
-        self.cosine_sum = torch.zeros(num_ptms, num_ptms) if num_ptms > 1 else torch.zeros(0, 0)
-        self.cosines_logged = 0
-        self.cosine = float("nan")  # mean over pairs, at the current iteration
-
-    @property
-    def iteration(self) -> int:
-        return len(self.history)
-
-    def log_cosines(self, cosines: Tensor) -> None:
-        cosines = cosines.cpu()
-        self.cosine_sum += cosines
-        self.cosines_logged += 1
-        k = len(cosines)
-        self.cosine = float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
-
-    def log(self, steps: Sequence[tuple[float, float, int]], seconds: float) -> None:
-        base, guided, passes = zip(*steps, strict=True)
-        done = self.history[-1]["ptm_passes"] if self.history else 0
-        self.history.append(
-            {
-                "iteration": self.iteration,
-                "base_loss": sum(base) / len(base),
-                "guidance_loss": sum(guided) / len(guided),
-                "cosine": self.cosine,
-                "ptm_passes": done + sum(passes),
-                "seconds": seconds,
-            }
-        )
-        self.cosine = float("nan")
-
-    def mean_cosines(self) -> Tensor:
-        return self.cosine_sum / max(1, self.cosines_logged)
-
-    def save(self, path: Path) -> None:
-        momentum = self.optimizer.state[self.images]["momentum_buffer"]
-        tensors = {"images": self.images, "momentum": momentum, "cosine_sum": self.cosine_sum}
-        tensors |= {f"snapshot {iteration}": images for iteration, images in self.snapshots.items()}
-        about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
-        write_tensors(path, tensors, about)
-
-    def resume(self, path: Path, iterations: int) -> None:
-        """Take over from ``path`` if it is there. Raises ValueError if it comes from another or a longer run."""
-        if not path.exists():
-            return
-        tensors, about = read_tensors(path)
-        theirs = about.get("identity", {})
-        different = [key for key, value in self.identity.items() if theirs.get(key) != value]
-        if different:
-            changes = "; ".join(f"{key}: {theirs.get(key)!r} there, {self.identity[key]!r} now" for key in different)
-            raise ValueError(
-                f"The checkpoint {path} is from another run ({changes}). Go back to those settings, "
-                "or delete it to start from the beginning."
-            )
-        done = len(about["history"])
-        if done > iterations:
-            raise ValueError(
-                f"The checkpoint {path} is of {done} iterations, more than the {iterations} asked for. "
-                "Ask for as many, or delete it to start from the beginning."
-            )
-        with torch.no_grad():
-            self.images.copy_(tensors["images"])
-        self.optimizer.state[self.images]["momentum_buffer"] = tensors["momentum"].to(self.images.device)
-        self.snapshots = {
-            int(name.split()[1]): value.to(self.images.device)
-            for name, value in tensors.items()
-            if name.startswith("snapshot ")
-        }
-        self.history, self.cosines_logged = about["history"], about["cosines_logged"]
-        self.cosine_sum = tensors["cosine_sum"]

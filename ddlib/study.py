@@ -190,8 +190,7 @@ def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, c
     factor = len(ptms) if p.equal_passes and STRATEGIES[p.strategy].one_ptm else 1
     return distill(
         data,
-        **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "width")},
-        network=p.base_network,
+        **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "base_network", "width")},
         **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net")},
         ptms=ptms,
         iterations=p.iterations * factor,

@@ -415,7 +415,9 @@ def test_a_checkpoint_of_a_longer_run_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_checkpoints_are_written_on_time_and_at_the_end(tiny, tmp_path, monkeypatch, every):
     lengths = []
-    monkeypatch.setattr(module, "write_tensors", lambda path, tensors, about: lengths.append(len(about["history"])))
+    monkeypatch.setattr(
+        "ddlib.checkpoint.write_tensors", lambda path, tensors, about: lengths.append(len(about["history"]))
+    )
     quick(tiny, iterations=5, checkpoint=tmp_path / "run", checkpoint_every=every)
     assert lengths == {1: [1, 2, 3, 4, 5], 2: [2, 4, 5], 5: [5]}[every]
     quick(tiny, iterations=5)
@@ -454,7 +456,7 @@ def test_a_checkpoint_of_other_ptms_data_or_code_is_refused(tiny, tiny_ptms, tmp
             quick(tiny, **(settings | {"ptms": other}))
     with pytest.raises(ValueError, match=rf"another run \(dataset: '{tiny.hash}' there"):
         quick(tiny.holdout(0.2), **settings)
-    monkeypatch.setattr(module, "code_hash", lambda: "0123")
+    monkeypatch.setattr("ddlib.checkpoint.code_hash", lambda: "0123")
     with pytest.raises(ValueError, match=r"another run \(code: '\w{16}' there, '0123' now\)"):
         quick(tiny, **settings)
 
@@ -527,7 +529,7 @@ ERRORS = [
         "'prob_avg' is not defined for guidance 'cclom'; use one of single",
     ),
     ({"base_method": "none"}, "without a base method and without guidance nothing would be learned"),
-    ({"network": "ConvNet-9"}, f"unknown network 'ConvNet-9'; known: {', '.join(NETWORKS)}"),
+    ({"base_network": "ConvNet-9"}, f"unknown network 'ConvNet-9'; known: {', '.join(NETWORKS)}"),
     ({"width": 1}, "width is 1; ConvNet-3 needs a whole number of 2 or more"),
     ({"start": "zeros"}, "unknown start 'zeros'; known: real, noise"),
     ({"ipc": 0}, "ipc must be from 1 to 12, .* found 0"),

@@ -1,0 +1,104 @@
+"""The state of a distillation, and the file from which a killed one goes on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddlib.data import Dataset
+from ddlib.files import read_tensors, write_tensors
+from ddlib.provenance import code_hash
+from ddlib.ptm import PTM
+
+
+def identity(settings: dict[str, object], dataset: Dataset, ptms: Sequence[PTM]) -> dict[str, object]:
+    """What a checkpoint must agree on with the run that resumes from it; a longer run may do so."""
+    same = {key: value for key, value in settings.items() if key not in ("iterations", "checkpoint_every")}
+    return json.loads(
+        json.dumps({**same, "dataset": dataset.hash, "ptms": [ptm.hash for ptm in ptms], "code": code_hash()})
+    )
+
+
+class State:
+    """All that changes during a run: what a checkpoint holds."""
+
+    def __init__(self, images: Tensor, optimizer: torch.optim.SGD, num_ptms: int, identity: dict[str, object]):
+        self.images, self.optimizer, self.identity = images, optimizer, identity
+        self.history: list[dict[str, float]] = []
+        self.snapshots: dict[int, Tensor] = {}
+        self.cosine_sum = torch.zeros(num_ptms, num_ptms) if num_ptms > 1 else torch.zeros(0, 0)
+        self.cosines_logged = 0
+        self.cosine = float("nan")  # mean over pairs, at the current iteration
+
+    @property
+    def iteration(self) -> int:
+        """How many are done."""
+        return len(self.history)
+
+    def log_cosines(self, cosines: Tensor) -> None:
+        """Cosines ``[K, K]`` of the PTMs' gradients at the current iteration."""
+        cosines = cosines.cpu()
+        self.cosine_sum += cosines
+        self.cosines_logged += 1
+        k = len(cosines)
+        self.cosine = float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
+
+    def log(self, steps: Sequence[tuple[float, float, int]], seconds: float) -> None:
+        """One iteration is done: base loss, guidance loss and PTM passes of each of its updates."""
+        base, guided, passes = zip(*steps, strict=True)
+        done = self.history[-1]["ptm_passes"] if self.history else 0
+        self.history.append(
+            {
+                "iteration": self.iteration,
+                "base_loss": sum(base) / len(base),
+                "guidance_loss": sum(guided) / len(guided),
+                "cosine": self.cosine,
+                "ptm_passes": done + sum(passes),
+                "seconds": seconds,
+            }
+        )
+        self.cosine = float("nan")
+
+    def mean_cosines(self) -> Tensor:
+        """``[K, K]``, over the logged iterations."""
+        return self.cosine_sum / max(1, self.cosines_logged)
+
+    def save(self, path: Path) -> None:
+        """Write all of it to ``path``, atomically."""
+        momentum = self.optimizer.state[self.images]["momentum_buffer"]
+        tensors = {"images": self.images, "momentum": momentum, "cosine_sum": self.cosine_sum}
+        tensors |= {f"snapshot {iteration}": images for iteration, images in self.snapshots.items()}
+        about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
+        write_tensors(path, tensors, about)
+
+    def resume(self, path: Path, iterations: int) -> None:
+        """Take over from ``path`` if it is there. Raises ValueError if it comes from another or a longer run."""
+        if not path.exists():
+            return
+        tensors, about = read_tensors(path)
+        theirs = about.get("identity", {})
+        different = [key for key, value in self.identity.items() if theirs.get(key) != value]
+        if different:
+            changes = "; ".join(f"{key}: {theirs.get(key)!r} there, {self.identity[key]!r} now" for key in different)
+            raise ValueError(
+                f"The checkpoint {path} is from another run ({changes}). Go back to those settings, "
+                "or delete it to start from the beginning."
+            )
+        done = len(about["history"])
+        if done > iterations:
+            raise ValueError(
+                f"The checkpoint {path} is of {done} iterations, more than the {iterations} asked for. "
+                "Ask for as many, or delete it to start from the beginning."
+            )
+        with torch.no_grad():
+            self.images.copy_(tensors["images"])
+        self.optimizer.state[self.images]["momentum_buffer"] = tensors["momentum"].to(self.images.device)
+        self.snapshots = {
+            int(name.split()[1]): value.to(self.images.device)
+            for name, value in tensors.items()
+            if name.startswith("snapshot ")
+        }
+        self.history, self.cosines_logged = about["history"], about["cosines_logged"]
+        self.cosine_sum = tensors["cosine_sum"]
