@@ -7,8 +7,6 @@ paths come back absolute, so that a message which names one is not a riddle.
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def data_folder(root: str | os.PathLike | None = None) -> Path:
     """The folder of the data sets: `root`, else `DDLIB_DATA`, else `data` in the user's cache of ddlib."""
@@ -42,6 +40,8 @@ def project_root() -> Path:
 
 
 def _user_cache() -> Path:
+    import platformdirs  # here, so that machines without it need only set the variables
+
     return platformdirs.user_cache_path("ddlib", appauthor=False)
 
 

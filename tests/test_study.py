@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ddlib
-from ddlib import study
+from ddlib import show, study
 from ddlib.records import read_record, synthetic_path
 
 mpl.use("Agg")
@@ -150,7 +150,7 @@ def test_baselines_run_under_the_same_roof(arm, method, name, images):
     assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, images, 0)
     assert run.distilled is None
     assert synthetic_path(run.record).exists() == (method != "full")
-    assert study.curves(run).startswith("Nothing was distilled")
+    assert show.curves(run).startswith("Nothing was distilled")
 
 
 def test_random_real_images_are_what_distillation_starts_from(arm):
@@ -215,17 +215,17 @@ def test_an_absent_device_is_one_clear_error():
 
 def test_tables_and_pictures(arm):
     runs = arm(num_sets=2, num_eval=2)
-    means = study.mean_accuracies(runs)
+    means = show.mean_accuracies(runs)
     assert means.index.tolist() == ["seed 5", "seed 6"]
     assert means.loc["seed 6", "ConvNet-3"] == pytest.approx(100 * runs[1].accuracies["accuracy"].mean())
     p = SimpleNamespace(**SHORT)
     data = study.open_dataset(p)
-    table = study.ptm_table(study.open_ptms(p, data))
+    table = show.ptm_table(study.open_ptms(p, data))
     assert table.index.tolist() == ["ConvNet-3 #0 @1", "ConvNet-3 #1 @1"]
     assert (table["storage (MB)"] > 0).all()
-    assert len(study.picture(runs[0], data).axes) == 2
-    assert len(study.curves(runs[0]).axes) == 2
-    tour = study.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
+    assert len(show.picture(runs[0], data).axes) == 2
+    assert len(show.curves(runs[0]).axes) == 2
+    tour = show.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
     assert tour["networks"].tolist() == [2, 2]
-    both = study.mean_accuracies(arm(eval_epochs_plain=1))
+    both = show.mean_accuracies(arm(eval_epochs_plain=1))
     assert both.columns.names == ["architecture", "augment"]
