@@ -8,25 +8,29 @@ what ran to the last cell without an error.
 """
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import nbformat
+sys.modules["rfc3987_syntax"] = None  # jsonschema would compile the grammar of web addresses: 1.6 s at each start
+
+import nbformat  # noqa: E402
+from papermill.cli import papermill as command  # noqa: E402
 
 PORT_RACE = ("Kernel died before replying to kernel_info", "Address already in use")
 
 
 def papermill(notebook: Path, output: Path, options: list[str]) -> None:
     """Run papermill, twice if its kernel did not come up. Raises SystemExit with papermill's message."""
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"]
+    arguments = ["--no-progress-bar", "--log-level", "ERROR", str(notebook), str(output), *options]
     for last in (False, True):
-        run = subprocess.run([*command, str(notebook), str(output), *options], capture_output=True, text=True)
-        if run.returncode == 0:
+        try:
+            command.main(arguments, standalone_mode=False)
             return
-        if last or not any(sign in run.stderr for sign in PORT_RACE):
-            raise SystemExit(f"{run.stderr[-6000:]}\n{notebook} failed; as far as it came: {output}")
+        except Exception as error:  # of the notebook, of the kernel, of the options: all end here
+            if last or not any(sign in str(error) for sign in PORT_RACE):
+                message = f"{str(error)[-6000:]}\n{notebook} failed; as far as it came: {output}"
+                raise SystemExit(message) from None
 
 
 def problems(path: Path) -> list[str]:

@@ -14,9 +14,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from ddlib.statistics import LEVEL, cells, require_columns, set_means, std, t_interval
+from ddlib.statistics import LEVEL, MARGIN, cells, require_columns, set_means, std, t_interval
 
-MARGIN = 0.01  # "no difference" means: within one percentage point
 MIN_PAIRS = 6  # below it the smallest exact two-sided p, 2 / 2^n, cannot fall under 0.05
 EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn
 

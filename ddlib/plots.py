@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from ddlib.combine import STRATEGIES
-from ddlib.comparison import MARGIN
 from ddlib.networks import NETWORKS
-from ddlib.statistics import require_columns, set_means, summary
+from ddlib.statistics import MARGIN, require_columns, set_means, summary
 
 STYLE = {
     "figure.facecolor": "white",  # the same on light and dark pages

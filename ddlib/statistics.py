@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 LEVEL = 0.05  # intervals cover 1 - LEVEL, tests are read at LEVEL
+MARGIN = 0.01  # "no difference" means: within one percentage point
 # Columns that differ between runs of one setting anyhow, and so do not explain why a network occurs twice.
 IDENTITY = ("run", "created", "parameter_hash", "synthetic_hash")
 MEASURED = ("accuracy", "seconds", "ptm_passes", "peak_memory_mb")

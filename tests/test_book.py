@@ -74,11 +74,11 @@ def test_a_kernel_that_lost_its_port_is_tried_once_more(tmp_path, monkeypatch):
     execute = tool("execute")
     calls = []
 
-    def run(command, **_):
-        calls.append(command)
-        return subprocess.CompletedProcess(command, 1, "", execute.PORT_RACE[0])
+    def run(arguments, standalone_mode):
+        calls.append(arguments)
+        raise RuntimeError(execute.PORT_RACE[0])
 
-    monkeypatch.setattr(execute.subprocess, "run", run)
+    monkeypatch.setattr(execute.command, "main", run)
     with pytest.raises(SystemExit, match="ipynb failed"):
         execute.papermill(tmp_path / "a.ipynb", tmp_path / "b.ipynb", [])
     assert len(calls) == 2
