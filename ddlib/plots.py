@@ -87,10 +87,11 @@ def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance") -> Axes:
 
 
 @style()
-def paired_differences(table: pd.DataFrame) -> Axes:
+def paired_differences(table: pd.DataFrame, sort: bool = True) -> Axes:
     """Forest plot of ``comparison.paired_table``: a row for each mean paired difference and its t interval.
 
-    The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right.
+    The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right, a
+    verdict that all rows share under the axis. ``sort``: in the order of arms, else as given.
     """
     if table.empty:
         return nothing_yet()
@@ -98,14 +99,18 @@ def paired_differences(table: pd.DataFrame) -> Axes:
     several = "architecture" in table and table["architecture"].nunique() > 1
     _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
     names, notes = [], []
-    rows = sorted(table.to_dict("records"), key=lambda row: _order(row["a"], row.get("architecture", "")))
+    rows = table.to_dict("records")
+    if sort:
+        rows = sorted(rows, key=lambda row: _order(row["a"], row.get("architecture", "")))
+    same = table["verdict"].nunique() == 1
     for y, row in enumerate(rows):
         difference, low, high = (100 * row[key] for key in ("difference", "t_low", "t_high"))
         _interval(ax, difference, y, low, high)
         place = f", {row['architecture']}" if several else ""
-        names.append(f"{arm_label(row['a'])} − {arm_label(row['b'])}{place} (n = {row['n']})")
+        names.append(f"{pair_label(row['a'], row['b'])}{place} (n = {row['n']})")
         span = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
-        notes.append(f"{difference:+.1f}{span}  {row['verdict']}".replace("-", "−"))
+        verdict = "" if same else f"  {row['verdict']}"
+        notes.append(f"{difference:+.1f}{span}{verdict}".replace("-", "−"))
     ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.93", zorder=0, lw=0)
     ax.axvline(0, color=INK, lw=1)
     ax.set_yticks(range(len(table)), names)
@@ -115,7 +120,8 @@ def paired_differences(table: pd.DataFrame) -> Axes:
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel("difference of test accuracy (percentage points), pairs share a seed")
+    remark = f"; {table['verdict'].iloc[0]} throughout" if same and len(table) > 1 else ""
+    ax.set_xlabel(f"difference of test accuracy (percentage points), pairs share a seed{remark}")
     return ax
 
 
@@ -138,7 +144,7 @@ def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
 
     texts = np.array([text(cell) for _, cell in table.iterrows()]).reshape(len(arms), len(architectures))
     values = 100 * table["mean"].to_numpy().reshape(texts.shape)
-    _, ax = plt.subplots(figsize=(2.2 + 1.25 * len(architectures), 1.2 + 0.5 * len(arms)))
+    _, ax = plt.subplots(figsize=(2.2 + 1.4 * len(architectures), 1.2 + 0.5 * len(arms)))
     sns.heatmap(
         values,
         annot=texts,
@@ -316,6 +322,14 @@ def nothing_yet() -> Axes:
     ax.text(0, 0.5, "Nothing to compare yet: these arms have not been run in this setting.", va="center")
     ax.set_axis_off()
     return ax
+
+
+def pair_label(a: str, b: str) -> str:
+    """Two arms that are compared; a guidance they share stands in front: "CLoM: loss_avg − random"."""
+    first, second = a.split(" "), b.split(" ")
+    if len(first) > 1 and len(second) > 1 and first[0] == second[0]:
+        return f"{arm_label(first[0])}: {arm_label(' '.join(first[1:]))} − {arm_label(' '.join(second[1:]))}"
+    return f"{arm_label(a)} − {arm_label(b)}"
 
 
 def _interval(ax: Axes, mean: float, y: float, low: float, high: float) -> None:

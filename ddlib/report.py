@@ -10,7 +10,7 @@ from ddlib.comparison import contrasts
 from ddlib.ddranking import hlr, ior, lrs
 from ddlib.parameters import PARAMETERS
 from ddlib.pictures import side_by_side
-from ddlib.plots import arm_label, nothing_yet, ordered
+from ddlib.plots import arm_label, nothing_yet, ordered, pair_label
 from ddlib.records import synthetic_path
 from ddlib.statistics import summary
 from ddlib.synthetic import SyntheticSet
@@ -97,7 +97,7 @@ def ensemble_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture
     for guidance in ("clom", "cclom", "both"):
         average, random = f"{guidance} loss_avg", f"{guidance} random"
         primary += [(average, random), (average, f"{random} equal_passes")]
-        arms = sorted({arm for arm in records["arm"] if arm.startswith(f"{guidance} ")} - {average, random})
+        arms = ordered({arm for arm in records["arm"] if arm.startswith(f"{guidance} ")} - {average, random})
         exploratory += [(arm, average) for arm in arms if not arm.endswith("equal_passes")]
     return contrasts(records, "arm", primary, exploratory, by)
 
@@ -109,18 +109,18 @@ def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
         for row in table.itertuples()
     ]
     columns = {
-        "": [f"{arm_label(row.a)} − {arm_label(row.b)}" for row in table.itertuples()],
+        "contrast": [pair_label(row.a, row.b) for row in table.itertuples()],
         "network": table.get("architecture", "all"),
         "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
         "points": [f"{100 * row.difference:+.1f}" for row in table.itertuples()],
         "95 % interval": spans,
-        "P(a > b)": [f"{row.improvement:.2f}" for row in table.itertuples()],
+        "P(>0)": [f"{row.improvement:.2f}" for row in table.itertuples()],
         "n": table["n"],
-        "verdict": table["verdict"],
+        "verdict": [verdict.replace(" ", "\N{NO-BREAK SPACE}") for verdict in table["verdict"]],
     }
     if "architecture" not in table or table["architecture"].nunique() == 1:
         del columns["network"]
-    return pd.DataFrame(columns).set_index("")
+    return pd.DataFrame(columns).set_index("contrast").rename_axis(None)
 
 
 def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -154,16 +154,21 @@ def cost_table(records: pd.DataFrame) -> pd.DataFrame:
     return table.loc[ordered(table.index)].rename(index=arm_label).rename_axis(index=None)
 
 
-def largest_difference(records: pd.DataFrame, a: str = "loss_avg", b: str = "grad_avg") -> str:
-    """How far two strategies that are one method lie apart, in a sentence."""
+def rounding_table(records: pd.DataFrame, a: str = "loss_avg", b: str = "grad_avg") -> pd.DataFrame:
+    """How far two strategies that are one method lie apart, in points: what rounding alone does to an accuracy.
+
+    Pairs are single networks, equal in guidance, seed, architecture and number. No rows if one of the two is absent.
+    """
     index = ["guidance", "seed", "architecture", "network", "augment"]
     both = records[records["strategy"].isin([a, b]) & (records["notebook"] == ENSEMBLE_NOTEBOOK)]
     pairs = both.pivot_table(index=index, columns="strategy", values="accuracy")
     if not {a, b} <= set(pairs):
-        return f"Not both of {a} and {b} have been run."
-    pairs = pairs.dropna()
-    gap = 100 * (pairs[a] - pairs[b]).abs().max()
-    return f"{a} and {b}: accuracies differ by at most {gap:.2f} points over {len(pairs)} networks."
+        return pd.DataFrame()
+    gaps = (100 * (pairs[a] - pairs[b])).dropna().groupby(level="architecture", sort=False)
+    table = pd.DataFrame(
+        {"mean": gaps.mean(), "largest": gaps.apply(lambda gap: gap.abs().max()), "networks": gaps.size()}
+    )
+    return table.round(2).rename_axis(index=None, columns=f"{a} − {b}, points")
 
 
 def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = None, per_class: int = 1) -> Figure:

@@ -14,15 +14,19 @@ from ddlib.study import Run
 
 def ptm_table(ptms: Sequence[PTM]) -> pd.DataFrame:
     """What the pool is and what it costs: a row for each PTM."""
-    return pd.DataFrame(
-        {
-            "": [ptm.name for ptm in ptms],
-            "trained on": [ptm.source_dataset for ptm in ptms],
-            "test accuracy (%)": [None if ptm.accuracy is None else 100 * ptm.accuracy for ptm in ptms],
-            "training (s)": [ptm.seconds for ptm in ptms],
-            "storage (MB)": [ptm.size_bytes / 1e6 for ptm in ptms],
-        }
-    ).set_index("")
+    return (
+        pd.DataFrame(
+            {
+                "": [ptm.name for ptm in ptms],
+                "trained on": [ptm.source_dataset for ptm in ptms],
+                "test accuracy (%)": [None if ptm.accuracy is None else 100 * ptm.accuracy for ptm in ptms],
+                "training (s)": [ptm.seconds for ptm in ptms],
+                "storage (MB)": [ptm.size_bytes / 1e6 for ptm in ptms],
+            }
+        )
+        .set_index("")
+        .rename_axis(None)
+    )
 
 
 def mean_accuracies(runs: Sequence[Run]) -> pd.DataFrame:

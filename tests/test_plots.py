@@ -116,7 +116,12 @@ def test_paired_differences_is_a_forest_plot():
     assert ax.lines[1].get_xdata()[0] == pytest.approx(100 * first["difference"])
     assert any(list(line.get_xdata()) == [0, 0] for line in ax.lines), "the zero line"
     notes = texts(ax.child_axes[0].get_yticklabels())
-    assert notes[0].endswith("no verdict (n < 6)")
+    assert notes[0].endswith("]")
+    assert ax.get_xlabel().endswith("no verdict (n < 6) throughout")  # once, as it is the same in each row
+    mixed = plots.paired_differences(table.assign(verdict=["undecided", *table["verdict"][1:]]))
+    assert texts(mixed.child_axes[0].get_yticklabels())[-1].endswith("no verdict (n < 6)")
+    as_given = texts(plots.paired_differences(table[::-1], sort=False).get_yticklabels())
+    assert as_given[0].startswith(plots.pair_label(*table.iloc[-1][["a", "b"]]))
     assert f"{100 * first['difference']:+.1f}".replace("-", "−") in notes[0]
     check(ax.figure)
     check(plots.paired_differences(paired_table(records(seeds=1), "guidance", "none")).figure)
