@@ -59,6 +59,14 @@ def test_both_averages_are_one_method(costs):
     assert (costs["seconds"] > 0).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_memory_is_counted_on_the_gpu_too():
+    x = torch.randn(100, requires_grad=True, device="cuda")
+    with GraphMemory() as memory:
+        x.exp().sum().backward()
+    assert memory.peak == 400
+
+
 def test_the_images_given_are_left_alone(tiny, tiny_ptms):
     images, labels = tiny.train.images[:6].clone(), tiny.train.labels[:6]
     before = images.clone()

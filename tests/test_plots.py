@@ -119,7 +119,8 @@ def test_paired_differences_is_a_forest_plot():
     assert notes[0].endswith("]")
     assert ax.get_xlabel().endswith("no verdict (n < 6) throughout")  # once, as it is the same in each row
     mixed = plots.paired_differences(table.assign(verdict=["undecided", *table["verdict"][1:]]))
-    assert texts(mixed.child_axes[0].get_yticklabels())[-1].endswith("no verdict (n < 6)")
+    endings = {text.split("]")[1].strip() for text in texts(mixed.child_axes[0].get_yticklabels())}
+    assert endings == {"undecided", "no verdict (n < 6)"}
     as_given = texts(plots.paired_differences(table[::-1], sort=False).get_yticklabels())
     assert as_given[0].startswith(plots.pair_label(*table.iloc[-1][["a", "b"]]))
     assert f"{100 * first['difference']:+.1f}".replace("-", "−") in notes[0]
@@ -265,3 +266,19 @@ def test_image_grid_is_one_panel():
 def test_alpha_curve_without_unguided_runs_has_no_dashed_line():
     table = pd.concat([records(arms=["clom"], alpha=a) for a in (1.0, 10.0)], ignore_index=True)
     assert texts(plots.alpha_curve(table).get_legend().get_texts()) == ["CLoM (n = 4)"]
+
+
+def test_step_costs_has_a_line_for_each_strategy():
+    rows = [(k, name, 0.01 * k, mb) for k in (1, 2, 4) for name, mb in (("loss_avg", 10.0 * k), ("grad_avg", 10.0))]
+    figure = plots.step_costs(pd.DataFrame(rows, columns=["num_ptms", "strategy", "seconds", "graph_mb"]))
+    time, memory = figure.axes
+    assert [list(line.get_ydata()) for line in memory.lines] == [[10, 20, 40], [10, 10, 10]]
+    assert list(time.lines[0].get_ydata()) == pytest.approx([10, 20, 40])  # milliseconds
+    assert texts(time.get_legend().get_texts()) == ["loss_avg", "grad_avg"]
+    check(figure)
+
+
+def test_pair_label_puts_a_shared_guidance_in_front():
+    assert plots.pair_label("clom loss_avg", "clom random equal_passes") == "CLoM: loss_avg − random (equal passes)"
+    assert plots.pair_label("clom", "none") == "CLoM − no guidance"
+    assert plots.pair_label("clom random", "cclom random") == "CLoM random − CCLoM random"

@@ -151,6 +151,14 @@ def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
     assert table.loc[("both", "none"), "n"] == 3
 
 
+def test_arms_without_a_common_seed_are_not_compared(guidance):
+    records = guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)]
+    records = records[(records["arm"] != "cclom") | (records["seed"] == 1)]
+    table = report.guidance_contrasts(report.first_architecture(records))
+    assert ("clom", "cclom") not in set(zip(table["a"], table["b"], strict=True))
+    assert ("clom", "none") in set(zip(table["a"], table["b"], strict=True))
+
+
 def test_too_few_arms_give_an_empty_table_and_a_figure_that_says_so(guidance):
     table = report.guidance_contrasts(report.first_architecture(guidance[guidance["arm"] == "clom"]))
     assert table.empty

@@ -151,6 +151,9 @@ def test_baselines_run_under_the_same_roof(arm, method, name, images):
     assert run.distilled is None
     assert synthetic_path(run.record).exists() == (method != "full")
     assert show.curves(run).startswith("Nothing was distilled")
+    if method == "random":
+        figure = show.picture(run, study.open_dataset(SimpleNamespace(**SHORT)))
+        assert [ax.get_title() for ax in figure.axes] == ["chosen real images"]
 
 
 def test_random_real_images_are_what_distillation_starts_from(arm):
