@@ -120,7 +120,7 @@ def paired_differences(table: pd.DataFrame, sort: bool = True) -> Axes:
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
     ax.grid(visible=False, axis="y")
-    remark = f"; {table['verdict'].iloc[0]} throughout" if same and len(table) > 1 else ""
+    remark = f"\n{table['verdict'].iloc[0]} throughout" if same and len(table) > 1 else ""
     ax.set_xlabel(f"difference of test accuracy (percentage points), pairs share a seed{remark}")
     return ax
 
