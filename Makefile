@@ -120,13 +120,13 @@ test: lint  ## Run all checks: style, tests with coverage, the book, the noteboo
 lint: $(READY)  ## Check the style of code and notebooks, in seconds
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-count --verify notebooks/*.ipynb
 
 .PHONY: format
 format: $(READY)  ## Format code and notebooks, and strip the notebooks' outputs
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
-	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-count notebooks/*.ipynb
 
 .PHONY: clean
 clean:  ## Remove the book and the smoke runs; .venv and other records stay

@@ -134,7 +134,11 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
     Returns the values as attributes; a whole number given for a float is one. Raises ParameterError that lists all
     that is wrong, with what was found and what is allowed.
     """
-    declared, given = _cells(namespace.get("In", []))
+    history = [source for source in namespace.get("In", []) if source]
+    # Some runners (nbval) keep no history; they inject nothing either, so what is there was declared.
+    declared, given = _cells(history) if history else ([name for name in PARAMETERS if name in namespace], [])
+    if not declared:
+        raise ParameterError("no parameters were found: run the cell with the parameters first, then this one.")
     problems = [
         f"unknown parameter {name!r}; this notebook has {', '.join(declared)}" for name in given if name not in declared
     ]
@@ -194,8 +198,6 @@ def _cells(history: Sequence[str]) -> tuple[list[str], list[str]]:
             given = [target.id for line in statements if isinstance(line, ast.Assign) for target in line.targets]
         elif statements and all(isinstance(line, ast.AnnAssign) for line in statements):
             declared, given = [line.target.id for line in statements], []
-    if not declared:
-        raise ParameterError("no parameters were found: run the cell with the parameters first, then this one.")
     return declared, given
 
 

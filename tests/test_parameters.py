@@ -135,6 +135,13 @@ def test_without_a_parameters_cell_it_says_so(history):
         check_parameters({"In": history})
 
 
+def test_without_history_the_variables_there_are_the_parameters():
+    p = check_parameters({"In": ["", ""], "ipc": 2, "seed": 1, "foo": 3})
+    assert vars(p) == {"ipc": 2, "seed": 1}
+    with pytest.raises(ParameterError, match="ipc is 0"):
+        check_parameters({"ipc": 0})
+
+
 def test_the_notebook_shows_the_message_without_a_traceback():
     assert ParameterError("ipc is 0")._render_traceback_() == ["ParameterError: ipc is 0"]
 

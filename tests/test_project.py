@@ -109,11 +109,17 @@ def test_notebook_has_one_parameters_cell_with_typed_explained_defaults(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_committed_without_outputs(path):
+def test_notebook_is_committed_with_the_outputs_that_nbval_compares_alone(path):
     for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code" and not cell.source.startswith(KEEP_OUTPUT):
+        if cell.cell_type != "code":
+            continue
+        if cell.source.startswith(KEEP_OUTPUT):
+            texts = [output.name for output in cell.outputs]
+            assert texts == ["stdout"], f"run and save: one text, to compare with, of {cell.source[:60]!r}"
+            assert cell.execution_count, "nbval takes a cell without a number for one that never ran"
+            assert "keep_output" in cell.metadata.tags, "nbstripout goes by this tag"
+        else:
             assert not cell.outputs, f"run `make format`: outputs of {cell.source[:60]!r}"
-            assert cell.execution_count is None
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
