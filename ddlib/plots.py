@@ -108,9 +108,9 @@ def paired_differences(table: pd.DataFrame, sort: bool = True) -> Axes:
         _interval(ax, difference, y, low, high)
         place = f", {row['architecture']}" if several else ""
         names.append(f"{pair_label(row['a'], row['b'])}{place} (n = {row['n']})")
-        span = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+        span = "" if np.isnan(low) else f" [{low:+z.1f}, {high:+z.1f}]"
         verdict = "" if same else f"  {row['verdict']}"
-        notes.append(f"{difference:+.1f}{span}{verdict}".replace("-", "−"))
+        notes.append(f"{difference:+z.1f}{span}{verdict}".replace("-", "−"))
     ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.93", zorder=0, lw=0)
     ax.axvline(0, color=INK, lw=1)
     ax.set_yticks(range(len(table)), names)
@@ -191,7 +191,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "stra
         # Artists with a transform of their own do not stretch the axes.
         ends = cell[["low", "mean", "high"]].dropna()
         ax.update_datalim(np.column_stack([np.full(len(ends), cost[name]), ends]))
-    ax.margins(x=0.15)  # room for the markers beside the outermost costs
+    ax.margins(x=0.25)  # room for the markers beside the outermost costs
     ax.autoscale_view()
     if cost.min() > 0 and cost.max() > 10 * cost.min():
         ax.set_xscale("log")

@@ -38,7 +38,8 @@ def settings_table(records: pd.DataFrame) -> pd.DataFrame:
     table = groups.agg(
         dataset=("dataset", "first"), ipc=("ipc", "first"), runs=("run", "nunique"), arms=("arm", "nunique")
     )
-    return table.join(groups[[name for name in columns if name not in table]].first())
+    table = table.join(groups[[name for name in columns if name not in table]].first())
+    return table.rename_axis(None).rename(index="setting {}".format)
 
 
 def choose_setting(records: pd.DataFrame, setting: int) -> pd.DataFrame:
@@ -104,15 +105,12 @@ def ensemble_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture
 
 def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
     """Contrasts in words, differences in percentage points."""
-    spans = [
-        "–" if pd.isna(row.t_low) else f"[{100 * row.t_low:+.1f}, {100 * row.t_high:+.1f}]"
-        for row in table.itertuples()
-    ]
+    spans = ["–" if pd.isna(row.t_low) else _points(row.t_low, row.t_high) for row in table.itertuples()]
     columns = {
         "contrast": [pair_label(row.a, row.b) for row in table.itertuples()],
         "network": table.get("architecture", "all"),
         "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
-        "points": [f"{100 * row.difference:+.1f}" for row in table.itertuples()],
+        "points": [_points(row.difference) for row in table.itertuples()],
         "95 % interval": spans,
         "P(>0)": [f"{row.improvement:.2f}" for row in table.itertuples()],
         "n": table["n"],
@@ -189,6 +187,12 @@ def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = No
     first = next(iter(sets.values()))
     pixels = {arm: synthetic.pixels for arm, synthetic in sets.items()}
     return side_by_side(pixels, first.labels, first.class_names, per_class)
+
+
+def _points(*fractions: float) -> str:
+    """Signed percentage points, several as an interval."""
+    texts = [f"{100 * fraction:+z.1f}".replace("-", "−") for fraction in fractions]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
 def _setting_columns(records: pd.DataFrame) -> list[str]:
