@@ -123,12 +123,14 @@ def gradient_matching_loss(syn_gradients: Sequence[Tensor], real_gradients: Sequ
     """
     if [g.shape for g in syn_gradients] != [g.shape for g in real_gradients]:
         raise ValueError("syn_gradients and real_gradients must hold the same parameters in the same order.")
-    total = sum(
+    distances = [
         (1 - _row_cosine(syn.flatten(1), real.flatten(1))).sum()
         for syn, real in zip(syn_gradients, real_gradients, strict=True)
         if syn.ndim > 1
-    )
-    return torch.as_tensor(total)
+    ]
+    if not distances:
+        raise ValueError("there is no weight tensor among the gradients, only one-dimensional ones: nothing to match.")
+    return torch.stack(distances).sum()
 
 
 def _row_cosine(a: Tensor, b: Tensor) -> Tensor:
