@@ -5,6 +5,7 @@ question than the one asked. :func:`check_parameters` turns this, wrong types an
 """
 
 import ast
+import difflib
 import math
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
@@ -139,9 +140,7 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
     declared, given = _cells(history) if history else ([name for name in PARAMETERS if name in namespace], [])
     if not declared:
         raise ParameterError("no parameters were found: run the cell with the parameters first, then this one.")
-    problems = [
-        f"unknown parameter {name!r}; this notebook has {', '.join(declared)}" for name in given if name not in declared
-    ]
+    problems = [_unknown(name, declared) for name in given if name not in declared]
     values = {}
     for name in declared:
         parameter, value = PARAMETERS[name], namespace.get(name)
@@ -156,6 +155,12 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
     if problems:
         raise ParameterError("\n  ".join(["nothing was run, because", *problems]))
     return found
+
+
+def _unknown(name: str, declared: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, declared, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown parameter {name!r}{hint}; this notebook has {', '.join(declared)}"
 
 
 def _contradictions(p: SimpleNamespace) -> list[str]:

@@ -57,7 +57,8 @@ def test_a_whole_number_given_for_a_float_becomes_one():
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_listed():
     message = refused(injected='stratgey = "random"')
-    assert "'stratgey'" in message
+    assert "'stratgey' (did you mean 'strategy'?)" in message
+    assert "did you mean" not in refused(injected="xyzzy = 1")
     assert all(line.split(":")[0] in message for line in DECLARED.strip().splitlines())
 
 
