@@ -44,6 +44,7 @@ LABELS = {  # words of arms as the text spells them, in the order of figures
     "clom": "CLoM",
     "cclom": "CCLoM",
     "both": "CLoM + CCLoM",
+    "alone": "alone",  # without a base loss
     "equal_passes": "(equal passes)",
     "full_data": "full data",
 }

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ddlib.comparison import contrasts
 from ddlib.ddranking import hlr, ior, lrs
-from ddlib.parameters import PARAMETERS
+from ddlib.parameters import BASELINES, PARAMETERS
 from ddlib.pictures import side_by_side
 from ddlib.plots import arm_label, nothing_yet, ordered, pair_label
 from ddlib.records import synthetic_path
@@ -17,7 +17,7 @@ from ddlib.synthetic import SyntheticSet
 
 GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK = "01_guidance", "02_ensemble"
 # What tells arms of one ablation apart; everything else that was set is the setting they share.
-ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed")
+ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed", "setting")
 
 
 def with_settings(records: pd.DataFrame) -> pd.DataFrame:
@@ -42,12 +42,16 @@ def settings_table(records: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(None).rename(index="setting {}".format)
 
 
-def choose_setting(records: pd.DataFrame, setting: int) -> pd.DataFrame:
-    """The records of one setting. Raises ValueError, naming those there are, for another number."""
+def choose_setting(records: pd.DataFrame, setting: int, base_method: str = "dm") -> pd.DataFrame:
+    """The records of one setting and base method, with its baselines and with guidance alone, which need none.
+
+    Raises ValueError, naming the settings there are, for another number.
+    """
     known = sorted(records["setting"].unique())
     if setting not in known:
         raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}.")
-    return records[records["setting"] == setting]
+    methods = records["base_method"].isin([base_method, "none", *BASELINES])
+    return records[(records["setting"] == setting) & methods]
 
 
 def ablation(records: pd.DataFrame, notebook: str, augment: bool = True) -> pd.DataFrame:
@@ -89,6 +93,7 @@ def accuracy_table(records: pd.DataFrame) -> pd.DataFrame:
 def guidance_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
     """Ablation 1: the primary contrast CLoM - CCLoM, and the exploratory ones against no guidance."""
     exploratory = [("clom", "none"), ("cclom", "none"), ("both", "none"), ("none", "random_real")]
+    exploratory += [("clom alone", "clom"), ("cclom alone", "cclom")]
     return contrasts(records, "arm", [("clom", "cclom")], exploratory, by)
 
 

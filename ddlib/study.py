@@ -92,6 +92,7 @@ def arm_name(p: SimpleNamespace, num_ptms: int) -> str:
     if p.base_method in BASELINES or p.guidance == "none":
         return BASELINE_ARMS.get(p.base_method, "none")
     name = p.guidance if num_ptms == 1 else f"{p.guidance} {p.strategy}"
+    name = f"{name} alone" if p.base_method == "none" else name
     return f"{name} equal_passes" if p.equal_passes else name
 
 

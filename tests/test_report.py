@@ -81,6 +81,19 @@ def test_settings_group_runs_that_share_all_but_the_arm(guidance, ensemble):
         report.choose_setting(records, 2)
 
 
+def test_arms_of_another_base_method_are_not_mixed_in(guidance):
+    dsa = pd.DataFrame(rows("01_guidance", "clom", 0.7)).assign(base_method="dsa", run="dsa")
+    alone = pd.DataFrame(rows("01_guidance", "clom alone", 0.6, base_method="none"))
+    real = pd.DataFrame(rows("01_guidance", "herding", 0.4, base_method="herding", guidance="none"))
+    records = report.with_settings(pd.concat([guidance, dsa, alone, real], ignore_index=True))
+    dm, other = (report.choose_setting(records, 0, method) for method in ("dm", "dsa"))
+    assert set(dm["arm"]) == {*LEVELS, "clom alone", "herding"}
+    assert set(other["arm"]) == {"clom", "clom alone", "herding"}
+    assert report.accuracy_table(other).loc["CLoM alone", "ConvNet-3"].startswith("61.0")
+    pairs = report.guidance_contrasts(report.first_architecture(dm))
+    assert ("clom alone", "clom") in set(zip(pairs["a"], pairs["b"], strict=True))
+
+
 def test_other_data_are_another_setting(guidance):
     other = guidance.assign(dataset_hash="e", run=guidance["run"] + "e")
     assert report.with_settings(pd.concat([guidance, other], ignore_index=True))["setting"].nunique() == 2

@@ -128,6 +128,7 @@ def test_an_interrupted_arm_goes_on_from_its_checkpoint(arm, monkeypatch, tmp_pa
         ({"strategy": "random", "equal_passes": True}, "clom random equal_passes", 6, 6),
         ({"num_ptms": 1, "guidance": "cclom", "strategy": "single"}, "cclom", 3, 3),
         ({"guidance": "none"}, "none", 0, 3),
+        ({"base_method": "none", "num_ptms": 1}, "clom alone", 3, 3),
     ],
 )
 def test_names_and_passes_of_arms(arm, changes, name, passes, iterations):
