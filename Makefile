@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/ready
 SMOKE := runs/smoke
 EXECUTED := $(SMOKE)/notebooks
-CODE := ddlib tests notebooks book
+CODE := ddlib tests notebooks book benchmarks
 
 GUIDANCE := none clom cclom both
 STRATEGIES := single random sequential shuffled loss_avg grad_avg grad_norm_avg \
@@ -106,6 +106,10 @@ book/executed/02_ensemble.ipynb: $(EXECUTED)/02_ensemble-loss_avg.ipynb
 book/executed/00_tour.ipynb book/executed/03_compare.ipynb: book/executed/%.ipynb: $(EXECUTED)/%.ipynb
 $(PAGES): book/fold.py
 	@$(BIN)/python book/fold.py $(filter $(EXECUTED)/%,$^) $@
+
+.PHONY: bench
+bench: $(READY)  ## Measure the speed of ddlib (ten minutes on 2 cores), on the GPU where there is one
+	$(BIN)/python -m benchmarks
 
 # --- checks -----------------------------------------------------------------------------------------------
 

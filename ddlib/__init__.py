@@ -8,12 +8,15 @@ from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
 from ddlib.guidance import GUIDANCE
 from ddlib.imagenet import load_imagenet_ptm
+from ddlib.memory import keep_freed_memory
 from ddlib.networks import NETWORKS, build_network
 from ddlib.parameters import check_parameters
 from ddlib.ptm import PTM
 from ddlib.ptms import train_ptms
 from ddlib.records import load_records, read_record, write_record
 from ddlib.synthetic import SyntheticSet
+
+keep_freed_memory()
 
 __all__ = [
     "BASE_METHODS",

@@ -37,6 +37,7 @@ class Task:
     inner_loops: int = 1  # epochs of network training between two of them
     lr_net: float = 0.01
     seed: int = 0
+    compile: bool = False  # DM's networks with torch.compile
 
     @cached_property
     def members(self) -> list[Tensor]:
@@ -82,6 +83,8 @@ Updates = Callable[[Tensor, Task, int], Iterator[Tensor | None]]
 def dm_updates(images: Tensor, task: Task, iteration: int) -> Iterator[Tensor]:
     """DM, one update: mean features of each class under a fresh random network."""
     network = task.fresh_network(iteration).requires_grad_(False)
+    if task.compile:
+        network.body.compile(dynamic=False)  # once: the networks of later iterations find the compiled code
     pairs = zip(*task.pairs(images, iteration, 0, DSA_STRATEGY), strict=True)
     syn, syn_labels, real, real_labels = (torch.cat(parts) for parts in pairs)
     real_features = features_of(network.features, real, batch_size=CHUNK)

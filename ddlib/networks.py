@@ -11,7 +11,7 @@ deliberate: it pads every grey image by two pixels (its grey data sets have 28x2
 only those of 28x28 are padded, since for other sizes nothing is won by it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
 from numbers import Integral
@@ -38,7 +38,8 @@ SMALLEST = {
 
 Body = tuple[list[nn.Module], int]  # the layers, and the number of features d they end in
 
-POOLINGS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+CHUNK = 16 * 2**20  # bytes of the first maps of a chunk: by measurement, and below the 32 MiB of ddlib.memory
+
 
 # norm -> what to put after a convolution, given its channels and its map size: one layer or none
 NORMS: dict[str, Callable[[int, int], list[nn.Module]]] = {
@@ -46,6 +47,25 @@ NORMS: dict[str, Callable[[int, int], list[nn.Module]]] = {
     "batch": lambda channels, size: [nn.BatchNorm2d(channels)],
     "none": lambda channels, size: [],
 }
+
+
+class AveragePool(nn.AvgPool2d):
+    """Means of 2x2 windows: on the CPU by two additions, several times faster than PyTorch's own loop."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps [N, channels, H, W] -> [N, channels, H // 2, W // 2]."""
+        n, channels, height, width = maps.shape
+        if maps.device.type != "cpu" or height % 2 or width % 2:
+            return super().forward(maps)
+        upper, lower = maps.reshape(n, channels, height // 2, 2, width).unbind(3)
+        left, right = (upper + lower).view(n, channels, height // 2, width // 2, 2).unbind(4)
+        return (left + right) / 4
+
+
+POOLINGS = {"avg": AveragePool, "max": partial(nn.MaxPool2d, 2)}
 
 
 class Network(nn.Module):
@@ -58,7 +78,15 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] -> features [N, d], d = ``classifier.in_features``."""
-        return self.body(images).flatten(1)
+        return torch.cat([self.body(chunk).flatten(1) for chunk in self.chunks(images)])
+
+    def chunks(self, images: Tensor) -> Sequence[Tensor]:
+        """The batch in parts, on the CPU so small that the maps stay in its cache: about twice as fast."""
+        mixes_images = self.training and any(isinstance(layer, nn.BatchNorm2d) for layer in self.modules())
+        if images.device.type != "cpu" or mixes_images:
+            return [images]
+        largest = self.body[0].out_channels * images[:, 0].numel() * images.element_size()  # all first maps
+        return images.chunk(max(1, -(-largest // CHUNK)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] -> logits [N, num_classes]."""
@@ -99,7 +127,7 @@ def chain(table: tuple, channels: int, image_size: int, width: int, norm: str) -
     for layer in table:
         if layer in POOLINGS:
             if size > 1:
-                body.append(POOLINGS[layer](2))
+                body.append(POOLINGS[layer]())
                 size //= 2
             continue
         channels_out, kernel = scaled(layer[0], width), layer[1]

@@ -93,6 +93,7 @@ PARAMETERS: dict[str, Parameter] = {
     "lr_net": number(above=0),
     "base_network": one_of(*NETWORKS),
     "width": whole(2),
+    "compile": FLAG,
     # guidance
     "guidance": one_of(*GUIDANCE),
     "alpha_clom": number(),
@@ -121,6 +122,7 @@ PARAMETERS: dict[str, Parameter] = {
         str, "auto, cpu, cuda or cuda:<number>", lambda v: v in ("auto", "cpu") or v.startswith("cuda")
     ),
     "runs_folder": ANY_TEXT,
+    "results": ANY_TEXT,
 }
 """Every parameter that a notebook may declare."""
 
@@ -176,6 +178,8 @@ def _contradictions(p: SimpleNamespace) -> list[str]:
         problems.append("base_method none needs guidance: without either nothing would be learned")
     if has("base_method", "guidance") and p.guidance != "none" and p.base_method in BASELINES:
         problems.append(f"base_method {p.base_method} chooses real images, nothing to guide: set guidance none")
+    if has("base_method", "compile") and p.compile and p.base_method != "dm":
+        problems.append(f"compile is for base_method dm, not {p.base_method}")
     if has("strategy", "guidance") and p.guidance not in ("none", *STRATEGIES[p.strategy].guidance):
         fitting = [name for name, row in STRATEGIES.items() if p.guidance in row.guidance]
         problems.append(f"strategy {p.strategy} is not defined for guidance {p.guidance}; use {', '.join(fitting)}")

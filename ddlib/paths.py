@@ -27,6 +27,11 @@ def runs_folder(folder: str | os.PathLike = "") -> Path:
     return _absolute(folder or os.environ.get("DDLIB_RUNS") or project_root() / "runs")
 
 
+def benchmarks_folder(folder: str | os.PathLike = "") -> Path:
+    """The folder of the benchmarks' records: `folder`, else `benchmarks/results` in the project's root."""
+    return _absolute(folder or project_root() / "benchmarks" / "results")
+
+
 def project_root() -> Path:
     """The nearest parent of the working folder (or itself) with `pyproject.toml` and `notebooks/`.
 

@@ -20,6 +20,8 @@ NOT_COMPUTING |= {
     "plots",
     "pictures",
     "cost",
+    "speed",
+    "memory",
     "paths",
     "files",
     "progress",

@@ -140,7 +140,7 @@ def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, c
     return distill(
         data,
         **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "base_network", "width")},
-        **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net")},
+        **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net", "compile")},
         ptms=ptms,
         iterations=p.iterations * factor,
         lr_img=p.lr_img or None,

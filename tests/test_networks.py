@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddlib.networks import NETWORKS, build_network, load_reference_state_dict
+import ddlib.networks
+from ddlib.networks import NETWORKS, AveragePool, build_network, load_reference_state_dict
 
 SIZES = (16, 28, 32, 48, 64)
 
@@ -333,3 +334,61 @@ def test_narrowest_networks_and_numpy_sizes():
     for name in NETWORKS:
         network = build_network(name, np.int64(3), 10, np.int64(16), width=2, generator=seeded())
         assert network(images(2, 3, 16)).isfinite().all()
+
+
+# The fast ways of the CPU: chunks, and pooling by additions
+
+
+@pytest.mark.parametrize("side", [2, 4, 7, 8, 32])
+def test_average_pool_is_pytorchs(side):
+    maps = torch.randn(3, 5, side, side, generator=torch.Generator().manual_seed(side), dtype=torch.float64)
+    assert torch.allclose(AveragePool()(maps), nn.AvgPool2d(2)(maps), rtol=1e-12, atol=1e-12)
+
+
+def test_average_pool_takes_maps_in_any_memory_format():
+    maps = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    assert torch.allclose(AveragePool()(maps), nn.AvgPool2d(2)(maps), atol=1e-6)
+
+
+def test_average_pool_differentiates_twice():
+    maps = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(AveragePool(), maps)
+    assert torch.autograd.gradgradcheck(lambda x: AveragePool()(x) ** 2, maps)
+
+
+def in_chunks(monkeypatch, network, images, count):
+    """Make ``network`` see ``images`` in ``count`` chunks."""
+    first = network.body[0].out_channels * images[:, 0].numel() * images.element_size()
+    monkeypatch.setattr(ddlib.networks, "CHUNK", -(-first // count))
+    assert len(network.chunks(images)) == count
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_chunks_change_nothing(name, monkeypatch):
+    network = build_network(name, 3, 4, 16, width=8, generator=torch.Generator().manual_seed(0)).double()
+    images = torch.randn(10, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    inputs = [images, *network.parameters()]
+
+    def twice():
+        loss = network(images).square().sum()
+        first = torch.autograd.grad(loss, inputs, create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), inputs, allow_unused=True)
+        return [loss, *first, *(gradient for gradient in second if gradient is not None)]
+
+    whole = twice()
+    in_chunks(monkeypatch, network, images, 4)
+    for a, b in zip(twice(), whole, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
+def test_batch_norm_in_training_sees_the_whole_batch(monkeypatch):
+    network = build_network("ConvNet-3", 1, 2, 8, width=4, norm="batch")
+    images = torch.randn(6, 1, 8, 8)
+    network.eval()
+    in_chunks(monkeypatch, network, images, 3)
+    network.train()
+    assert len(network.chunks(images)) == 1
+
+
+def test_no_images_give_no_features():
+    assert build_network("ConvNet-3", 1, 2, 8, width=4).features(torch.empty(0, 1, 8, 8)).shape == (0, 4)

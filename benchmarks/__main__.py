@@ -1,0 +1,68 @@
+"""``python -m benchmarks``: time all rows, print the table, write the record."""
+
+import argparse
+import datetime
+import json
+import time
+from pathlib import Path
+
+from benchmarks import curves, processes
+from benchmarks.measure import Machine, measure
+from benchmarks.rows import RESULTS, all_rows
+from ddlib.files import replacing
+from ddlib.provenance import environment, git_commit
+from ddlib.study import pick_device
+
+
+def main() -> None:
+    """Run the suite on one device."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    parser.add_argument("--only", default="", help="rows whose name contains this; nothing is written")
+    parser.add_argument("--out", type=Path, help="the record to write; default benchmarks/results/DEVICE.json")
+    options = parser.parse_args()
+    device, start = pick_device(options.device), time.perf_counter()
+    machine = Machine.measured(device)
+    print(f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.0f} GB/s")
+    rows = []
+    for row in all_rows(device):
+        if options.only in row.name:
+            rows.append(measure(row, machine, device))
+            print(line(rows[-1]), flush=True)
+    if options.only:
+        return
+    record = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(),
+        "device": device.type,
+        "environment": environment(device),
+        "gflops": machine.flops / 1e9,
+        "bandwidth_gb": machine.bandwidth / 1e9,
+        "seconds": None,
+        "rows": rows,
+        "growth": curves.growth(device),
+        "ensembles": curves.ensembles(device),
+        "once": curves.one_off(device),
+        "cifar10_memory": processes.cifar10_memory(),
+        "notebook_start": processes.notebook_start(),
+    }
+    record["seconds"] = time.perf_counter() - start
+    path = options.out or RESULTS / f"{device.type}.json"
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{time.perf_counter() - start:.0f} s; written to {path}")
+
+
+def line(row: dict[str, object]) -> str:
+    """One row for the terminal."""
+    target = "" if row["target"] is None else f"(target {row['target']:g})"
+    agree = "" if row["difference"] is None else f"difference {row['difference']:.0e}"
+    return (
+        f"{row['work']:48s} {row['ratio']:7.2f} x [{row['ratio_min']:.2f}, {row['ratio_max']:.2f}] {target:14s}"
+        f" {row['seconds']:8.3f} s, {row['seconds'] / row['floor_seconds']:5.1f} x the floor  {agree}"
+    )
+
+
+if __name__ == "__main__":
+    main()

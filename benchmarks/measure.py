@@ -1,0 +1,153 @@
+"""Timing two ways in turns, checking that they agree, and the least time the machine would need."""
+
+import ctypes
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ddlib.memory import SETTINGS, keep_freed_memory
+
+Work = Callable[[], Sequence[Tensor | float] | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: ddlib's way, what it is measured against, and the ratio that is wanted."""
+
+    name: str
+    ours: Work
+    against: list[tuple[float, Work]]  # the time to beat: a weighted sum of times, most often 1 x the plain way
+    targets: dict[str, float]  # least ratio of that time to ours, by device type
+    tolerance: float | None = 1e-4  # of the largest difference, relative to the largest value; None: not the same thing
+    needed: Work | None = None  # the least work that gives the result, for the floor; None: that of the plain way
+    note: str = ""
+    repeats: int = 5
+    images: int = 0  # real and synthetic images [N, C, H, W] float32 that must be read at least once
+    unit: str = "s"
+    parameters: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the hardware does at best, measured: float32 operations and bytes a second."""
+
+    flops: float
+    bandwidth: float
+
+    @classmethod
+    def measured(cls, device: torch.device) -> "Machine":
+        """By the better of a large matrix product and a wide convolution, and by copying a large tensor."""
+        a = torch.randn(2048, 2048, device=device)
+        maps, weight = torch.randn(32, 128, 16, 16, device=device), torch.randn(128, 128, 3, 3, device=device)
+        large = torch.randn(2**26, device=device)
+        copy = torch.empty_like(large)
+        product = best_of(lambda: a @ a, device)
+        convolution = best_of(lambda: torch.nn.functional.conv2d(maps, weight, padding=1), device)
+        rates = (2 * 2048**3 / product, 2 * maps.numel() * 128 * 9 / convolution)
+        return cls(max(rates), 2 * large.numel() * 4 / best_of(lambda: copy.copy_(large), device))
+
+    def floor(self, work: Work, bytes_read: float) -> tuple[float, float]:
+        """Operations of ``work``, and the seconds below which no program can do it here."""
+        with Operations() as counted:
+            work()
+        return counted.total, max(counted.total / self.flops, bytes_read / self.bandwidth)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of convolutions and matrix products inside a ``with`` block.
+
+    PyTorch's FlopCounterMode counts by the same rules, but cannot follow ``torch.autograd.grad`` of a leaf.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation and add what it costs."""
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def best_of(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
+    """The shortest of some times, in seconds."""
+    work()
+    return min(seconds(work, device) for _ in range(repeats))
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock time of one call, the device's queue emptied before and after."""
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_as_usual() -> None:
+    """Undo ``ddlib.memory`` while the plain way runs: the thresholds at which glibc ends up by itself.
+
+    Without anybody's asking they follow the largest block that was freed, up to 32 MiB, and twice that.
+    """
+    if platform.libc_ver()[0] == "glibc" and not set(SETTINGS) & set(os.environ):
+        for (key, _), threshold in zip(SETTINGS.values(), (32 * 2**20, 64 * 2**20), strict=True):
+            ctypes.CDLL(None).mallopt(key, threshold)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, object]:
+    """One row as plain numbers: times in turns, their ratios, difference, floor and distance to it."""
+    ours, against, results = [], [], {}
+    for repeat in range(-1, row.repeats):  # the first is to warm up
+        keep_freed_memory()
+        mine = seconds(lambda: results.update(ours=row.ours()), device)
+        memory_as_usual()
+        parts = [seconds(lambda work=work: results.update(plain=work()), device) for _, work in row.against]
+        if repeat >= 0:
+            ours.append(mine)
+            against.append(sum(factor * part for (factor, _), part in zip(row.against, parts, strict=True)))
+    keep_freed_memory()
+    ratios = [b / a for a, b in zip(ours, against, strict=True)]
+    flops, floor = machine.floor(row.needed or row.against[0][1], 4 * row.images)
+    found = None if row.tolerance is None else difference(results["ours"], results["plain"])
+    if found is not None and not found <= row.tolerance:
+        raise RuntimeError(f"{row.name}: the two ways differ by {found:.1e}, more than {row.tolerance:.0e}")
+    return {
+        "work": row.name,
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "target": row.targets.get(device.type),
+        "seconds": statistics.median(ours),
+        "seconds_against": statistics.median(against),
+        "gflop": flops / 1e9,
+        "floor_seconds": floor,
+        "difference": found,
+        "tolerance": row.tolerance,
+        "repeats": row.repeats,
+        "note": row.note,
+    }
+
+
+def difference(a: Sequence[Tensor | float], b: Sequence[Tensor | float]) -> float:
+    """The largest difference of two lists of results, each relative to its largest value."""
+    worst = 0.0
+    for x, y in zip(a, b, strict=True):
+        x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
+        worst = max(worst, float((x - y).abs().max() / y.abs().max().clamp(min=1e-12)))
+    return worst

@@ -1,0 +1,62 @@
+"""What only a fresh process can tell: memory of a data set above the imports, and the start of a notebook's run."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+START_LIMIT = 300  # seconds after which a run counts as stuck
+
+MEMORY = """
+import json, resource, sys, ddlib, torchvision
+def now(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+before = now()
+try: data = ddlib.load_dataset("cifar10")
+except FileNotFoundError as error: sys.exit(str(error))
+after, peak = now(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"imports_mb": before / 1e6, "resident_mb": (after - before) / 1e6, "peak_mb": (peak - before) / 1e6}))
+"""
+
+
+def cifar10_memory() -> dict[str, object]:
+    """Resident memory above the imports with CIFAR-10 loaded, and its peak on the way, in 10^6 bytes."""
+    if not Path("/proc/self/statm").exists():
+        return {"skipped": "needs Linux's /proc"}
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)
+    if done.returncode:
+        return {"skipped": "CIFAR-10 is not in the data folder (DDLIB_DATA)"}
+    return json.loads(done.stdout)
+
+
+def notebook_start(repeats: int = 3) -> dict[str, object]:
+    """Seconds from the call of papermill to the first distillation step on digits, the PTMs in the cache."""
+    if subprocess.run([sys.executable, "-c", "import papermill"], capture_output=True).returncode:
+        return {"skipped": "papermill is not installed"}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        seconds = [_start(Path(folder), str(index)) for index in range(repeats + 1)]
+    return {"seconds": statistics.median(seconds[1:]), "repeats": repeats}  # the first has trained the PTMs
+
+
+def _start(folder: Path, name: str) -> float:
+    """The first checkpoint marks the first step; then the run is interrupted."""
+    runs = folder / name
+    runs.mkdir()
+    command = [sys.executable, "-m", "papermill", PROJECT / "notebooks" / "02_ensemble.ipynb", runs / "out.ipynb"]
+    settings = {"DDLIB_RUNS": str(runs), "DDLIB_CACHE": str(folder / "ptms")}
+    start = time.perf_counter()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=os.environ | settings, **quiet) as run:
+        while not list(runs.glob(".*.checkpoint")):
+            if run.poll() is not None or time.perf_counter() - start > START_LIMIT:
+                run.kill()
+                raise RuntimeError(f"the run of {command[3]} ended without a step (exit status {run.poll()})")
+            time.sleep(0.02)
+        passed = time.perf_counter() - start
+        run.send_signal(signal.SIGINT)  # papermill then ends its kernel too
+    return passed

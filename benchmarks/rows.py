@@ -1,0 +1,247 @@
+"""What is timed. Sizes are those of the field: ConvNet-3 of width 128, 32x32 RGB, ten images per class of ten."""
+
+import functools
+from pathlib import Path
+
+import torch
+from torch.utils.data import TensorDataset
+
+from benchmarks import plain
+from benchmarks.measure import Row
+from ddlib.augmentation import DSA_STRATEGY
+from ddlib.base_methods import BASE_METHODS, Task
+from ddlib.combine import STRATEGIES, Step
+from ddlib.data import Dataset, Split
+from ddlib.evaluate import evaluate
+from ddlib.guidance import make_signals
+from ddlib.networks import build_network
+from ddlib.ptm import PTM, InputFormat
+from ddlib.rng import generator
+from ddlib.synthetic import SyntheticSet, labels_of
+from ddlib.training import train_network
+
+RESULTS = Path(__file__).parent / "results"
+CCLOM_BATCH = 8192  # real images in the reference's CCLoM batch, as far as ten equal classes make it
+
+
+def stand_in(device: torch.device, num_classes: int = 10, size: int = 32, per_class: int = 1024) -> Dataset:
+    """Random images of CIFAR's shape: time does not depend on what they show. A class is a colour, to be learned."""
+    draw = generator(0, "stand-in")
+    colour = torch.randn(num_classes, 3, 1, 1, generator=draw)
+
+    def split(count: int) -> Split:
+        labels = torch.arange(count * num_classes) % num_classes
+        return Split(colour[labels] + torch.randn(len(labels), 3, size, size, generator=draw), labels)
+
+    names = tuple(f"class {label}" for label in range(num_classes))
+    data = Dataset("stand-in", split(per_class), split(26), names, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    return data.to(device)
+
+
+def random_ptms(data: Dataset, count: int, width: int = 128) -> list[PTM]:
+    """PTMs as fast as trained ones."""
+    sizes = (data.channels, data.num_classes, data.image_size)
+    return [
+        PTM(
+            build_network("ConvNet-3", *sizes, width=width, generator=generator(0, "ptm", index), device=data.device),
+            "ConvNet-3",
+            data.name,
+            data.class_names,
+            InputFormat.of(data),
+            hash=f"random-{index}",
+            index=index,
+        )
+        for index in range(count)
+    ]
+
+
+def synthetic_images(data: Dataset, ipc: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images that learn, and their labels."""
+    labels = labels_of(data.num_classes, ipc).to(data.device)
+    images = torch.randn((len(labels), *data.train.images.shape[1:]), generator=generator(0, "synthetic"))
+    return images.to(data.device).requires_grad_(), labels
+
+
+def base_step(method: str, task: Task, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and gradient of the first update of an iteration, as ``ddlib.distill`` gets them."""
+    loss = next(BASE_METHODS[method].updates(images, task, 0))
+    return loss.detach(), torch.autograd.grad(loss, images)[0]
+
+
+def guided(strategy: str, images: torch.Tensor, signals: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and gradient of guidance, as ``ddlib.distill`` gets them."""
+    said = STRATEGIES[strategy](images, signals, Step(0, 0))
+    return said.loss, said.gradient
+
+
+def all_rows(device: torch.device) -> list[Row]:
+    """The table, in the order in which it is printed."""
+    data = stand_in(device)
+    images, labels = synthetic_images(data)
+    ptms = random_ptms(data, 10)
+    clom = make_signals(ptms, data, labels, "clom", 1.0, 1.0)
+    batch = data.train.images[:CCLOM_BATCH], data.train.labels[:CCLOM_BATCH]
+    part = Dataset("part", Split(*batch), data.test, data.class_names, data.mean, data.std)
+    cclom = make_signals(ptms[:1], part, labels, "cclom", 1.0, 1.0)
+    ptm = plain.PlainNetwork(ptms[0].network)
+    task = Task(data, labels, outer_loops=1)
+
+    ours_clom = functools.partial(guided, "single", images, clom)
+    ours_cclom = functools.partial(guided, "single", images, cclom)
+    plain_clom = functools.partial(plain.clom, ptm, images, labels)
+    step = functools.partial(base_step, "dm", task, images)
+
+    def step_with_ten():
+        base, said = base_step("dm", task, images), guided("loss_avg", images, clom)
+        return base[0] + said[0], base[1] + said[1]
+
+    def step_with_one():
+        base, said = step(), ours_clom()
+        return base[0] + said[0], base[1] + said[1]
+
+    real = sum(min(task.batch_real, len(members)) for members in task.members) * images[0].numel()
+    on_cpu = device.type == "cpu"
+    slow = 2 if on_cpu else 5
+    ten = Row(
+        "guidance by ten PTMs, loss_avg, whole DM step",
+        step_with_ten,
+        [(1, step), (8, plain_clom)],
+        {"cpu": 1},
+        None,
+        needed=step_with_ten,
+        note="against the step without guidance + 10 x (the plain CLoM of one PTM) x 0.8",
+    )
+    rows = [
+        Row("CLoM", ours_clom, [(1, plain_clom)], {}, images=images.numel(), repeats=9),
+        Row(
+            "CCLoM, whole real set",
+            ours_cclom,
+            [(1, lambda: plain.cclom(ptm, images, labels, *batch, data.num_classes))],
+            {"cpu": 60, "cuda": 20},
+            needed=plain_clom,
+            images=images.numel(),
+            note=f"the plain way with its batch = this real set of {CCLOM_BATCH}, so that both are the same loss",
+            repeats=slow,
+        ),
+        Row(
+            "CCLoM against CLoM",
+            ours_cclom,
+            [(1.15, ours_clom)],
+            {"cpu": 1, "cuda": 1},
+            None,
+            needed=plain_clom,
+            images=images.numel(),
+            note="at most 1.15 times the time of CLoM",
+            repeats=9,
+        ),
+        Row(
+            "DM step, 10 x 256 real images",
+            step,
+            [(1, lambda: plain.dm_step(task, images, 0))],
+            {"cpu": 2.5, "cuda": 6},
+            images=real,
+        ),
+        Row(
+            "DC matching step, 10 x 256 real images",
+            lambda: base_step("dc", task, images),
+            [(1, lambda: plain.matching_step(task, images, 0, "none"))],
+            {"cpu": 1.5, "cuda": 5},
+            images=real,
+            repeats=slow,
+        ),
+        Row(
+            "DSA matching step, 10 x 256 real images",
+            lambda: base_step("dsa", task, images),
+            [(1, lambda: plain.matching_step(task, images, 0, DSA_STRATEGY))],
+            {"cpu": 1.5, "cuda": 5},
+            images=real,
+            repeats=slow,
+        ),
+        evaluation(data, images.detach(), labels, *((8, 2) if on_cpu else (40, 20))),
+        ptm_pool(data, *((512, 2) if on_cpu else (len(data.train), 10))),
+        ten,
+    ]
+    if on_cpu:
+        own = "the same against ddlib's own CLoM"
+        note = "against the step without guidance + 10 x (ddlib's own CLoM of one PTM) x 0.8"
+        rows.append(Row(own, step_with_ten, [(1, step), (8, ours_clom)], {"cpu": 1}, None, step_with_ten, note))
+    else:
+        rows[-1] = Row(ten.name, step_with_ten, [(1.5, step_with_one)], {"cuda": 1}, None, step_with_ten)
+    return rows
+
+
+def evaluation(data: Dataset, images: torch.Tensor, labels: torch.Tensor, epochs: int, networks: int) -> Row:
+    """Fresh networks trained with DSA, then tested: shortened, with as much testing for its training as in full."""
+    synthetic = SyntheticSet.of(data, images, labels)
+    test = TensorDataset(data.test.images.cpu(), data.test.labels.cpu())
+    sizes = (data.channels, data.num_classes, data.image_size)
+
+    def ours():
+        return evaluate(synthetic, data, ["ConvNet-3"], networks, epochs)["accuracy"].tolist()
+
+    def theirs():
+        accuracies = []
+        for index in range(networks):
+            weights = generator(0, "evaluation ConvNet-3", index)
+            network = build_network("ConvNet-3", *sizes, generator=weights, device=data.device)
+            draw = generator(0, "evaluation training ConvNet-3", index)
+            accuracies.append(plain.evaluation(network, images, labels, test, epochs, draw))
+        return accuracies
+
+    return Row(
+        f"evaluation: {networks} networks, DSA, tested",
+        ours,
+        [(1, theirs)],
+        {"cpu": 1.8, "cuda": 12},
+        tolerance=0.02,
+        images=networks * (epochs * images.numel() + data.test.images.numel()),
+        note=f"{epochs} epochs of {len(images)} images, tested on {len(data.test)}; difference: of the accuracies",
+        repeats=3,
+    )
+
+
+def ptm_pool(data: Dataset, count: int, networks: int) -> Row:
+    """PTMs trained by the recipe of the paper's code, from uint8 pictures there."""
+    pictures = (data.denormalise(data.train.images[:count]) * 255).clamp(0, 255).byte()
+    seen = data.normalise(pictures.float() / 255)
+    loader = plain.Pictures(
+        pictures.permute(0, 2, 3, 1).cpu().numpy(),
+        data.train.labels[:count].tolist(),
+        data.mean.tolist(),
+        data.std.tolist(),
+    )
+    sizes = (data.channels, data.num_classes, data.image_size)
+
+    def fresh(index: int):
+        weights = generator(0, "ptm", index)
+        return build_network("ConvNet-3", *sizes, generator=weights, device=data.device)
+
+    def ours():
+        trained = [fresh(index) for index in range(networks)]
+        for index, network in enumerate(trained):
+            train_network(
+                network,
+                seen,
+                data.train.labels[:count],
+                epochs=1,
+                generator=generator(0, "training", index),
+                weight_decay=0.005,
+            )
+        return [parameter.detach() for network in trained for parameter in network.parameters()]
+
+    def theirs():
+        trained = [fresh(index) for index in range(networks)]
+        for index, network in enumerate(trained):
+            plain.ptm_training(network, loader, 1, generator(0, "training", index), data.device)
+        return [parameter.detach() for network in trained for parameter in network.parameters()]
+
+    return Row(
+        f"PTM pool: {networks} ConvNet-3",
+        ours,
+        [(1, theirs)],
+        {"cpu": 1.5, "cuda": 5},
+        tolerance=1e-3,
+        images=networks * seen.numel(),
+        note=f"one epoch of {count} images; difference: of the weights after it",
+        repeats=3,
+    )

@@ -1,0 +1,90 @@
+"""What ``make bench`` measured: its records, read and put into tables."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+NEEDED = ("device", "environment", "gflops", "bandwidth_gb", "rows", "growth", "ensembles")
+RATIO = "ratio (spread)"
+
+
+def load_benchmarks(folder: str | Path) -> list[dict[str, object]]:
+    """The records in ``folder``, one for each device, sorted by name.
+
+    Raises FileNotFoundError if there is none, and ValueError that names a damaged one.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(f"no benchmark records (*.json) in {folder}: run `make bench` first")
+    records = []
+    for path in paths:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error}); run `make bench` again") from error
+        missing = [name for name in NEEDED if name not in record] if isinstance(record, dict) else NEEDED
+        if missing:
+            raise ValueError(f"{path}: {', '.join(missing)} missing; run `make bench` again")
+        records.append(record)
+    return records
+
+
+def machine_table(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """What was measured where, a row for each record."""
+    rows = [
+        {
+            "device": record["environment"]["device_name"],
+            "cores used": record["environment"]["torch_threads"],
+            "torch": record["environment"]["torch"],
+            "GFLOP/s": round(record["gflops"]),
+            "GB/s": round(record["bandwidth_gb"]),
+            "measured on": record["created"][:10],
+            "commit": record["git_commit"],
+        }
+        for record in records
+    ]
+    return pd.DataFrame(rows).set_index("device")
+
+
+def rows_of(record: Mapping[str, object]) -> pd.DataFrame:
+    """The rows of one record as numbers: ``work``, ``ratio``, ``ratio_min``, ``ratio_max``, ``target``, ..."""
+    return pd.DataFrame(record["rows"])
+
+
+def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
+    """The rows of one record for a reader: seconds, ratio with its spread, target, floor, agreement."""
+    rows = rows_of(record)
+    spread = [
+        f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+        for ratio, low, high in zip(rows["ratio"], rows["ratio_min"], rows["ratio_max"], strict=True)
+    ]
+    columns = {
+        "ddlib (s)": [f"{value:.3g}" for value in rows["seconds"]],
+        "to beat (s)": [f"{value:.3g}" for value in rows["seconds_against"]],
+        RATIO: spread,
+        "target": ["" if pd.isna(value) else f"{value:g}" for value in rows["target"]],
+        "floor (s)": [f"{value:.2g}" for value in rows["floor_seconds"]],
+        "times the floor": [f"{value:.1f}" for value in rows["seconds"] / rows["floor_seconds"]],
+        "difference": ["" if pd.isna(value) else f"{value:.0e}" for value in rows["difference"]],
+        "n": rows["repeats"],
+    }
+    return pd.DataFrame(columns).set_axis(pd.Index(rows["work"], name=None))
+
+
+def notes_of(record: Mapping[str, object]) -> str:
+    """What the rows leave out, a line for each row with a note."""
+    return "\n".join(f"{row['work']}: {row['note']}." for row in record["rows"] if row["note"])
+
+
+def once(record: Mapping[str, object]) -> dict[str, object]:
+    """What is paid once: memory of a data set, class sums of a PTM, the start of a run; empty where not measured."""
+    memory, start = record.get("cifar10_memory", {}), record.get("notebook_start", {})
+    return {
+        "device": record["environment"]["device_name"],
+        "CIFAR-10 in memory (MB)": memory.get("resident_mb"),
+        "its peak while loading (MB)": memory.get("peak_mb"),
+        "CCLoM's class sums, 10,000 images (s)": record.get("once", {}).get("class_sums_seconds_per_10000"),
+        "papermill to the first step (s)": start.get("seconds"),
+    }

@@ -1,0 +1,195 @@
+"""The benchmarks compare like with like: both ways compute the same, and the meters measure."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import curves, measure, plain, rows
+from ddlib import plots, speed
+from ddlib.augmentation import DSA_STRATEGY
+from ddlib.base_methods import Task
+from ddlib.guidance import make_signals
+from ddlib.rng import generator
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Data, images, labels, task and PTMs of width 8."""
+    data = rows.stand_in(CPU, num_classes=3, size=16, per_class=12)
+    images, labels = rows.synthetic_images(data, ipc=2)
+    return data, images, labels, Task(data, labels, width=8, batch_real=7), rows.random_ptms(data, 2, width=8)
+
+
+@pytest.mark.parametrize(
+    ("method", "theirs"),
+    [
+        ("dm", plain.dm_step),
+        ("dc", lambda task, images, t: plain.matching_step(task, images, t, "none")),
+        ("dsa", lambda task, images, t: plain.matching_step(task, images, t, DSA_STRATEGY)),
+    ],
+)
+def test_one_update_is_that_of_the_plain_way(small, method, theirs):
+    _, images, _, task, _ = small
+    assert measure.difference(rows.base_step(method, task, images), theirs(task, images, 0)) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["clom", "cclom"])
+def test_guidance_is_that_of_the_plain_way(small, kind):
+    data, images, labels, _, ptms = small
+    ours = rows.guided("single", images, make_signals(ptms[:1], data, labels, kind, 1.0, 1.0))
+    network = plain.PlainNetwork(ptms[0].network)
+    train = (data.train.images, data.train.labels)
+    other = {
+        "clom": lambda: plain.clom(network, images, labels),
+        "cclom": lambda: plain.cclom(network, images, labels, *train, data.num_classes),
+    }
+    assert measure.difference(ours, other[kind]()) < 1e-5
+
+
+def shortened(row):
+    """The results of both ways of a row."""
+    return row.ours(), row.against[0][1]()
+
+
+def test_evaluation_is_that_of_the_plain_way(small):
+    data, images, labels, *_ = small
+    ours, theirs = shortened(rows.evaluation(data, images.detach(), labels, epochs=3, networks=1))
+    assert ours == pytest.approx(theirs, abs=1 / len(data.test))
+
+
+def test_ptm_training_is_that_of_the_plain_way(small):
+    ours, theirs = shortened(rows.ptm_pool(small[0], count=20, networks=1))
+    assert len(ours) == len(theirs) > 0
+    assert measure.difference(ours, theirs) < 1e-3
+
+
+def test_the_stand_in_can_be_learned(small):
+    data = small[0]
+    means = torch.stack([data.train.images[data.train.labels == label].mean((0, 2, 3)) for label in range(3)])
+    nearest = torch.cdist(data.test.images.mean((2, 3)), means).argmin(1)
+    assert (nearest == data.test.labels).float().mean() > 0.9
+
+
+def test_operations_of_known_work():
+    a, b = torch.randn(3, 5), torch.randn(5, 7)
+    with measure.Operations() as counted:
+        _ = a @ b
+        _ = torch.nn.functional.conv2d(torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3), padding=1)
+    assert counted.total == 2 * 3 * 5 * 7 + 2 * 2 * 4 * 3 * 9 * 8 * 8
+
+
+def test_the_floor_is_the_larger_of_both_bounds():
+    machine = measure.Machine(flops=100.0, bandwidth=10.0)
+    a = torch.ones(5, 5)
+    flops, seconds = machine.floor(lambda: a @ a, bytes_read=10.0)
+    assert (flops, seconds) == (250, 2.5)
+    assert machine.floor(lambda: a @ a, bytes_read=100.0)[1] == 10.0
+
+
+def test_difference_is_relative_to_the_largest_value():
+    a, b = [torch.tensor([1.0, 4.0]), 2.0], [torch.tensor([1.0, 5.0]), 2.0]
+    assert measure.difference(a, b) == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="shorter"):
+        measure.difference(a, b[:1])
+
+
+def counting_row(**settings):
+    """Work that counts its calls, and takes no time to speak of."""
+    calls = {"ours": 0, "plain": 0}
+
+    def work(name, value):
+        def call():
+            calls[name] += 1
+            return [torch.full((2, 2), value) @ torch.ones(2, 2)]
+
+        return call
+
+    against = [(3.0, work("plain", 1.0))]
+    return calls, measure.Row("toy", work("ours", 1.0), against, {"cpu": 0.5}, repeats=4, **settings)
+
+
+def test_measure_takes_both_in_turns(monkeypatch):
+    calls, row = counting_row()
+    monkeypatch.setattr(measure, "seconds", lambda work, device: (work(), 2.0)[1])
+    found = measure.measure(row, measure.Machine(1e9, 1e9), CPU)
+    assert calls == {"ours": 5, "plain": 6}  # once to warm up; once more for the floor
+    assert found["ratio"] == found["ratio_min"] == found["ratio_max"] == 3.0
+    assert (found["target"], found["difference"], found["seconds"], found["seconds_against"]) == (0.5, 0.0, 2.0, 6.0)
+    assert found["gflop"] == pytest.approx(16e-9)
+
+
+def test_a_difference_beyond_the_tolerance_is_an_error():
+    _, row = counting_row()
+    wrong = measure.Row("wrong", lambda: [torch.zeros(2, 2)], row.against, {}, repeats=1)
+    with pytest.raises(RuntimeError, match="wrong"):
+        measure.measure(wrong, measure.Machine(1e9, 1e9), CPU)
+
+
+def test_growth_covers_every_axis(monkeypatch):
+    monkeypatch.setattr(curves, "AXES", {"ipc": (1, 2), "image_size": (16,)})
+    monkeypatch.setattr(curves, "USUAL", {"ipc": 1, "num_classes": 2, "image_size": 16})
+    monkeypatch.setattr(curves, "sizes", lambda device: {"width": 4, "batch_real": 2})
+    table = pd.DataFrame(curves.growth(CPU))
+    assert len(table) == 3 * len(curves.WORKS)
+    assert (table[["seconds", "graph_mb"]] > 0).all().all()
+    figure = plots.growth(table)
+    assert len(figure.axes) == 4
+
+
+# The committed record and its readers
+
+
+@pytest.fixture(scope="module")
+def record():
+    (found,) = [r for r in speed.load_benchmarks(rows.RESULTS) if r["device"] == "cpu"]
+    return found
+
+
+def test_the_record_is_whole(record):
+    table = speed.rows_of(record)
+    assert {"CLoM", "CCLoM, whole real set"} <= set(table["work"])
+    assert (table["difference"].dropna() <= table["tolerance"].dropna()).all()
+    assert {row["axis"] for row in record["growth"]} == set(curves.AXES)
+    assert {row["num_ptms"] for row in record["ensembles"]} == set(curves.NUM_PTMS)
+
+
+def test_memory_of_the_strategies(record):
+    """grad_avg flat in K, loss_avg linear."""
+    table = pd.DataFrame(record["ensembles"]).pivot(index="num_ptms", columns="strategy", values="graph_mb")
+    assert table["grad_avg"].max() == pytest.approx(table["grad_avg"].min(), rel=0.05)
+    assert table.loc[16, "loss_avg"] == pytest.approx(16 * table.loc[1, "loss_avg"], rel=0.05)
+
+
+def test_tables_and_figures_of_the_record(record):
+    table = speed.speed_table(record)
+    assert list(table.index) == [row["work"] for row in record["rows"]]
+    first = record["rows"][0]
+    assert table.iloc[0][speed.RATIO].startswith(f"{first['ratio']:.2f} (")
+    assert speed.machine_table([record])["torch"].tolist() == [record["environment"]["torch"]]
+    ax = plots.speed_ratios(speed.rows_of(record))
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(table.index)
+    assert "CCLoM" in speed.notes_of(record)
+    once = speed.once(record)
+    assert once["papermill to the first step (s)"] > 0
+    assert not any(isinstance(value, float) and math.isnan(value) for value in once.values())
+
+
+def test_missing_and_damaged_records(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make bench"):
+        speed.load_benchmarks(tmp_path)
+    path = tmp_path / "cpu.json"
+    for text, what in (("{", "not JSON"), ("{}", "rows"), ("[]", "rows"), (json.dumps({"rows": []}), "growth")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=what) as error:
+            speed.load_benchmarks(tmp_path)
+        assert str(path) in str(error.value)
+
+
+def test_the_order_of_a_plain_epoch_is_ours():
+    draw = generator(0, "order")
+    assert list(plain.Shuffled(5, draw)) == torch.randperm(5, generator=generator(0, "order")).tolist()
