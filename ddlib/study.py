@@ -96,9 +96,13 @@ def arm_name(p: SimpleNamespace, num_ptms: int) -> str:
     return f"{name} equal_passes" if p.equal_passes else name
 
 
+def recorded(p: SimpleNamespace, dataset: str) -> dict[str, object]:
+    """The parameters that a record keeps: all that shape a result; an image folder by its name, not its path."""
+    return {name: value for name, value in vars(p).items() if name not in NOT_RECORDED} | {"dataset": dataset}
+
+
 def _run(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int) -> Run:
-    parameters = {name: value for name, value in vars(p).items() if name not in NOT_RECORDED}
-    parameters |= {"dataset": data.name.removesuffix("-holdout")}
+    parameters = recorded(p, data.name.removesuffix("-holdout"))
     record = record_path(runs_folder(p.runs_folder), notebook, parameters, seed)
     checkpoint = record.with_name(f".{record.stem}.checkpoint")
     if data.device.type == "cuda":
