@@ -28,10 +28,11 @@ BASES := $(BASELINES:%=$(EXECUTED)/01_baseline-%.ipynb)
 ENSEMBLES := $(STRATEGIES:%=$(EXECUTED)/02_ensemble-%.ipynb)
 EQUAL_PASSES := $(EXECUTED)/02_equal_passes-random.ipynb
 COMPARISON := $(EXECUTED)/03_compare.ipynb
-PAGES := $(addprefix book/executed/,00_tour.ipynb 01_guidance.ipynb 02_ensemble.ipynb 03_compare.ipynb)
+COSTS := $(EXECUTED)/04_costs.ipynb
+PAGES := $(addprefix book/executed/,00_tour.ipynb 01_guidance.ipynb 02_ensemble.ipynb 03_compare.ipynb 04_costs.ipynb)
 
 # A change in these runs a notebook again; in the readers of records, only the comparison.
-READERS := $(addprefix ddlib/,statistics.py comparison.py ddranking.py report.py)
+READERS := $(addprefix ddlib/,statistics.py comparison.py ddranking.py report.py speed.py)
 COMPUTING := constraints.txt params/smoke.yaml $(filter-out $(READERS),$(wildcard ddlib/*.py))
 
 # Many small runs side by side: one thread each. The PTMs they share are trained once.
@@ -76,7 +77,7 @@ book: $(READY)  ## Execute the notebooks at smoke scale and build the book
 
 .PHONY: run
 run: $(READY)  ## Execute the notebooks at smoke scale
-	@$(MAKE) --no-print-directory -j$(JOBS) $(COMPARISON)
+	@$(MAKE) --no-print-directory -j$(JOBS) $(COMPARISON) $(COSTS)
 
 # Records of an older state must not reach the comparison: a change removes those of the notebook it concerns.
 $(SMOKE)/%.fresh: notebooks/%.ipynb $(COMPUTING)
@@ -100,16 +101,23 @@ $(EQUAL_PASSES): $(EXECUTED)/02_equal_passes-%.ipynb: $(SMOKE)/02_ensemble.fresh
 $(COMPARISON): notebooks/03_compare.ipynb $(READERS) $(TOUR) $(GUIDED) $(BASES) $(ENSEMBLES) $(EQUAL_PASSES)
 	@$(call execute,03_compare)
 
+$(COSTS): notebooks/04_costs.ipynb ddlib/speed.py ddlib/plots.py $(wildcard benchmarks/results/*.json)
+	@$(call execute,04_costs)
+
 # One run of each notebook becomes a page.
 book/executed/01_guidance.ipynb: $(EXECUTED)/01_guidance-clom.ipynb
 book/executed/02_ensemble.ipynb: $(EXECUTED)/02_ensemble-loss_avg.ipynb
-book/executed/00_tour.ipynb book/executed/03_compare.ipynb: book/executed/%.ipynb: $(EXECUTED)/%.ipynb
+book/executed/00_tour.ipynb book/executed/03_compare.ipynb book/executed/04_costs.ipynb: book/executed/%.ipynb: $(EXECUTED)/%.ipynb
 $(PAGES): book/fold.py
 	@$(BIN)/python book/fold.py $(filter $(EXECUTED)/%,$^) $@
 
 .PHONY: bench
 bench: $(READY)  ## Measure the speed of ddlib (ten minutes on 2 cores), on the GPU where there is one
 	$(BIN)/python -m benchmarks
+
+.PHONY: published
+published: $(READY)  ## Run the published baselines at the paper's scale (days on a CPU), or go on with them
+	$(BIN)/python -m benchmarks.published
 
 # --- checks -----------------------------------------------------------------------------------------------
 

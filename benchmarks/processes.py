@@ -14,19 +14,20 @@ PROJECT = Path(__file__).parent.parent
 START_LIMIT = 300  # seconds after which a run counts as stuck
 
 MEMORY = """
-import json, resource, sys, ddlib, torchvision
-def now(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-before = now()
+import json, sys, ddlib, torchvision
+def resident(field):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
+before = resident("VmRSS")
 try: data = ddlib.load_dataset("cifar10")
 except FileNotFoundError as error: sys.exit(str(error))
-after, peak = now(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+after, peak = resident("VmRSS"), resident("VmHWM")
 print(json.dumps({"imports_mb": before / 1e6, "resident_mb": (after - before) / 1e6, "peak_mb": (peak - before) / 1e6}))
 """
 
 
 def cifar10_memory() -> dict[str, object]:
     """Resident memory above the imports with CIFAR-10 loaded, and its peak on the way, in 10^6 bytes."""
-    if not Path("/proc/self/statm").exists():
+    if not Path("/proc/self/status").exists():
         return {"skipped": "needs Linux's /proc"}
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)
     if done.returncode:

@@ -110,6 +110,7 @@ def all_rows(device: torch.device) -> list[Row]:
         None,
         needed=step_with_ten,
         note="against the step without guidance + 10 x (the plain CLoM of one PTM) x 0.8",
+        repeats=3,
     )
     rows = [
         Row("CLoM", ours_clom, [(1, plain_clom)], {}, images=images.numel(), repeats=9),
@@ -164,7 +165,7 @@ def all_rows(device: torch.device) -> list[Row]:
     if on_cpu:
         own = "the same against ddlib's own CLoM"
         note = "against the step without guidance + 10 x (ddlib's own CLoM of one PTM) x 0.8"
-        rows.append(Row(own, step_with_ten, [(1, step), (8, ours_clom)], {"cpu": 1}, None, step_with_ten, note))
+        rows.append(Row(own, step_with_ten, [(1, step), (8, ours_clom)], {"cpu": 1}, None, step_with_ten, note, 3))
     else:
         rows[-1] = Row(ten.name, step_with_ten, [(1.5, step_with_one)], {"cuda": 1}, None, step_with_ten)
     return rows

@@ -4,13 +4,15 @@ import time
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from ddlib.data import Dataset
 from ddlib.networks import build_network
 from ddlib.progress import progress_bar
 from ddlib.rng import generator
 from ddlib.synthetic import SyntheticSet
-from ddlib.training import accuracy, augment_strategy, train_network
+from ddlib.training import accuracy, augment_strategy, group_size, train_networks
 
 
 def evaluate(
@@ -37,8 +39,8 @@ def evaluate(
     and sees the same order and augmentation for every synthetic set of one size evaluated with this ``seed``.
 
     Returns one row per network: ``architecture``, ``network`` (0, 1, ...), ``augment`` (bool), ``accuracy``
-    (fraction), ``seconds``. Raises ValueError for unknown names, impossible numbers, and a synthetic set of
-    another kind of images, before anything is trained.
+    (fraction), ``seconds`` (on a GPU several train together and share their time equally). Raises ValueError for
+    unknown names, impossible numbers, and a synthetic set of another kind of images, before anything is trained.
     """
     if num_eval < 1 or eval_epochs < 1:
         raise ValueError(f"num_eval and eval_epochs must be at least 1; found {num_eval} and {eval_epochs}.")
@@ -56,19 +58,19 @@ def evaluate(
             device=dataset.device,
         )
 
-    for architecture in architectures:
-        fresh(architecture, 0)
+    sizes = {name: group_size(fresh(name, 0), synthetic.images, batch_size) for name in architectures}
     rows = []
     with progress_bar(len(architectures) * num_eval, "evaluation") as bar:
         for architecture in architectures:
-            for index in range(num_eval):
-                start, network = time.perf_counter(), fresh(architecture, index)
-                train_network(
-                    network,
+            indices = torch.arange(num_eval).split(sizes[architecture])
+            for group in map(Tensor.tolist, indices):
+                start, networks = time.perf_counter(), [fresh(architecture, index) for index in group]
+                train_networks(
+                    networks,
                     synthetic.images,
                     synthetic.labels,
                     epochs=eval_epochs,
-                    generator=generator(seed, f"evaluation training {architecture}", index),
+                    generators=[generator(seed, f"evaluation training {architecture}", index) for index in group],
                     lr=lr,
                     momentum=momentum,
                     weight_decay=weight_decay,
@@ -76,7 +78,9 @@ def evaluate(
                     milestones=[eval_epochs // 2],
                     augment=strategy,
                 )
-                reached = accuracy(network, dataset.test.images, dataset.test.labels)
-                rows.append((architecture, index, strategy != "none", reached, time.perf_counter() - start))
-                bar.update()
+                reached = [accuracy(network, dataset.test.images, dataset.test.labels) for network in networks]
+                seconds = (time.perf_counter() - start) / len(group)
+                for index, value in zip(group, reached, strict=True):
+                    rows.append((architecture, index, strategy != "none", value, seconds))
+                bar.update(len(group))
     return pd.DataFrame(rows, columns=["architecture", "network", "augment", "accuracy", "seconds"])

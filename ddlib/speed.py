@@ -54,7 +54,7 @@ def rows_of(record: Mapping[str, object]) -> pd.DataFrame:
 
 
 def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
-    """The rows of one record for a reader: seconds, ratio with its spread, target, floor, agreement."""
+    """The rows of one record for a reader: seconds, ratio with its spread, target, distance to the floor, agreement."""
     rows = rows_of(record)
     spread = [
         f"{ratio:.2f} ({low:.2f} to {high:.2f})"
@@ -65,7 +65,6 @@ def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
         "to beat (s)": [f"{value:.3g}" for value in rows["seconds_against"]],
         RATIO: spread,
         "target": ["" if pd.isna(value) else f"{value:g}" for value in rows["target"]],
-        "floor (s)": [f"{value:.2g}" for value in rows["floor_seconds"]],
         "times the floor": [f"{value:.1f}" for value in rows["seconds"] / rows["floor_seconds"]],
         "difference": ["" if pd.isna(value) else f"{value:.0e}" for value in rows["difference"]],
         "n": rows["repeats"],
@@ -73,18 +72,22 @@ def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame(columns).set_axis(pd.Index(rows["work"], name=None))
 
 
-def notes_of(record: Mapping[str, object]) -> str:
-    """What the rows leave out, a line for each row with a note."""
-    return "\n".join(f"{row['work']}: {row['note']}." for row in record["rows"] if row["note"])
+def notes_of(record: Mapping[str, object]) -> pd.DataFrame:
+    """What the names of the rows leave out."""
+    notes = {row["work"]: row["note"] for row in record["rows"] if row["note"]}
+    return pd.DataFrame({"how it was measured": notes})
 
 
-def once(record: Mapping[str, object]) -> dict[str, object]:
+def once(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """What is paid once: memory of a data set, class sums of a PTM, the start of a run; empty where not measured."""
-    memory, start = record.get("cifar10_memory", {}), record.get("notebook_start", {})
-    return {
-        "device": record["environment"]["device_name"],
-        "CIFAR-10 in memory (MB)": memory.get("resident_mb"),
-        "its peak while loading (MB)": memory.get("peak_mb"),
-        "CCLoM's class sums, 10,000 images (s)": record.get("once", {}).get("class_sums_seconds_per_10000"),
-        "papermill to the first step (s)": start.get("seconds"),
-    }
+    rows = [
+        {
+            "device": record["environment"]["device_name"],
+            "CIFAR-10 in memory (MB)": record.get("cifar10_memory", {}).get("resident_mb"),
+            "its peak while loading (MB)": record.get("cifar10_memory", {}).get("peak_mb"),
+            "class sums of 10,000 images (s)": record.get("once", {}).get("class_sums_seconds_per_10000"),
+            "papermill to the first step (s)": record.get("notebook_start", {}).get("seconds"),
+        }
+        for record in records
+    ]
+    return pd.DataFrame(rows).set_index("device")

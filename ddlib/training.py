@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
+from ddlib.augmentation import DSA_STRATEGY, DSAParams, apply_dsa, sample_dsa
+
+TOGETHER = 1024  # images of all networks in one step of train_networks
 
 
 def train_network(
@@ -44,6 +46,78 @@ def train_network(
         scheduler.step()
         if after_epoch:
             after_epoch(epoch)
+
+
+def train_networks(
+    networks: Sequence[nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    generators: Sequence[torch.Generator],
+    lr: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    batch_size: int = 256,
+    milestones: Sequence[int] = (),
+    augment: str = "none",
+) -> None:
+    """:func:`train_network` for K networks of one architecture at once, network k with ``generators[k]``.
+
+    Equal but for rounding, and made for a GPU that one small batch leaves idle: every layer of all K is one kernel.
+    :func:`group_size` says how many to hand over. Raises ValueError for several networks with batch norm.
+    """
+    recipe = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    if len(networks) == 1:
+        schedule = {"batch_size": batch_size, "milestones": milestones, "augment": augment}
+        return train_network(networks[0], images, labels, epochs=epochs, generator=generators[0], **recipe, **schedule)
+    if has_batch_norm(networks[0]):
+        raise ValueError("networks with batch norm cannot be trained together; train them one by one.")
+    stacked, _ = torch.func.stack_module_state(list(networks))
+    optimizer = torch.optim.SGD(stacked.values(), **recipe)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [m for m in milestones if m], gamma=0.1)
+
+    @torch.vmap
+    def losses(parameters: dict[str, Tensor], batch: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(networks[0], parameters, batch), wanted)
+
+    for _ in range(epochs):
+        orders = torch.stack([torch.randperm(len(labels), generator=generator) for generator in generators])
+        for index in orders.to(labels.device).split(batch_size, dim=1):
+            batches = augment_together(images[index], augment, generators)
+            optimizer.zero_grad(set_to_none=True)
+            losses(stacked, batches, labels[index]).sum().backward()  # no network's loss knows another's weights
+            optimizer.step()
+        scheduler.step()
+    with torch.no_grad():
+        for name, values in stacked.items():
+            for network, value in zip(networks, values, strict=True):
+                network.get_parameter(name).copy_(value)
+
+
+def group_size(network: nn.Module, images: Tensor, batch_size: int = 256) -> int:
+    """How many such networks to train together: one on a CPU, on a GPU as many as fill it and fit an ordinary one."""
+    if images.device.type != "cuda" or has_batch_norm(network):
+        return 1
+    return max(1, TOGETHER // min(batch_size, len(images)))
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether it keeps running statistics."""
+    return any(True for _ in network.buffers())
+
+
+def augment_together(batches: Tensor, augment: str, generators: Sequence[torch.Generator]) -> Tensor:
+    """:func:`augment_batch` of K batches ``[K, N, C, H, W]``; those that drew the same operation in one call."""
+    if augment == "none":
+        return batches
+    draws = [sample_dsa(batches.shape[1:], generator, augment, siamese=False) for generator in generators]
+    result = torch.empty_like(batches)
+    for operation in {draw.operation for draw in draws}:
+        of_it = [k for k, draw in enumerate(draws) if draw.operation == operation]
+        params = DSAParams(operation, torch.cat([draws[k].uniform for k in of_it], dim=1))
+        result[of_it] = apply_dsa(batches[of_it].flatten(0, 1), params).unflatten(0, (len(of_it), -1))
+    return result
 
 
 def augment_batch(images: Tensor, augment: str, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from ddlib.synthetic import SyntheticSet
 from ddlib.training import accuracy, train_network
 
 module = importlib.import_module("ddlib.evaluate")  # the attribute ddlib.evaluate is the function
+training = importlib.import_module("ddlib.training")  # where it has its networks trained
 
 
 def quick(synthetic, dataset, **settings):
@@ -38,7 +39,7 @@ def trained(monkeypatch):
             | {"before": before, "after": weights(network), "images": images, "labels": labels, "generator": draw}
         )
 
-    monkeypatch.setattr(module, "train_network", spy)
+    monkeypatch.setattr(training, "train_network", spy)
     return calls
 
 
@@ -50,6 +51,16 @@ def test_rows_and_columns(tiny):
     assert table["augment"].tolist() == [True] * 6
     assert (table["accuracy"] * 18 % 1).between(-1e-6, 1e-6).all()  # shares of 18 test images
     assert (table["seconds"] > 0).all()
+
+
+def test_groups_change_no_accuracy(tiny, monkeypatch):
+    settings = {"architectures": ("ConvNet-3", "AlexNet"), "num_eval": 5, "lr": 0.1, "eval_epochs": 6}
+    alone = quick(full_data(tiny), tiny, **settings)
+    monkeypatch.setattr(module, "group_size", lambda network, images, batch_size: 2)
+    together = quick(full_data(tiny), tiny, **settings)
+    assert together["accuracy"].tolist() == pytest.approx(alone["accuracy"].tolist(), abs=1 / 18 + 1e-9)
+    assert alone["accuracy"].nunique() > 1
+    assert together[["architecture", "network"]].equals(alone[["architecture", "network"]])
 
 
 def test_a_seed_fixes_every_number(tiny):
@@ -118,7 +129,7 @@ def test_augmentation(tiny, trained, augment, strategy, said):
 @pytest.mark.parametrize(("eval_epochs", "half"), [(4, 2), (7, 3), (1000, 500)])
 def test_the_recipe(tiny, monkeypatch, eval_epochs, half):
     calls = []
-    monkeypatch.setattr(module, "train_network", lambda *args, **settings: calls.append(settings))
+    monkeypatch.setattr(training, "train_network", lambda *args, **settings: calls.append(settings))
     evaluate(select_real(tiny, 1), tiny, eval_epochs=eval_epochs, num_eval=1, width=4)
     (found,) = calls
     del found["generator"]
@@ -162,7 +173,7 @@ def test_the_accuracy_is_that_of_the_last_epoch_on_the_test_split(tiny, monkeypa
         return reached[-1]
 
     reached = []
-    monkeypatch.setattr(module, "train_network", train)
+    monkeypatch.setattr(training, "train_network", train)
     monkeypatch.setattr(module, "accuracy", measure)
     table = quick(full_data(tiny), tiny, lr=0.1, eval_epochs=9, num_eval=3)
     assert [name for name, _ in events] == ["trained", "measured"] * 3

@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
-from ddlib.training import accuracy, augment_batch, augment_strategy, evaluating, features_of, train_network
+from ddlib.networks import build_network
+from ddlib.training import (
+    accuracy,
+    augment_batch,
+    augment_strategy,
+    augment_together,
+    evaluating,
+    features_of,
+    group_size,
+    train_network,
+    train_networks,
+)
 
 NUM_CLASSES = 3
 
@@ -282,3 +293,59 @@ def test_features_of():
     assert not found.requires_grad
     assert network.seen == [(True, False, 4), (True, False, 4), (True, False, 2)]
     torch.testing.assert_close(found, network.body(images).detach(), rtol=1e-12, atol=1e-12)
+
+
+# Several networks at once
+
+
+def small_networks(name="ConvNet-3", count=3, **options):
+    sizes = {"channels": 1, "num_classes": NUM_CLASSES, "image_size": 8, "width": 4}
+    return [build_network(name, generator=seeded(k), **sizes, **options).double() for k in range(count)]
+
+
+def small_images(n=10):
+    return torch.randn(n, 1, 8, 8, generator=seeded(5), dtype=torch.float64), torch.arange(n) % NUM_CLASSES
+
+
+@pytest.mark.parametrize("name", ["ConvNet-3", "VGG-11", "ResNet-18", "AlexNet"])
+@pytest.mark.parametrize("augment", ["none", DSA_STRATEGY])
+def test_networks_trained_together_are_those_trained_alone(name, augment):
+    recipe = {"epochs": 3, "lr": 0.05, "momentum": 0.8, "weight_decay": 0.01, "batch_size": 4, "milestones": [1, 2]}
+    alone, together = small_networks(name), small_networks(name)
+    for k, network in enumerate(alone):
+        train_network(network, *small_images(), generator=seeded(k), augment=augment, **recipe)
+    generators = [seeded(k) for k in range(len(together))]
+    train_networks(together, *small_images(), generators=generators, augment=augment, **recipe)
+    for a, b, start in zip(alone, together, small_networks(name), strict=True):
+        assert torch.allclose(weights(a), weights(b), rtol=1e-8, atol=1e-9)
+        assert not torch.allclose(weights(b), weights(start), atol=1e-3)
+
+
+def test_one_network_needs_no_company():
+    (alone,), (together,) = small_networks(count=1), small_networks(count=1)
+    train_network(alone, *small_images(), epochs=2, generator=seeded(0))
+    train_networks([together], *small_images(), epochs=2, generators=[seeded(0)])
+    assert torch.equal(weights(alone), weights(together))
+
+
+def test_batch_norm_is_not_trained_together():
+    with pytest.raises(ValueError, match="batch norm"):
+        train_networks(
+            small_networks(count=2, norm="batch"), *small_images(), epochs=1, generators=[seeded(0), seeded(1)]
+        )
+
+
+def test_augment_together_is_augment_batch_of_each():
+    images = torch.randn(8, 5, 1, 8, 8, generator=seeded(2))
+    together = augment_together(images, DSA_STRATEGY, [seeded(k) for k in range(8)])
+    for k in range(8):
+        assert torch.equal(together[k], augment_batch(images[k], DSA_STRATEGY, seeded(k)))
+
+
+def test_group_size():
+    network, images = small_networks(count=1)[0], small_images(10)[0]
+    assert group_size(network, images) == 1  # on a CPU nothing is won
+    on_gpu = type("Images", (), {"device": torch.device("cuda"), "__len__": lambda self: 10})()
+    assert group_size(network, on_gpu) == 102
+    assert group_size(network, on_gpu, batch_size=4) == 256
+    assert group_size(small_networks(count=1, norm="batch")[0], on_gpu) == 1
