@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import importlib
 import random
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -541,6 +542,7 @@ ERRORS = [
     ({"batch_real": 0}, "batch_real must be at least 1; found 0"),
     ({"base_method": "dsa", "outer_loops": 0}, "outer_loops must be at least 1; found 0"),
     ({"base_method": "dc", "inner_loops": -1}, "inner_loops must be at least 1; found -1"),
+    ({"base_method": "dsa", "compile": True}, "compile is for base method dm; dsa differentiates twice"),
     ({"guidance": "clom", "ptms": []}, "guidance 'clom' needs at least one PTM"),
     ({"guidance": "clom", "alpha_clom": {"VGG-11": 1.0}}, "alpha names VGG-11, but one of the PTMs is a ConvNet-3"),
 ]
@@ -561,6 +563,22 @@ def test_clom_needs_a_ptm_of_the_same_classes_and_cclom_does_not(tiny, tiny_ptms
         with pytest.raises(ValueError, match=rf"{others[0].name} knows the classes of letters \(x, y, z, "):
             quick(tiny, guidance=guidance, ptms=others)
     require_equal(quick(tiny, guidance="cclom", ptms=others), quick(tiny, guidance="cclom", ptms=tiny_ptms))
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+def test_compiled_networks_change_only_the_rounding(tiny):
+    plain, compiled = (quick(tiny, iterations=4, compile=compile) for compile in (False, True))
+    assert compiled.history["base_loss"].tolist() == pytest.approx(plain.history["base_loss"].tolist(), rel=1e-5)
+    assert torch.allclose(compiled.synthetic.images, plain.synthetic.images, atol=1e-4)
+
+
+def test_the_networks_of_dm_are_compiled_if_asked(tiny, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: compiled.append(self))
+    quick(tiny)
+    assert not compiled
+    quick(tiny, compile=True)
+    assert len({id(network) for network in compiled}) == 3  # one in each iteration
 
 
 def test_settings_are_named(tiny):

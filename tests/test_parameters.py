@@ -11,6 +11,7 @@ DECLARED = """
 guidance: str = "clom"  # comment
 strategy: str = "loss_avg"
 base_method: str = "dm"
+compile: bool = False
 ipc: int = 1
 alpha_clom: float = 10.0
 equal_passes: bool = False
@@ -99,6 +100,7 @@ def test_an_impossible_value_is_refused_with_what_was_found_and_what_is_allowed(
         ('guidance = "none"\nbase_method = "none"', "nothing would be learned"),
         ('base_method = "herding"', "set guidance none"),
         ('guidance = "cclom"\nstrategy = "prob_avg"', "use single, random"),
+        ('base_method = "dsa"\nguidance = "none"\ncompile = True', "for base_method dm, not dsa"),
         ("equal_passes = True", "single, random, sequential, shuffled"),
         ('source_dataset = "mnist"', "use guidance cclom"),
         ('ptm_architectures = "resnet"', "ConvNet-3, ConvNet-4"),
