@@ -1,12 +1,14 @@
 """Timing two ways in turns, checking that they agree, and the least time the machine would need."""
 
 import ctypes
+import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,21 +20,27 @@ from ddlib.memory import SETTINGS, keep_freed_memory
 Work = Callable[[], Sequence[Tensor | float] | None]
 
 
+class Against(NamedTuple):
+    """A part of the time to beat."""
+
+    factor: float
+    work: Work
+    plain: bool = True  # the field's way, with memory as the field's code finds it; False: ddlib's own
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table: ddlib's way, what it is measured against, and the ratio that is wanted."""
 
     name: str
     ours: Work
-    against: list[tuple[float, Work]]  # the time to beat: a weighted sum of times, most often 1 x the plain way
+    against: Sequence[Against]  # the time to beat: a weighted sum of times, most often 1 x the plain way
     targets: dict[str, float]  # least ratio of that time to ours, by device type
     tolerance: float | None = 1e-4  # of the largest difference, relative to the largest value; None: not the same thing
     needed: Work | None = None  # the least work that gives the result, for the floor; None: that of the plain way
     note: str = ""
     repeats: int = 5
-    images: int = 0  # real and synthetic images [N, C, H, W] float32 that must be read at least once
-    unit: str = "s"
-    parameters: dict[str, object] = field(default_factory=dict)
+    floats_read: int = 0  # float32 numbers of images that must be read at least once
 
 
 @dataclass(frozen=True)
@@ -45,17 +53,19 @@ class Machine:
     @classmethod
     def measured(cls, device: torch.device) -> "Machine":
         """By the better of a large matrix product and a wide convolution, and by copying a large tensor."""
-        a = torch.randn(2048, 2048, device=device)
-        maps, weight = torch.randn(32, 128, 16, 16, device=device), torch.randn(128, 128, 3, 3, device=device)
+        scale = 1 if device.type == "cpu" else 4  # enough work to hide the start of a kernel
+        side, batch = 2048 * scale, 32 * scale**3
+        a = torch.randn(side, side, device=device)
+        maps, weight = torch.randn(batch, 128, 16, 16, device=device), torch.randn(128, 128, 3, 3, device=device)
         large = torch.randn(2**26, device=device)
         copy = torch.empty_like(large)
         product = best_of(lambda: a @ a, device)
         convolution = best_of(lambda: torch.nn.functional.conv2d(maps, weight, padding=1), device)
-        rates = (2 * 2048**3 / product, 2 * maps.numel() * 128 * 9 / convolution)
+        rates = (2 * side**3 / product, 2 * maps.numel() * 128 * 9 / convolution)
         return cls(max(rates), 2 * large.numel() * 4 / best_of(lambda: copy.copy_(large), device))
 
     def floor(self, work: Work, bytes_read: float) -> tuple[float, float]:
-        """Operations of ``work``, and the seconds below which no program can do it here."""
+        """Operations of ``work``, and the seconds that they take at the best rates measured."""
         with Operations() as counted:
             work()
         return counted.total, max(counted.total / self.flops, bytes_read / self.bandwidth)
@@ -116,14 +126,16 @@ def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, objec
     for repeat in range(-1, row.repeats):  # the first is to warm up
         keep_freed_memory()
         mine = seconds(lambda: results.update(ours=row.ours()), device)
-        memory_as_usual()
-        parts = [seconds(lambda work=work: results.update(plain=work()), device) for _, work in row.against]
+        total = 0.0
+        for part in row.against:
+            (memory_as_usual if part.plain else keep_freed_memory)()
+            total += part.factor * seconds(lambda part=part: results.update(plain=part.work()), device)
         if repeat >= 0:
             ours.append(mine)
-            against.append(sum(factor * part for (factor, _), part in zip(row.against, parts, strict=True)))
+            against.append(total)
     keep_freed_memory()
     ratios = [b / a for a, b in zip(ours, against, strict=True)]
-    flops, floor = machine.floor(row.needed or row.against[0][1], 4 * row.images)
+    flops, floor = machine.floor(row.needed or row.against[0].work, 4 * row.floats_read)
     found = None if row.tolerance is None else difference(results["ours"], results["plain"])
     if found is not None and not found <= row.tolerance:
         raise RuntimeError(f"{row.name}: the two ways differ by {found:.1e}, more than {row.tolerance:.0e}")
@@ -145,9 +157,11 @@ def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, objec
 
 
 def difference(a: Sequence[Tensor | float], b: Sequence[Tensor | float]) -> float:
-    """The largest difference of two lists of results, each relative to its largest value."""
-    worst = 0.0
+    """The largest difference of two lists of results, each relative to its largest value; infinite if one is NaN."""
+    found = []
     for x, y in zip(a, b, strict=True):
         x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
-        worst = max(worst, float((x - y).abs().max() / y.abs().max().clamp(min=1e-12)))
-    return worst
+        if x.shape != y.shape:
+            raise ValueError(f"results of different shapes: {list(x.shape)} and {list(y.shape)}")
+        found.append(float((x - y).abs().max() / y.abs().max().clamp(min=1e-12)))
+    return max(found) if all(map(math.isfinite, found)) else math.inf

@@ -10,18 +10,21 @@ import tempfile
 import time
 from pathlib import Path
 
+from ddlib.paths import data_folder
+
 PROJECT = Path(__file__).parent.parent
 START_LIMIT = 300  # seconds after which a run counts as stuck
 
 MEMORY = """
-import json, sys, ddlib, torchvision
+import json, ddlib, torchvision
 def resident(field):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
 before = resident("VmRSS")
-try: data = ddlib.load_dataset("cifar10")
-except FileNotFoundError as error: sys.exit(str(error))
+data = ddlib.load_dataset("cifar10")
 after, peak = resident("VmRSS"), resident("VmHWM")
-print(json.dumps({"imports_mb": before / 1e6, "resident_mb": (after - before) / 1e6, "peak_mb": (peak - before) / 1e6}))
+tensors = sum(split.images.nbytes + split.labels.nbytes for split in (data.train, data.test))
+sizes = {"imports": before, "tensors": tensors, "resident": after - before, "peak": peak - before}
+print(json.dumps({f"{name}_mb": size / 1e6 for name, size in sizes.items()}))
 """
 
 
@@ -29,9 +32,11 @@ def cifar10_memory() -> dict[str, object]:
     """Resident memory above the imports with CIFAR-10 loaded, and its peak on the way, in 10^6 bytes."""
     if not Path("/proc/self/status").exists():
         return {"skipped": "needs Linux's /proc"}
+    if not (data_folder() / "cifar-10-batches-py").is_dir():
+        return {"skipped": "CIFAR-10 is not in the data folder (DDLIB_DATA)"}
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)
     if done.returncode:
-        return {"skipped": "CIFAR-10 is not in the data folder (DDLIB_DATA)"}
+        return {"skipped": done.stderr.strip().splitlines()[-1]}
     return json.loads(done.stdout)
 
 

@@ -74,8 +74,8 @@ def distill(
         base_network, width: of the random networks that the base method matches with.
         batch_real: real images per class and update, at most.
         seed: start, real batches, networks, augmentation and selection each have a generator derived from it.
-        compile: ``dm`` only: its networks through ``torch.compile``. Pays in long runs (on the CPU a step is shorter by
-            a sixth, after half a minute; needs a C++ compiler) and differs by rounding.
+        compile: ``dm`` only: its networks through ``torch.compile``, which pays in long runs, needs a C++ compiler on
+            the CPU, and differs by rounding.
         snapshots: iterations after which the images are kept; 0 is the start.
         log_every: the PTMs' gradients are compared at each of these iterations; not counted as PTM passes.
         checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 NEEDED = ("device", "environment", "gflops", "bandwidth_gb", "rows", "growth", "ensembles")
 RATIO = "ratio (spread)"
@@ -45,7 +46,7 @@ def machine_table(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
         }
         for record in records
     ]
-    return pd.DataFrame(rows).set_index("device")
+    return pd.DataFrame(rows).set_index("device").rename_axis(None)
 
 
 def rows_of(record: Mapping[str, object]) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
     """The rows of one record for a reader: seconds, ratio with its spread, target, distance to the floor, agreement."""
     rows = rows_of(record)
     spread = [
-        f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+        f"{ratio:.2f} ({low:.2f}–{high:.2f})"
         for ratio, low, high in zip(rows["ratio"], rows["ratio_min"], rows["ratio_max"], strict=True)
     ]
     columns = {
@@ -66,10 +67,10 @@ def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
         RATIO: spread,
         "target": ["" if pd.isna(value) else f"{value:g}" for value in rows["target"]],
         "times the floor": [f"{value:.1f}" for value in rows["seconds"] / rows["floor_seconds"]],
-        "difference": ["" if pd.isna(value) else f"{value:.0e}" for value in rows["difference"]],
+        "difference": ["" if pd.isna(value) else f"{value:.0e}" if value else "0" for value in rows["difference"]],
         "n": rows["repeats"],
     }
-    return pd.DataFrame(columns).set_axis(pd.Index(rows["work"], name=None))
+    return pd.DataFrame(columns).set_axis(pd.Index(rows["work"].tolist()))
 
 
 def notes_of(record: Mapping[str, object]) -> pd.DataFrame:
@@ -83,11 +84,18 @@ def once(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     rows = [
         {
             "device": record["environment"]["device_name"],
-            "CIFAR-10 in memory (MB)": record.get("cifar10_memory", {}).get("resident_mb"),
+            "CIFAR-10's tensors (MB)": record.get("cifar10_memory", {}).get("tensors_mb"),
+            "memory with them, above imports (MB)": record.get("cifar10_memory", {}).get("resident_mb"),
             "its peak while loading (MB)": record.get("cifar10_memory", {}).get("peak_mb"),
             "class sums of 10,000 images (s)": record.get("once", {}).get("class_sums_seconds_per_10000"),
             "papermill to the first step (s)": record.get("notebook_start", {}).get("seconds"),
         }
         for record in records
     ]
-    return pd.DataFrame(rows).set_index("device")
+    return pd.DataFrame(rows).set_index("device").rename_axis(None)
+
+
+def shown(table: pd.DataFrame, name: str, caption: str = "") -> Styler:
+    """A table with whole texts, in the look of the book's tables; ``name`` keeps its page the same in every build."""
+    styler = table.style.set_table_attributes('class="dataframe"').set_uuid(name)
+    return styler.set_caption(caption) if caption else styler

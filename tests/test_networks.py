@@ -359,7 +359,7 @@ def test_average_pool_differentiates_twice():
 def in_chunks(monkeypatch, network, images, count):
     """Make ``network`` see ``images`` in ``count`` chunks."""
     first = network.body[0].out_channels * images[:, 0].numel() * images.element_size()
-    monkeypatch.setattr(ddlib.networks, "CHUNK", -(-first // count))
+    monkeypatch.setattr(ddlib.networks, "CHUNK_BYTES", -(-first // count))
     assert len(network.chunks(images)) == count
 
 

@@ -345,7 +345,14 @@ def test_augment_together_is_augment_batch_of_each():
 def test_group_size():
     network, images = small_networks(count=1)[0], small_images(10)[0]
     assert group_size(network, images) == 1  # on a CPU nothing is won
-    on_gpu = type("Images", (), {"device": torch.device("cuda"), "__len__": lambda self: 10})()
-    assert group_size(network, on_gpu) == 102
-    assert group_size(network, on_gpu, batch_size=4) == 256
+    on_gpu = type("Images", (), {"device": torch.device("cuda"), "__len__": lambda self: self.shape[0]})()
+    for shape, batch_size, size in (
+        ((10, 3, 32, 32), 256, 102),
+        ((10, 3, 32, 32), 4, 256),
+        ((500, 3, 32, 32), 256, 4),
+        ((10, 3, 64, 64), 256, 25),  # four times the pixels
+        ((500, 3, 256, 256), 256, 1),
+    ):
+        on_gpu.shape = shape
+        assert group_size(network, on_gpu, batch_size) == size
     assert group_size(small_networks(count=1, norm="batch")[0], on_gpu) == 1
