@@ -1,6 +1,7 @@
 """The benchmarks compare like with like: both ways compute the same, and the meters measure."""
 
 import dataclasses
+import functools
 import json
 
 import pandas as pd
@@ -157,7 +158,8 @@ def record():
     return found
 
 
-def test_the_record_is_whole(record):
+def test_the_record_is_whole(record, monkeypatch):
+    monkeypatch.setattr(rows, "stand_in", functools.partial(rows.stand_in, per_class=1))
     table = speed.rows_of(record)
     can_compile = "DM step, compiled" in table["work"].tolist()
     now = [row.name for row in rows.all_rows(CPU) if can_compile or row.name != "DM step, compiled"]
