@@ -49,42 +49,31 @@ def train_network(
 
 
 def train_networks(
-    networks: Sequence[nn.Module],
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    generators: Sequence[torch.Generator],
-    lr: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    batch_size: int = 256,
-    milestones: Sequence[int] = (),
-    augment: str = "none",
+    networks: Sequence[nn.Module], images: Tensor, labels: Tensor, *, generators: Sequence[torch.Generator], **recipe
 ) -> None:
     """:func:`train_network` for K networks of one architecture at once, network k with ``generators[k]``.
 
-    Equal but for rounding, and made for a GPU that one small batch leaves idle: every layer of all K is one kernel.
-    :func:`group_size` says how many to hand over. Raises ValueError for several networks with batch norm.
+    ``recipe`` is that of :func:`train_network`, all of it, without ``after_epoch``. Equal but for rounding, and made
+    for a GPU that one small batch leaves idle: every layer of all K is one kernel. :func:`group_size` says how many to
+    hand over. Raises ValueError for several networks with batch norm.
     """
-    recipe = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     if len(networks) == 1:
-        schedule = {"batch_size": batch_size, "milestones": milestones, "augment": augment}
-        return train_network(networks[0], images, labels, epochs=epochs, generator=generators[0], **recipe, **schedule)
+        return train_network(networks[0], images, labels, generator=generators[0], **recipe)
     if has_batch_norm(networks[0]):
         raise ValueError("networks with batch norm cannot be trained together; train them one by one.")
+    sgd = {name: recipe[name] for name in ("lr", "momentum", "weight_decay")}
     stacked, _ = torch.func.stack_module_state(list(networks))
-    optimizer = torch.optim.SGD(stacked.values(), **recipe)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [m for m in milestones if m], gamma=0.1)
+    optimizer = torch.optim.SGD(stacked.values(), **sgd)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [m for m in recipe["milestones"] if m], gamma=0.1)
 
     @torch.vmap
     def losses(parameters: dict[str, Tensor], batch: Tensor, wanted: Tensor) -> Tensor:
         return F.cross_entropy(torch.func.functional_call(networks[0], parameters, batch), wanted)
 
-    for _ in range(epochs):
+    for _ in range(recipe["epochs"]):
         orders = torch.stack([torch.randperm(len(labels), generator=generator) for generator in generators])
-        for index in orders.to(labels.device).split(batch_size, dim=1):
-            batches = augment_together(images[index], augment, generators)
+        for index in orders.to(labels.device).split(recipe["batch_size"], dim=1):
+            batches = augment_together(images[index], recipe["augment"], generators)
             optimizer.zero_grad(set_to_none=True)
             losses(stacked, batches, labels[index]).sum().backward()  # no network's loss knows another's weights
             optimizer.step()
