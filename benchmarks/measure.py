@@ -36,7 +36,7 @@ class Row:
     ours: Work
     against: Sequence[Against]  # the time to beat: a weighted sum of times, most often 1 x the plain way
     targets: dict[str, float]  # least ratio of that time to ours, by device type
-    tolerance: float | None = 1e-4  # of the largest difference, relative to the largest value; None: not the same thing
+    tolerance: float | None = 1e-4  # of the difference, as norms; None: not the same thing
     needed: Work | None = None  # the least work that gives the result, for the floor; None: that of the plain way
     note: str = ""
     repeats: int = 5
@@ -157,11 +157,11 @@ def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, objec
 
 
 def difference(a: Sequence[Tensor | float], b: Sequence[Tensor | float]) -> float:
-    """The largest difference of two lists of results, each relative to its largest value; infinite if one is NaN."""
+    """The largest of the differences of two lists of results, ``|a - b| / |b|`` each; infinite if a number is NaN."""
     found = []
     for x, y in zip(a, b, strict=True):
         x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
         if x.shape != y.shape:
             raise ValueError(f"results of different shapes: {list(x.shape)} and {list(y.shape)}")
-        found.append(float((x - y).abs().max() / y.abs().max().clamp(min=1e-12)))
+        found.append(float((x - y).norm() / y.norm().clamp(min=1e-12)))
     return max(found) if all(map(math.isfinite, found)) else math.inf

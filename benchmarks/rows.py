@@ -154,8 +154,9 @@ def all_rows(device: torch.device) -> list[Row]:
             [Against(1, lambda: plain.dm_step(task, images, 0))],
             {"cpu": 2.5, "cuda": 6},
             floats_read=real,
+            tolerance=2e-3,  # other rounding moves some activations across zero
             note="compile=True, for long runs: what compiling takes before the first step is not in here",
-            repeats=4,
+            repeats=3,
         ),
         Row(
             "DSA matching step",

@@ -12,7 +12,7 @@ only those of 28x28 are padded, since for other sizes nothing is won by it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from numbers import Integral
 
@@ -50,7 +50,10 @@ NORMS: dict[str, Callable[[int, int], list[nn.Module]]] = {
 
 
 class AveragePool(nn.AvgPool2d):
-    """Means of 2x2 windows: on the CPU by two additions, several times faster than PyTorch's own loop."""
+    """Means of 2x2 windows: on the CPU by a matrix product, several times faster than PyTorch's own loop.
+
+    Bit by bit PyTorch's result: the quarters are exact, and the four values of a window are added in the same order.
+    """
 
     def __init__(self):
         super().__init__(2)
@@ -60,9 +63,15 @@ class AveragePool(nn.AvgPool2d):
         n, channels, height, width = maps.shape
         if maps.device.type != "cpu" or height % 2 or width % 2:
             return super().forward(maps)
-        upper, lower = maps.reshape(n, channels, height // 2, 2, width).unbind(3)
-        left, right = (upper + lower).view(n, channels, height // 2, width // 2, 2).unbind(4)
-        return (left + right) / 4
+        # Two rows lie in memory one after the other: 2 * W values, of which the matrix makes one row of W / 2.
+        return maps.reshape(n, channels, height // 2, 2 * width) @ quarters(width, maps.dtype)
+
+
+@cache
+@torch.inference_mode(False)  # else a matrix first made for inference would be of no use in training
+def quarters(width: int, dtype: torch.dtype) -> Tensor:
+    """The matrix [2 * width, width // 2] that averages two rows, one after the other, over windows of 2x2."""
+    return torch.eye(width // 2, dtype=dtype).repeat_interleave(2, 0).repeat(2, 1) / 4
 
 
 POOLINGS = {"avg": AveragePool, "max": partial(nn.MaxPool2d, 2)}

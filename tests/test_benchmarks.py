@@ -93,8 +93,8 @@ def test_the_floor_is_the_larger_of_both_bounds():
     assert machine.floor(lambda: a @ a, bytes_read=100.0)[1] == 10.0
 
 
-def test_difference_is_relative_to_the_largest_value():
-    a, b = [torch.tensor([1.0, 4.0]), 2.0], [torch.tensor([1.0, 5.0]), 2.0]
+def test_difference_is_that_of_norms():
+    a, b = [torch.tensor([3.0, 3.0]), 2.0], [torch.tensor([3.0, 4.0]), 2.0]
     assert measure.difference(a, b) == pytest.approx(0.2)
     with pytest.raises(ValueError, match="shorter"):
         measure.difference(a, b[:1])

@@ -336,7 +336,7 @@ def test_narrowest_networks_and_numpy_sizes():
         assert network(images(2, 3, 16)).isfinite().all()
 
 
-# The fast ways of the CPU: chunks, and pooling by additions
+# The fast ways of the CPU: chunks, and pooling by a matrix product
 
 
 @pytest.mark.parametrize("side", [2, 4, 7, 8, 32])
