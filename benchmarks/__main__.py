@@ -37,7 +37,7 @@ def main() -> None:
             except RuntimeError as error:  # the other rows are worth having all the same
                 failed.append(f"{row.name}: {error}")
     if options.only:
-        sys.exit("\n".join(failed))
+        sys.exit("\n".join(failed) or None)
     record = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
@@ -58,7 +58,7 @@ def main() -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     print(f"{time.perf_counter() - start:.0f} s; written to {path}")
-    sys.exit("\n".join(failed))
+    sys.exit("\n".join(failed) or None)
 
 
 def line(row: dict[str, object]) -> str:

@@ -61,7 +61,7 @@ class AveragePool(nn.AvgPool2d):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps [N, channels, H, W] -> [N, channels, H // 2, W // 2]."""
         n, channels, height, width = maps.shape
-        if maps.device.type != "cpu" or height % 2 or width % 2:
+        if maps.device.type != "cpu" or height % 2 or width % 2 or torch.compiler.is_compiling():
             return super().forward(maps)
         # Two rows lie in memory one after the other: 2 * W values, of which the matrix makes one row of W / 2.
         return maps.reshape(n, channels, height // 2, 2 * width) @ quarters(width, maps.dtype)
