@@ -37,6 +37,7 @@ SHORT = {
     "lr_net": 0.01,
     "base_network": "ConvNet-3",
     "width": 4,
+    "compile": False,
     "ptm_epochs": 1,
     "ptm_epoch": 0,
     "ptm_seed": 0,
