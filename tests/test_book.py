@@ -170,7 +170,7 @@ def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
 @built
 def test_every_executed_notebook_is_whole():
     executed = sorted((ROOT / "runs" / "smoke" / "notebooks").glob("[0-9]*.ipynb"))
-    assert len(executed) == 1 + (4 + 4) + (12 + 1) + 1
+    assert len(executed) == 1 + (4 + 4) + (12 + 1) + 1 + 1
     found = {path.name: tool("execute").problems(path) for path in executed}
     assert not any(found.values()), found
 
