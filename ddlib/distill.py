@@ -144,7 +144,7 @@ def _prepare(settings: dict[str, object], dataset: Dataset) -> tuple[Tensor, Ten
         if settings[key] is not None and settings[key] < 1:
             raise ValueError(f"{key} must be at least 1; found {settings[key]}.")
     if settings["compile"] and name != "dm":
-        raise ValueError(f"compile is for base method dm; {name} differentiates twice, which compiled code cannot.")
+        raise ValueError(f"compile is for base method dm only; found {name}. Leave it out.")
     require_enough_images(dataset, ipc)
     authors = BASE_METHODS[name].defaults(ipc)
     settings |= {key: value for key, value in authors.items() if settings[key] is None}

@@ -542,7 +542,7 @@ ERRORS = [
     ({"batch_real": 0}, "batch_real must be at least 1; found 0"),
     ({"base_method": "dsa", "outer_loops": 0}, "outer_loops must be at least 1; found 0"),
     ({"base_method": "dc", "inner_loops": -1}, "inner_loops must be at least 1; found -1"),
-    ({"base_method": "dsa", "compile": True}, "compile is for base method dm; dsa differentiates twice"),
+    ({"base_method": "dsa", "compile": True}, "compile is for base method dm only; found dsa"),
     ({"guidance": "clom", "ptms": []}, "guidance 'clom' needs at least one PTM"),
     ({"guidance": "clom", "alpha_clom": {"VGG-11": 1.0}}, "alpha names VGG-11, but one of the PTMs is a ConvNet-3"),
 ]
