@@ -88,7 +88,6 @@ def all_rows(device: torch.device) -> list[Row]:
     cclom = make_signals(ptms[:1], part, labels, "cclom", 1.0, 1.0)
     ptm = plain.PlainNetwork(ptms[0].network)
     task = Task(data, labels, outer_loops=1)
-
     compiled = dataclasses.replace(task, compile=True)
 
     ours_clom = functools.partial(guided, "single", images, clom)
@@ -97,7 +96,7 @@ def all_rows(device: torch.device) -> list[Row]:
     step = functools.partial(base_step, "dm", task, images)
 
     def step_with_ten():
-        base, said = base_step("dm", task, images), guided("loss_avg", images, clom)
+        base, said = step(), guided("loss_avg", images, clom)
         return base[0] + said[0], base[1] + said[1]
 
     def step_with_one():
@@ -134,7 +133,7 @@ def all_rows(device: torch.device) -> list[Row]:
             ours_cclom,
             [Against(1.15, ours_clom, plain=False)],
             {"cpu": 1, "cuda": 1},
-            None,
+            tolerance=None,
             needed=plain_clom,
             floats_read=images.numel(),
             note="at most 1.15 times the time of CLoM",

@@ -4,8 +4,6 @@ import time
 from collections.abc import Sequence
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from ddlib.data import Dataset
 from ddlib.networks import build_network
@@ -62,8 +60,9 @@ def evaluate(
     rows = []
     with progress_bar(len(architectures) * num_eval, "evaluation") as bar:
         for architecture in architectures:
-            indices = torch.arange(num_eval).split(sizes[architecture])
-            for group in map(Tensor.tolist, indices):
+            size = sizes[architecture]
+            for first in range(0, num_eval, size):
+                group = range(num_eval)[first : first + size]
                 start, networks = time.perf_counter(), [fresh(architecture, index) for index in group]
                 train_networks(
                     networks,

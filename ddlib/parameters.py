@@ -122,7 +122,7 @@ PARAMETERS: dict[str, Parameter] = {
         str, "auto, cpu, cuda or cuda:<number>", lambda v: v in ("auto", "cpu") or v.startswith("cuda")
     ),
     "runs_folder": ANY_TEXT,
-    "results": ANY_TEXT,
+    "results_folder": ANY_TEXT,
 }
 """Every parameter that a notebook may declare."""
 
