@@ -7,10 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from benchmarks import curves, processes
-from benchmarks.measure import Machine, measure
+from benchmarks.measure import Machine
 from benchmarks.rows import RESULTS, all_rows
 from ddlib.files import replacing
 from ddlib.provenance import environment, git_commit
@@ -25,17 +23,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record to write; default benchmarks/results/DEVICE.json")
     options = parser.parse_args()
     device, start = pick_device(options.device), time.perf_counter()
+    processes.float32_means_float32()
     machine = Machine.measured(device)
     print(f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.0f} GB/s")
     rows, failed = [], []
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in both ways and in the floor
-    for row in all_rows(device):
-        if options.only in row.name:
-            try:
-                rows.append(measure(row, machine, device))
-                print(line(rows[-1]), flush=True)
-            except RuntimeError as error:  # the other rows are worth having all the same
-                failed.append(f"{row.name}: {error}")
+    for name in [row.name for row in all_rows(device) if options.only in row.name]:
+        try:
+            rows.append(processes.alone(processes.measured, name, machine, device))
+            print(line(rows[-1]), flush=True)
+        except RuntimeError as error:  # the other rows are worth having all the same
+            failed.append(f"{name}: {error}")
     if options.only:
         sys.exit("\n".join(failed) or None)
     record = {

@@ -78,10 +78,14 @@ class Operations(TorchDispatchMode):
     """
 
     total = 0
+    convolving = 0.0  # seconds in the convolutions alone; of meaning on a CPU, which does not queue its work
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation and add what it costs."""
+        start = time.perf_counter()
         out = func(*args, **(kwargs or {}))
+        if "convolution" in func.name():
+            self.convolving += time.perf_counter() - start
         count = flop_registry.get(func._overloadpacket)
         if count:
             self.total += count(*args, **(kwargs or {}), out_val=out)
@@ -101,6 +105,19 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronise(device)
     return time.perf_counter() - start
+
+
+@torch.compiler.set_stance("force_eager")  # compiled work convolves by the same kernels, where no meter reaches
+def convolution_seconds(work: Callable[[], object], device: torch.device, repeats: int = 2) -> float | None:
+    """The shortest time that ``work`` spends in PyTorch's convolutions: nothing around them can make it shorter."""
+    if device.type != "cpu":
+        return None
+    times = []
+    for _ in range(repeats):
+        with Operations() as counted:
+            work()
+        times.append(counted.convolving)
+    return min(times)
 
 
 def synchronise(device: torch.device) -> None:
@@ -149,6 +166,7 @@ def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, objec
         "seconds_against": statistics.median(against),
         "gflop": flops / 1e9,
         "floor_seconds": floor,
+        "convolution_seconds": convolution_seconds(row.ours, device),
         "difference": found,
         "tolerance": row.tolerance,
         "repeats": row.repeats,

@@ -1,6 +1,7 @@
-"""What only a fresh process can tell: memory of a data set above the imports, and the start of a notebook's run."""
+"""What only a fresh process can tell: a row of the table, memory of a data set, and the start of a notebook's run."""
 
 import json
+import multiprocessing
 import os
 import signal
 import statistics
@@ -8,8 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import torch
+
+from benchmarks.measure import Machine, measure
+from benchmarks.rows import all_rows
 from ddlib.paths import data_folder
 
 PROJECT = Path(__file__).parent.parent
@@ -26,6 +33,23 @@ tensors = sum(split.images.nbytes + split.labels.nbytes for split in (data.train
 sizes = {"imports": before, "tensors": tensors, "resident": after - before, "peak": peak - before}
 print(json.dumps({f"{name}_mb": size / 1e6 for name, size in sizes.items()}))
 """
+
+
+def float32_means_float32() -> None:
+    """No TF32 in convolutions: in both ways and in the floor."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def alone(work: Callable, *arguments: object) -> object:
+    """The result of a call in a process of its own, whose memory no earlier row has shaped."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), float32_means_float32) as process:
+        return process.submit(work, *arguments).result()
+
+
+def measured(name: str, machine: Machine, device: torch.device) -> dict[str, object]:
+    """The row of this name, measured."""
+    (row,) = (row for row in all_rows(device) if row.name == name)
+    return measure(row, machine, device)
 
 
 def cifar10_memory() -> dict[str, object]:

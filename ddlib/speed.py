@@ -67,6 +67,7 @@ def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
         RATIO: spread,
         "target": ["" if pd.isna(value) else f"{value:g}" for value in rows["target"]],
         "times the floor": [f"{value:.1f}" for value in rows["seconds"] / rows["floor_seconds"]],
+        "convolutions (s)": [f"{value:.3g}" if pd.notna(value) else "" for value in rows["convolution_seconds"]],
         "difference": ["" if pd.isna(value) else f"{value:.0e}" if value else "0" for value in rows["difference"]],
         "n": rows["repeats"],
     }

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import json
+import os
+import time
 
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks import curves, measure, plain, published, rows
+from benchmarks import curves, measure, plain, processes, published, rows
 from ddlib import plots, speed
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Task
@@ -85,6 +87,25 @@ def test_operations_of_known_work():
     assert counted.total == 2 * 3 * 5 * 7 + 2 * 2 * 4 * 3 * 9 * 8 * 8
 
 
+def test_seconds_in_convolutions_are_a_part_of_the_whole():
+    images, weight = torch.randn(4, 8, 32, 32), torch.randn(8, 8, 3, 3)
+
+    def work():
+        time.sleep(0.05)
+        return torch.nn.functional.conv2d(images, weight) @ torch.ones(30, 1)
+
+    found, whole = measure.convolution_seconds(work, CPU), measure.seconds(work, CPU)
+    assert 0 < found < whole - 0.05
+    assert measure.convolution_seconds(lambda: images @ images, CPU) == 0
+    assert measure.convolution_seconds(work, torch.device("cuda")) is None
+
+
+def test_a_row_is_measured_in_a_process_of_its_own():
+    assert processes.alone(os.getpid) != os.getpid()
+    with pytest.raises(ValueError, match="invalid literal"):
+        processes.alone(int, "a")
+
+
 def test_the_floor_is_the_larger_of_both_bounds():
     machine = measure.Machine(flops=100.0, bandwidth=10.0)
     a = torch.ones(5, 5)
@@ -125,7 +146,12 @@ def test_measure_takes_both_in_turns(monkeypatch):
     monkeypatch.setattr(measure, "memory_as_usual", lambda: calls.append("as usual"))
     monkeypatch.setattr(measure, "keep_freed_memory", lambda: calls.append("kept"))
     found = measure.measure(row, measure.Machine(1e9, 1e9), CPU)
-    assert calls == ["kept", "ours", "kept", "own", "as usual", "plain"] * 5 + ["kept", "own"]  # the last: the floor
+    assert calls == ["kept", "ours", "kept", "own", "as usual", "plain"] * 5 + [
+        "kept",
+        "own",
+        "ours",
+        "ours",
+    ]  # floor, convolutions
     assert found["ratio"] == found["ratio_min"] == found["ratio_max"] == 3.0
     assert (found["target"], found["difference"], found["seconds"], found["seconds_against"]) == (0.5, 0.0, 2.0, 6.0)
     assert found["gflop"] == pytest.approx(16e-9)
@@ -164,7 +190,7 @@ def test_the_record_is_whole(record, monkeypatch):
     can_compile = "DM step, compiled" in table["work"].tolist()
     now = [row.name for row in rows.all_rows(CPU) if can_compile or row.name != "DM step, compiled"]
     assert table["work"].tolist() == now
-    assert (table[["seconds", "seconds_against", "floor_seconds", "ratio"]] > 0).all().all()
+    assert (table[["seconds", "seconds_against", "floor_seconds", "convolution_seconds", "ratio"]] > 0).all().all()
     assert {row["axis"] for row in record["growth"]} == set(curves.AXES)
     assert {row["num_ptms"] for row in record["ensembles"]} == set(curves.NUM_PTMS)
 
