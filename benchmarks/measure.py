@@ -108,16 +108,11 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 @torch.compiler.set_stance("force_eager")  # compiled work convolves by the same kernels, where no meter reaches
-def convolution_seconds(work: Callable[[], object], device: torch.device, repeats: int = 2) -> float | None:
-    """The shortest time that ``work`` spends in PyTorch's convolutions: nothing around them can make it shorter."""
-    if device.type != "cpu":
-        return None
-    times = []
-    for _ in range(repeats):
-        with Operations() as counted:
-            work()
-        times.append(counted.convolving)
-    return min(times)
+def convolution_seconds(work: Callable[[], object], device: torch.device) -> float | None:
+    """The time that ``work`` spends in PyTorch's convolutions: nothing around them can make it shorter."""
+    with Operations() as counted:
+        work()
+    return counted.convolving if device.type == "cpu" else None
 
 
 def synchronise(device: torch.device) -> None:

@@ -85,15 +85,17 @@ def all_rows(device: torch.device) -> list[Row]:
     clom = make_signals(ptms, data, labels, "clom", 1.0, 1.0)
     batch = data.train.images[:CCLOM_BATCH], data.train.labels[:CCLOM_BATCH]
     part = Dataset("part", Split(*batch), data.test, data.class_names, data.mean, data.std)
-    cclom = make_signals(ptms[:1], part, labels, "cclom", 1.0, 1.0)
+    cclom = functools.cache(lambda: make_signals(ptms[:1], part, labels, "cclom", 1.0, 1.0))  # sums over 8196 images
     ptm = plain.PlainNetwork(ptms[0].network)
     task = Task(data, labels, outer_loops=1)
     compiled = dataclasses.replace(task, compile=True)
 
     ours_clom = functools.partial(guided, "single", images, clom)
-    ours_cclom = functools.partial(guided, "single", images, cclom)
     plain_clom = functools.partial(plain.clom, ptm, images, labels)
     step = functools.partial(base_step, "dm", task, images)
+
+    def ours_cclom():
+        return guided("single", images, cclom())
 
     def step_with_ten():
         base, said = step(), guided("loss_avg", images, clom)
