@@ -3,6 +3,8 @@
 A record holds what shaped the result (parameters, data, PTMs, code, software, machine), what it cost, and
 every raw accuracy. Means and intervals are never stored; ``statistics`` computes them from records. The
 synthetic set of a run lies beside its record under the same stem: ``synthetic_path``.
+
+The field ``sha256`` is a checksum of all others, whatever their order and layout: a changed digit is found.
 """
 
 import datetime
@@ -12,6 +14,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,8 @@ def record_path(folder: str | Path, notebook: str, parameters: Mapping[str, obje
     """Where the record of a run lies. All seeds of one setting share the hash in the name."""
     if not re.fullmatch(r"[\w.]+", notebook):
         raise ValueError(f"notebook is {notebook!r}; expected letters, digits, '_', such as '01_guidance'")
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed is {seed!r}; expected a whole number")
     shared = {name: value for name, value in parameters.items() if name != "seed"}
     return Path(folder) / f"{notebook}-{parameter_hash(shared)}-seed{seed}.json"
 
@@ -114,6 +119,7 @@ def write_record(
     }
     record = {name: plain(value, name) for name, value in record.items()}
     validate(record, path.name)
+    record["sha256"] = checksum(record)
     # One line a field: readable, small, and a changed field is one changed line.
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
     with replacing(path) as temporary:
@@ -125,19 +131,31 @@ def read_record(path: str | Path) -> dict[str, object]:
     """One record, checked; ``accuracies`` and ``history`` as DataFrames.
 
     Raises:
-        ValueError: names the file and the field that is wrong.
+        FileNotFoundError: there is no such file.
+        ValueError: names the file and the field that is wrong, or says that the content is not what was written.
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); delete it and run again") from error
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text, object_pairs_hook=_unique, parse_int=_int, parse_float=_float, parse_constant=_float)
+        found = checksum(record) if isinstance(record, dict) else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON as ddlib writes it ({error}); delete it and run again") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path}: holds a {type(record).__name__}, expected an object with named fields")
     validate(record, path)
+    if record.pop("sha256", found) != found:  # records of earlier versions have none
+        raise ValueError(f"{path}: damaged or edited, its checksum does not match its content; delete it and run again")
     record["accuracies"] = _frame(record["accuracies"])
     record["history"] = _frame(record["history"])
     return record
+
+
+def checksum(record: Mapping[str, object]) -> str:
+    """16 hex digits for all fields of a record but ``sha256``, in any order and layout."""
+    held = {name: value for name, value in record.items() if name != "sha256"}
+    text = json.dumps(held, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_records(folder: str | Path) -> pd.DataFrame:
@@ -227,3 +245,24 @@ def _columns(frame: pd.DataFrame, digits: int = 17) -> dict[str, list[object]]:
 def _frame(columns: Mapping[str, list[object]]) -> pd.DataFrame:
     filled = {name: [math.nan if v is None else v for v in values] for name, values in columns.items()}
     return pd.DataFrame(filled)
+
+
+# What json.loads lets through, and no record of ours holds: doubled names, numbers beyond 64 bits, NaN.
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(named := dict(pairs)) < len(pairs):
+        raise ValueError(f"a name stands twice among {[name for name, _ in pairs]!r:.80}")
+    return named
+
+
+def _int(digits: str) -> int:
+    if len(digits) > 19:
+        raise ValueError(f"the number {digits:.20}... is too large")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits:.20} is no finite number")
+    return value

@@ -21,12 +21,26 @@ FIELDS = {  # field: the types it may have
 STATUSES = ("ok", "failed")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+COLUMNS = {  # of accuracies, the accuracy itself aside: what each value must be, and the same in words
+    "architecture": (lambda value: isinstance(value, str), "names"),
+    "network": (lambda value: _is_number(value) and value == int(value) >= 0, "whole numbers"),
+    "augment": (lambda value: isinstance(value, bool), "true or false"),
+    "seconds": (lambda value: value is None or (_is_number(value) and value >= 0), "numbers of 0 or more"),
+}
+
+
 def validate(record: Mapping[str, object], where: str | Path) -> None:
-    """Raises ValueError naming ``where`` (the file) and the field that is missing, mistyped or impossible."""
+    """Raises ValueError naming ``where`` (the file) and the field that is missing, unknown, mistyped or impossible."""
 
     def wrong(field: str, found: str) -> ValueError:
         return ValueError(f"{where}: field {field!r} {found}")
 
+    if unknown := record.keys() - FIELDS.keys() - {"sha256"}:
+        raise wrong(min(unknown), "is unknown")
     for field, kinds in FIELDS.items():
         if field not in record:
             raise wrong(field, "is missing")
@@ -47,8 +61,13 @@ def validate(record: Mapping[str, object], where: str | Path) -> None:
     if missing := [name for name in ACCURACY_COLUMNS if name not in record["accuracies"]]:
         raise wrong("accuracies", f"lacks the columns {missing}")
     accuracies = record["accuracies"]["accuracy"]
-    if bad := [value for value in accuracies if not (isinstance(value, int | float) and 0 <= value <= 1)]:
-        raise wrong("accuracies", f"holds {bad[:3]}, expected fractions in 0..1")
+    if bad := [value for value in accuracies if not (_is_number(value) and 0 <= value <= 1)]:
+        raise wrong("accuracies", f"holds {bad[:3]!r:.60}, expected fractions in 0..1")
+    for column, (fits, expected) in COLUMNS.items():
+        if bad := [value for value in record["accuracies"][column] if not fits(value)]:
+            raise wrong("accuracies", f"holds {bad[:3]!r:.60} as {column}, expected {expected}")
+    if bad := [value for value in record["seconds"].values() if not (_is_number(value) and value >= 0)]:
+        raise wrong("seconds", f"holds {bad[:3]!r:.60}, expected numbers of 0 or more")
     if record["status"] == "ok" and not accuracies:
         raise wrong("accuracies", "is empty, but the status is ok: write a run without accuracies as failed")
 

@@ -133,6 +133,7 @@ def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkey
         ({"seed": 4}, "seed is 4, but parameters"),
         ({"status": "fine"}, "expected one of ok, failed"),
         ({"notebook": "../x"}, "notebook is '../x'"),
+        ({"seed": "../x"}, "seed is '../x'; expected a whole number"),
         ({"ptm_passes": 1.5}, "'ptm_passes' is 1.5, expected int"),
     ],
 )
@@ -170,6 +171,27 @@ def test_reading_names_a_missing_field(tmp_path):
     path.write_text("[1]")
     with pytest.raises(ValueError, match="holds a list"):
         read_record(path)
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.75", "0.76"), ('"clom"', '"none"'), ("40", "41"), ("sha256", "sha257")])
+def test_a_changed_digit_or_letter_is_found(tmp_path, old, new):
+    path = write_record(tmp_path, **run())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"checksum does not match|field 'sha257' is unknown") as error:
+        read_record(path)
+    assert path.name in str(error.value)
+
+
+def test_another_layout_is_the_same_record_and_one_without_checksum_is_read(tmp_path):
+    path = write_record(tmp_path, **run())
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps(held, sort_keys=True, indent=4))
+    assert read_record(path)["parameters"] == PARAMETERS
+    del held["sha256"]
+    path.write_text(json.dumps(held))
+    assert read_record(path)["parameters"] == PARAMETERS
 
 
 def test_load_records_is_tidy(tmp_path):
