@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/ready
 SMOKE := runs/smoke
 EXECUTED := $(SMOKE)/notebooks
-CODE := ddlib tests notebooks book benchmarks
+CODE := ddlib tests notebooks book benchmarks workflow
 
 GUIDANCE := none clom cclom both
 STRATEGIES := single random sequential shuffled loss_avg grad_avg grad_norm_avg \
@@ -37,7 +37,7 @@ COMPUTING := constraints.txt params/smoke.yaml $(filter-out $(READERS),$(wildcar
 
 # Many small runs side by side: one thread each. The PTMs they share are trained once.
 execute = OMP_NUM_THREADS=1 DDLIB_RUNS="$(CURDIR)/$(SMOKE)" DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" \
-	$(BIN)/python book/execute.py notebooks/$(1).ipynb $@
+	$(BIN)/python workflow/execute.py notebooks/$(1).ipynb $@
 arm = $(call execute,$(1)) -f params/smoke.yaml
 
 .PHONY: help
@@ -54,7 +54,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python {v[0]}.{v[1]} found, 3.11 or newer needed: make PYTHON=python3.12 ...")'
 	@echo "Setting up .venv: minutes the first time, and about 6 GB with the CUDA build of torch"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[notebooks,book,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[notebooks,book,sweeps,dev]"
 	@touch $@
 
 .PHONY: constraints
@@ -118,6 +118,23 @@ bench: $(READY)  ## Measure the speed of ddlib (ten minutes on 2 cores), on the 
 .PHONY: published
 published: $(READY)  ## Run the published baselines at the paper's scale (days on a CPU), or go on with them
 	$(BIN)/python -m benchmarks.published
+
+# --- sweeps -----------------------------------------------------------------------------------------------
+
+GRID ?= params/sweeps/smoke.yaml
+OPTIONS ?=
+
+.PHONY: sweep
+sweep: $(READY)  ## Run all jobs of GRID=params/sweeps/smoke.yaml, or go on with them; OPTIONS go to Snakemake
+	$(BIN)/python workflow/sweep.py $(GRID) $(OPTIONS)
+
+.PHONY: plan
+plan: $(READY)  ## Say what `make sweep` would do, why, and how long it would take
+	@$(BIN)/python workflow/sweep.py $(GRID) --dry-run $(OPTIONS)
+
+.PHONY: progress
+progress: $(READY)  ## Say how far the sweep of GRID is
+	@$(BIN)/python workflow/sweep.py $(GRID) --status $(OPTIONS)
 
 # --- checks -----------------------------------------------------------------------------------------------
 

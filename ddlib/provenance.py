@@ -24,7 +24,9 @@ NOT_COMPUTING |= {
     "memory",
     "paths",
     "files",
+    "cache",
     "progress",
+    "show",
 }
 PACKAGE = Path(__file__).parent
 

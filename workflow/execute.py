@@ -1,6 +1,6 @@
 """Execute one notebook with papermill, whole or not at all.
 
-``python book/execute.py NOTEBOOK OUTPUT [papermill options]``, called by the Makefile.
+``python workflow/execute.py NOTEBOOK OUTPUT [papermill options]``, called by the Makefile, and by sweeps.
 
 Papermill writes its output in place, exits 0 after ``sys.exit(0)`` in a cell, and kernels that start together
 can lose a race for a port. So: write beside the target, retry that one failure once, and move into place only
@@ -48,7 +48,7 @@ def problems(path: Path) -> list[str]:
     return found
 
 
-def main(notebook: str, output: str, *options: str) -> None:
+def main(notebook: str | Path, output: str | Path, *options: str) -> None:
     """Execute ``notebook`` into ``output``; only a whole notebook arrives there."""
     target = Path(output)
     draft = target.with_name(f".{target.name}")

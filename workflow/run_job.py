@@ -1,0 +1,136 @@
+"""Carry out one job of a sweep: what the rules of the Snakefile call.
+
+``python workflow/run_job.py GRID MARKER``, the name of the marker of a pool or an arm of the grid. One process at a
+time: a second that wants the same job waits for the first, which may be an orphan of a killed sweep, and then finds
+the work done.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from filelock import FileLock, Timeout
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ddlib import study
+from ddlib.paths import cache_folder
+from ddlib.ptms import cached_file
+from workflow.execute import main as execute
+from workflow.grid import PROJECT, Grid, GridError, Job, Pool, read_grid
+from workflow.markers import write_marker, wrong_with
+
+FAILED = "FAILED: "  # begins the last line of the log of a job that failed; a killed one has none
+ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b.*")
+PER_GPU = 4  # small runs that share one GPU
+
+
+def run(grid: Grid, work: Pool | Job) -> None:
+    """Do the work and write its marker, unless it is done."""
+    marker, pool = grid.folder / work.marker, isinstance(work, Pool)
+    base = cache_folder() if pool else grid.folder
+    lock = lock_of(grid.folder, work.name)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if marker.is_file() and not wrong_with(marker, base):
+            print(f"{work.name}: done by another process")
+            return
+        start = time.perf_counter()
+        with gpu_slot(grid.folder / "locks"):
+            files = train_pool(work) if pool else run_notebook(grid, work)
+        write_marker(marker, work.identity, files, time.perf_counter() - start, base)
+
+
+def lock_of(folder: Path, name: str) -> Path:
+    """What the process holds that carries out this pool or job."""
+    return folder / "locks" / f"{name}.lock"
+
+
+def run_notebook(grid: Grid, job: Job) -> list[Path]:
+    """Execute the notebook of an arm; the files that it left."""
+    os.environ["DDLIB_RUNS"] = str(grid.folder)
+    executed = grid.folder / "notebooks" / f"{job.name}.ipynb"
+    records = [grid.folder / name for name in job.records]
+    try:
+        execute(PROJECT / "notebooks" / f"{job.notebook}.ipynb", executed, "-y", json.dumps(dict(job.parameters)))
+    except SystemExit:
+        # A run that diverged would do so again: it has its record, which says so, and counts as done.
+        if not all(record.is_file() for record in records) or not any(map(diverged, records)):
+            raise
+        print(f"{job.name}: diverged; its record says so")
+        executed = executed.with_name(f".{executed.name}")
+    synthetic = [record.with_suffix(".safetensors") for record in records]
+    return [*records, *filter(Path.is_file, [*synthetic, executed])]
+
+
+def diverged(record: Path) -> bool:
+    """Whether a record says that its run met a number that is not finite."""
+    said = json.loads(record.read_text(encoding="utf-8"))
+    return said.get("status") == "failed" and str(said.get("error")).startswith("FloatingPointError")
+
+
+def train_pool(pool: Pool) -> list[Path]:
+    """Train PTMs, or find them in the cache; their files."""
+    p = SimpleNamespace(**pool.parameters)
+    ptms = study.open_pool(p, study.open_dataset(p))
+    return [path for path in map(cached_file, ptms) if path.is_file()]  # ImageNet's weights are torchvision's
+
+
+@contextlib.contextmanager
+def gpu_slot(folder: Path) -> Iterator[None]:
+    """Hold a share of a GPU, and let the job see that one alone; nothing without GPUs, or where they are assigned."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ or not (count := gpus()):
+        yield
+        return
+    slots = [(device, slot) for slot in range(PER_GPU) for device in range(count)]
+    for device, slot in itertools.cycle(slots):
+        lock = FileLock(folder / f"gpu{device}-{slot}.lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            continue
+        with lock:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+            yield
+        return
+
+
+def gpus() -> int:
+    """How many NVIDIA GPUs this machine has."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+        return listed.stdout.count("\n") if listed.returncode == 0 else 0
+    return 0
+
+
+def main(path: str, marker: str) -> None:
+    """Find the work in the grid and do it. What fails ends in one line that begins with FAILED."""
+    try:
+        grid = read_grid(path)
+        works = {Path(work.marker).stem: work for work in (*grid.pools, *grid.jobs)}
+        if marker not in works:
+            changed = "the grid, the code or the data changed since the sweep began; start it again"
+            raise GridError(f"{marker} is not in {path} any more: {changed}")
+        run(grid, works[marker])
+    except (Exception, SystemExit) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        print(*lines, f"{FAILED}{reason(lines) or type(error).__name__}", sep="\n")
+        sys.exit(1)
+
+
+def reason(lines: list[str]) -> str:
+    """The line of a message that says what happened: of a traceback, the last that names an error."""
+    named = [line for line in lines if ERROR_LINE.match(line)]
+    return (named or lines or [""])[-1].strip()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
