@@ -1,6 +1,7 @@
 """The state of a distillation, and the file from which a killed one goes on."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from ddlib.data import Dataset
 from ddlib.files import read_tensors, write_tensors
 from ddlib.provenance import code_hash
 from ddlib.ptm import PTM
+
+SNAPSHOT = re.compile(r"snapshot \d{1,18}")  # name of a tensor in the file
+HISTORY = {"iteration", "base_loss", "guidance_loss", "cosine", "ptm_passes", "seconds"}
 
 
 def identity(settings: dict[str, object], dataset: Dataset, ptms: Sequence[PTM]) -> dict[str, object]:
@@ -78,7 +82,8 @@ class State:
         if not path.exists():
             return
         tensors, about = read_tensors(path)
-        theirs = about.get("identity", {})
+        theirs = about.get("identity")
+        theirs = theirs if isinstance(theirs, dict) else {}
         different = [key for key, value in self.identity.items() if theirs.get(key) != value]
         if different:
             changes = "; ".join(f"{key}: {theirs.get(key)!r} there, {self.identity[key]!r} now" for key in different)
@@ -86,6 +91,8 @@ class State:
                 f"The checkpoint {path} is from another run ({changes}). Go back to those settings, "
                 "or delete it to start from the beginning."
             )
+        if not self._fits(tensors, about):
+            raise ValueError(f"{path} is no whole checkpoint of this run; delete it to start from the beginning.")
         done = len(about["history"])
         if done > iterations:
             raise ValueError(
@@ -98,7 +105,30 @@ class State:
         self.snapshots = {
             int(name.split()[1]): value.to(self.images.device)
             for name, value in tensors.items()
-            if name.startswith("snapshot ")
+            if SNAPSHOT.fullmatch(name)
         }
         self.history, self.cosines_logged = about["history"], about["cosines_logged"]
         self.cosine_sum = tensors["cosine_sum"]
+
+    def _fits(self, tensors: dict[str, Tensor], about: dict[str, object]) -> bool:
+        """Whether that is a checkpoint of this run: images of another shape would be stretched without a word."""
+        images = {name: value for name, value in tensors.items() if name != "cosine_sum"}
+        history, logged = about.get("history"), about.get("cosines_logged")
+        return (
+            {"images", "momentum"} <= images.keys()
+            and all(name in ("images", "momentum") or SNAPSHOT.fullmatch(name) for name in images)
+            and all(_like(value, self.images) for value in images.values())
+            and _like(tensors.get("cosine_sum"), self.cosine_sum)
+            and isinstance(history, list)
+            and all(isinstance(row, dict) and row.keys() == HISTORY for row in history)
+            and all(type(value) in (int, float) for row in history for value in row.values())
+            and type(logged) is int
+        )
+
+
+def _like(found: Tensor | None, wanted: Tensor) -> bool:
+    return (
+        found is not None
+        and (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
+        and bool(torch.isfinite(found).all())
+    )

@@ -197,6 +197,7 @@ class Strategy:
     cost: str
     source: str
     guidance: tuple[str, ...] = ("clom", "cclom", "both")
+    needs_accuracy: bool = False  # of every PTM, on its train split
 
     @property
     def one_ptm(self) -> bool:
@@ -232,7 +233,9 @@ STRATEGIES: dict[str, Strategy] = {
     "prob_avg": Strategy(
         prob_avg, "-log of the mean probability", "K (F + B)", "prediction-level ensemble", guidance=("clom",)
     ),
-    "accuracy_weighted": Strategy(accuracy_weighted, "weights softmax(acc_k / T)", "K (F + B)", "CV-DD, prior weights"),
+    "accuracy_weighted": Strategy(
+        accuracy_weighted, "weights softmax(acc_k / T)", "K (F + B)", "CV-DD, prior weights", needs_accuracy=True
+    ),
     "pcgrad": Strategy(weighting(weights_pcgrad), "project conflicts away", "K (F + B) + Gram", "arXiv 2001.06782"),
     "mgda": Strategy(weighting(weights_mgda), "least-norm convex combination", "K (F + B) + Gram", "Désidéri 2012"),
 }

@@ -173,12 +173,12 @@ def load_dataset(
     if name in DATASETS:
         train, test, class_names = DATASETS[name](root, image_size)
     else:
-        folder = Path(os.path.abspath(Path(name).expanduser()))
-        if not folder.is_dir():
+        folder = _folder(name)
+        if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
             known = f"neither a known data set ({', '.join(DATASETS)}) nor a folder"
             raise ValueError(f"{str(name)!r} is {known}. " + LAYOUT.format(folder=folder))
         train, test, class_names = read_folder(folder, image_size)
-        name = f"{folder.name}-folder" if folder.name in DATASETS else folder.name
+        name = dataset_name(name)
     mean, std = channel_moments(train[0])
     for channel in (std < CONSTANT).nonzero().flatten().tolist():
         warnings.warn(f"channel {channel} of {name} is constant: its std is set to 1", stacklevel=2)
@@ -186,6 +186,18 @@ def load_dataset(
     for pixels, _ in (train, test):  # in place: a second copy would double the memory
         pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
     return Dataset(name, Split(*train), Split(*test), class_names, mean, std).to(device)
+
+
+def dataset_name(name: str | os.PathLike) -> str:
+    """The name that `load_dataset` gives a data set: for an image folder that of the folder, without its path."""
+    if name in DATASETS:
+        return str(name)
+    folder = _folder(name).name
+    return f"{folder}-folder" if folder in DATASETS else folder
+
+
+def _folder(name: str | os.PathLike) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(name)))  # Path's own expanduser raises on an unknown user
 
 
 def channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

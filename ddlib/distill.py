@@ -14,7 +14,7 @@ from torch import Tensor
 from ddlib.base_methods import BASE_METHODS, Task
 from ddlib.baselines import require_enough_images, starting_images
 from ddlib.checkpoint import State, identity
-from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
+from ddlib.combine import Combined, Step, Strategy, accuracy_weights, get_strategy, gradient_cosines
 from ddlib.data import Dataset
 from ddlib.guidance import GUIDANCE, Alpha, PTMSignal, make_signals
 from ddlib.progress import progress_bar
@@ -88,6 +88,8 @@ def distill(
     settings = {name: value for name, value in locals().items() if name not in ("dataset", "ptms", "checkpoint")}
     images, labels, task = _prepare(settings, dataset)
     combine = get_strategy(strategy, guidance)
+    if combine.needs_accuracy and guidance != "none":
+        accuracy_weights([ptm.train_accuracy for ptm in ptms])  # one without fails here, not in the first step
     signals = make_signals(ptms, dataset, labels, guidance, alpha_clom, alpha_cclom)
     optimizer = torch.optim.SGD([images], lr=settings["lr_img"], momentum=MOMENTUM)
     state = State(images, optimizer, len(signals), identity(settings, dataset, ptms))

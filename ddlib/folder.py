@@ -7,9 +7,14 @@ Every picture ends up square and in one of two forms:
   counts. Only if *every* picture of the folder is grey by its file mode (1, L, 16-bit grey) is there one
   channel. The mode decides, not the content: a grey photo saved as RGB is RGB. 16-bit grey keeps its depth.
 
+Nothing outside of the folder is read: links that lead out of it are refused, as are files of more than
+`MAX_BYTES`, files that are no regular ones, and images of more pixels than Pillow takes for safe.
+
 The order is fixed: classes and files by name (as text: "10" stands before "2"), in train and test alike.
 """
 
+import os
+import stat
 import warnings
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 DEFAULT_SIZE = 32
+MAX_BYTES = 2**28  # of one file: no picture within Pillow's limit of pixels needs more, in any usual form
 MAX_NAMED = 5  # so many culprits are named at once: enough to see a pattern, short enough to read
 IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # left by file managers and archives; besides ".*"
 GREY_16_BIT = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # "I": 16-bit PGM, and PNG in older versions of Pillow
@@ -56,16 +62,29 @@ def read_folder(
 
 def find_files(folder: Path, part: str) -> Files:
     """The files of `train` or `test` by class, both in order; hidden files are left out."""
+    _check_inside(folder, [folder / part])
     if not (folder / part).is_dir():
         raise ValueError(f"{folder} has no folder {part}/. " + LAYOUT.format(folder=folder))
     paths = _visible(folder / part)
+    _check_inside(folder, paths)
     files = {path.name: _visible(path) for path in paths if path.is_dir()}
+    _check_inside(folder, _in_order(files))
     stray = [path for path in paths if not path.is_dir()] + [path for path in _in_order(files) if path.is_dir()]
     if stray:
         more = f" and {len(stray) - MAX_NAMED} more" if len(stray) > MAX_NAMED else ""
         names = ", ".join(map(str, stray[:MAX_NAMED])) + more
         raise ValueError(f"not in its place: {names}. " + LAYOUT.format(folder=folder))
     return files
+
+
+def _check_inside(folder: Path, paths: list[Path]) -> None:
+    root = os.path.realpath(folder)
+    links = [path for path in paths if path.is_symlink()]
+    outside = [path for path in links if not Path(os.path.realpath(path)).is_relative_to(root)]
+    if outside:
+        more = f" and {len(outside) - MAX_NAMED} more" if len(outside) > MAX_NAMED else ""
+        names = ", ".join(map(str, outside[:MAX_NAMED])) + more
+        raise ValueError(f"links that lead out of {folder}: {names}. Put copies of the files there instead")
 
 
 def read_images(paths: list[Path], size: int) -> tuple[list[np.ndarray], set[tuple[int, int]]]:
@@ -92,6 +111,11 @@ def read_images(paths: list[Path], size: int) -> tuple[list[np.ndarray], set[tup
 
 def read_image(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """One file as `[C, size, size]` in 0..255 (uint8; float32 if 16-bit) and its (width, height) on disk."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("not a regular file")  # opening a pipe would wait for ever
+    if about.st_size > MAX_BYTES:
+        raise ValueError(f"{about.st_size / 1e6:.0f} MB, more than the limit of {MAX_BYTES / 1e6:.0f} MB")
     with warnings.catch_warnings():
         # between one and two times its limit of pixels Pillow only warns; such a file is refused just as well
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -16,12 +16,17 @@ class _Headless(nn.Module):
 
     def __init__(self, model: nn.Module, name: str):
         super().__init__()
-        linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            raise ValueError(f"{name} does not end in a linear layer, so it has no features to compare; take another.")
-        self.classifier = model.get_submodule(linear[-1])
-        model.set_submodule(linear[-1], nn.Identity())
+        last = _last_linear(model, name)
+        self.classifier = model.get_submodule(last)
+        model.set_submodule(last, nn.Identity())
         self.features = model
+
+
+def _last_linear(model: nn.Module, name: str) -> str:
+    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"{name} does not end in a linear layer, so it has no features to compare; take another.")
+    return linear[-1]
 
 
 def load_imagenet_ptm(
@@ -43,6 +48,8 @@ def load_imagenet_ptm(
     if name not in known:
         raise ValueError(f"unknown ImageNet model {name!r}; torchvision has {', '.join(known)}.")
     weights = models.get_model_weights(name)[IMAGENET_WEIGHTS]
+    model = models.get_model(name)
+    _last_linear(model, name)  # one without fails here, not after the download
     folder = data_folder(root) / "hub" / "checkpoints"
     try:
         state = torch.hub.load_state_dict_from_url(weights.url, folder, map_location="cpu", weights_only=True)
@@ -51,7 +58,11 @@ def load_imagenet_ptm(
         raise FileNotFoundError(
             f"{file} is not in {folder} and could not be downloaded ({error}); put it there."
         ) from error
-    model = models.get_model(name)
+    except Exception as error:  # the loader raises many types on a damaged file
+        file = folder / weights.url.rsplit("/", 1)[1]
+        raise ValueError(
+            f"{file} is damaged ({str(error).splitlines()[0]:.200}); delete it, or put it there again."
+        ) from error
     model.load_state_dict(state)
     if hasattr(model, "transform_input"):
         model.transform_input = True  # as torchvision does with weights: GoogLeNet and Inception had other moments

@@ -7,6 +7,7 @@ question than the one asked. :func:`check_parameters` turns this, wrong types an
 import ast
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -20,6 +21,8 @@ from ddlib.networks import NETWORKS
 BASELINES = (*SELECTIONS, "full")
 INJECTED = "# Parameters"  # papermill's first line of the cell it adds
 IMAGENET = "imagenet"  # as source_dataset: torchvision's weights
+MOST = 10**9  # of whole numbers: no run could be larger, and a number with hundreds of digits is no slip of a finger
+LONGEST = 1000  # characters of a text, such as a path
 
 
 class ParameterError(ValueError):
@@ -38,10 +41,9 @@ class Parameter:
     fits: Callable[[object], bool] = lambda value: True
 
 
-def whole(least: int, most: float = math.inf) -> Parameter:
-    """A whole number from ``least`` to ``most``."""
-    words = f"a whole number from {least}" + (" on" if most == math.inf else f" to {most}")
-    return Parameter(int, words, lambda value: least <= value <= most)
+def whole(least: int) -> Parameter:
+    """A whole number from ``least`` to ``MOST``."""
+    return Parameter(int, f"a whole number from {least} on, at most {MOST}", lambda value: least <= value <= MOST)
 
 
 def number(above: float | None = None, least: float = 0.0) -> Parameter:
@@ -72,13 +74,19 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-ANY_TEXT = Parameter(str, "text")
+def _is_line(text: object) -> bool:
+    return len(text) <= LONGEST and text.isprintable()  # no line ends, no NUL, which no path may hold
+
+
+ANY_TEXT = Parameter(str, f"one line of text, at most {LONGEST} characters", _is_line)
 FLAG = Parameter(bool, "True or False")
 ZERO_OR_SIZE = Parameter(int, "0 (as it is) or a whole number from 8 to 256", lambda v: v == 0 or 8 <= v <= 256)
 
 PARAMETERS: dict[str, Parameter] = {
     # data
-    "dataset": Parameter(str, "a name of a data set or the path of an image folder", bool),
+    "dataset": Parameter(
+        str, "a name of a data set or the path of an image folder", lambda v: bool(v.strip()) and _is_line(v)
+    ),
     "image_size": ZERO_OR_SIZE,
     "evaluate_on": one_of("test", "holdout"),
     # distillation
@@ -119,7 +127,7 @@ PARAMETERS: dict[str, Parameter] = {
     "num_sets": whole(1),
     "setting": whole(0),
     "device": Parameter(
-        str, "auto, cpu, cuda or cuda:<number>", lambda v: v in ("auto", "cpu") or v.startswith("cuda")
+        str, "auto, cpu, cuda or cuda:<number>", lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", v))
     ),
     "runs_folder": ANY_TEXT,
     "results_folder": ANY_TEXT,
@@ -143,13 +151,15 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
     if not declared:
         raise ParameterError("no parameters were found: run the cell with the parameters first, then this one.")
     problems = [_unknown(name, declared) for name in given if name not in declared]
+    unknown = [name for name in declared if name not in PARAMETERS]
+    problems += [f"the parameters cell declares {name!r:.80}, which is no parameter of ddlib" for name in unknown]
     values = {}
-    for name in declared:
+    for name in (name for name in declared if name in PARAMETERS):
         parameter, value = PARAMETERS[name], namespace.get(name)
-        if parameter.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if parameter.kind is float and type(value) is int and abs(value) <= MOST:
             value = float(value)
         if type(value) is not parameter.kind or not parameter.fits(value):
-            problems.append(f"{name} is {value!r}; expected {parameter.allowed}")
+            problems.append(f"{name} is {_shown(value)}; expected {parameter.allowed}")
         values[name] = value
     found = SimpleNamespace(**values)
     if not problems:
@@ -157,6 +167,17 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
     if problems:
         raise ParameterError("\n  ".join(["nothing was run, because", *problems]))
     return found
+
+
+def _shown(value: object) -> str:
+    """A value in an error: 80 characters of it."""
+    if isinstance(value, int) and abs(value) > 10**80:
+        return "a number of more than 80 digits"  # Python refuses to print some of these
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _unknown(name: str, declared: Sequence[str]) -> str:
@@ -191,6 +212,9 @@ def _contradictions(p: SimpleNamespace) -> list[str]:
             f"guidance {p.guidance} needs PTMs with the labels of the data set itself, and source_dataset is "
             f"{p.source_dataset!r}: use guidance cclom, or source_dataset ''"
         )
+    guided = has("source_dataset", "strategy", "guidance") and p.guidance != "none"
+    if guided and p.source_dataset == IMAGENET and STRATEGIES[p.strategy].needs_accuracy:
+        problems.append(f"strategy {p.strategy} needs accuracies on train splits, and those of {IMAGENET} are unknown")
     if has("source_dataset", "ptm_architectures") and p.source_dataset != IMAGENET:
         allowed = some_of(list(NETWORKS))
         if not allowed.fits(p.ptm_architectures):
@@ -204,14 +228,17 @@ def _cells(history: Sequence[str]) -> tuple[list[str], list[str]]:
     for source in history:
         statements = _statements(source)
         if source.startswith(INJECTED) and declared:
-            given = [target.id for line in statements if isinstance(line, ast.Assign) for target in line.targets]
+            assignments = [line for line in statements if isinstance(line, ast.Assign)]
+            given = [ast.unparse(target) for line in assignments for target in line.targets]
         elif statements and all(isinstance(line, ast.AnnAssign) for line in statements):
-            declared, given = [line.target.id for line in statements], []
+            found = [ast.unparse(line.target) for line in statements]
+            if set(found) & set(PARAMETERS):  # else a cell of the user's own
+                declared, given = found, []
     return declared, given
 
 
 def _statements(source: str) -> MutableSequence[ast.stmt]:
     try:
         return ast.parse(source).body
-    except SyntaxError:  # a cell with magics or a typo: not ours
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a cell with magics or a typo: not ours
         return []

@@ -4,6 +4,7 @@ An explicit argument wins, then an environment variable (an empty one counts as 
 paths come back absolute, so that a message which names one is not a riddle.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -16,6 +17,21 @@ def data_folder(root: str | os.PathLike | None = None) -> Path:
 def cache_folder() -> Path:
     """The folder of the trained PTMs: `DDLIB_CACHE`, else `ptms` in the user's cache of ddlib."""
     return _absolute(os.environ.get("DDLIB_CACHE") or _user_cache() / "ptms")
+
+
+def cache_limit() -> float:
+    """What the PTMs in the cache may take, in bytes: `DDLIB_CACHE_LIMIT` in gigabytes (10^9 bytes), else no limit.
+
+    Raises ValueError if the variable is no number above 0.
+    """
+    text = os.environ.get("DDLIB_CACHE_LIMIT") or "inf"
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        limit = math.nan
+    if not limit > 0:
+        raise ValueError(f"DDLIB_CACHE_LIMIT is {text!r}; expected gigabytes, such as 20 or 0.5")
+    return limit
 
 
 def runs_folder(folder: str | os.PathLike = "") -> Path:
@@ -51,4 +67,4 @@ def _user_cache() -> Path:
 
 
 def _absolute(path: str | os.PathLike) -> Path:
-    return Path(path).expanduser().absolute()
+    return Path(os.path.expanduser(path)).absolute()  # Path's own raises on a user that is not there

@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ddlib.cache import make_room, touch
 from ddlib.data import Dataset
 from ddlib.files import locked, read_tensors, write_tensors
 from ddlib.networks import build_network
@@ -53,10 +56,13 @@ def train_ptms(
     What is trained lands in ``cache`` (default :func:`ddlib.paths.cache_folder`); a second process that wants
     the same PTM waits for the first. A damaged file there is trained again. Works on the device of ``dataset``.
 
-    Raises ValueError for impossible numbers and unknown names, before anything is trained.
+    Raises ValueError for impossible numbers and unknown names, and if there is no room, before anything is trained.
     Source: Lu et al., arXiv 2310.03295, and their code.
     """
-    keep = sorted(set(keep)) or [epochs]
+    keep = list(keep) or [epochs]
+    if not all(isinstance(number, Integral) for number in (num_ptms, epochs, *keep)):
+        raise ValueError(f"num_ptms, epochs and keep are whole numbers; found {num_ptms!r}, {epochs!r} and {keep!r}.")
+    keep = sorted(set(keep))
     if num_ptms < 1 or not 1 <= keep[0] <= keep[-1] <= epochs:
         raise ValueError(
             f"a pool needs num_ptms >= 1 and epochs to keep from 1 to {epochs}; found {num_ptms} and {keep}."
@@ -68,8 +74,9 @@ def train_ptms(
         for index in range(num_ptms)
         for architecture in architectures
     ]
-    for job in jobs[: len(architectures)]:
-        job.build()  # an unknown name fails here, not after the others have been trained
+    # an unknown name and a full disk fail here, not after the others have been trained
+    sizes = [_bytes(job.build()) for job in jobs[: len(architectures)]]
+    make_room({job.path(epoch): sizes[i % len(sizes)] for i, job in enumerate(jobs) for epoch in keep})
     with progress_bar(len(jobs), "PTMs") as bar:
         pool = []
         for job in jobs:
@@ -115,7 +122,7 @@ class _Job:
         )
 
     def path(self, epoch: int) -> Path:
-        return self.cache / f"{self.key}-epoch{epoch:04d}.safetensors"
+        return file_of(self.cache, self.key, epoch)
 
     def obtain(self, keep: Sequence[int]) -> list[PTM]:
         with locked(self.cache / self.key):
@@ -123,7 +130,7 @@ class _Job:
                 return [self.load(epoch) for epoch in keep]
             except (FileNotFoundError, ValueError):  # not there, or damaged
                 self.train(keep)
-        return [self.load(epoch) for epoch in keep]
+            return [self.load(epoch) for epoch in keep]
 
     def train(self, keep: Sequence[int]) -> None:
         """Train up to the last wanted epoch and write each wanted checkpoint."""
@@ -159,9 +166,19 @@ class _Job:
         )
 
     def load(self, epoch: int) -> PTM:
-        weights, about = read_tensors(self.path(epoch))
-        network = self.build()
+        path, network = self.path(epoch), self.build()
+        weights, about = read_tensors(path)
+        measured = {name: about.get(name) for name in ("accuracy", "train_accuracy", "seconds")}
+        if (
+            _form(weights) != _form(network.state_dict())
+            or not all(type(value) in (int, float) and value >= 0 for value in measured.values())
+            or max(measured["accuracy"], measured["train_accuracy"]) > 1
+        ):
+            raise ValueError(f"{path} does not hold the PTM that its name says; delete it.")
+        if not all(torch.isfinite(value).all() for value in weights.values()):
+            raise ValueError(f"The weights in {path} are not finite: the training diverged. Train with a lower lr.")
         network.load_state_dict(weights)
+        touch(path)
         return PTM(
             network,
             self.architecture,
@@ -171,8 +188,27 @@ class _Job:
             hash=f"{self.key}-{epoch}",
             index=self.index,
             epoch=epoch,
-            **{name: about[name] for name in ("accuracy", "train_accuracy", "seconds")},
+            **measured,
         )
+
+
+def file_of(cache: Path, key: str, epoch: int) -> Path:
+    """Where the cache keeps a checkpoint."""
+    return cache / f"{key}-epoch{epoch:04d}.safetensors"
+
+
+def cached_file(ptm: PTM) -> Path:
+    """Where the cache keeps a PTM that :func:`train_ptms` gave, by its hash."""
+    return file_of(cache_folder(), ptm.hash.rpartition("-")[0], ptm.epoch or 0)
+
+
+def _bytes(network: nn.Module) -> int:
+    """What its file takes: the weights, and some for the header."""
+    return 2**16 + sum(value.numel() * value.element_size() for value in network.state_dict().values())
+
+
+def _form(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in weights.items()}
 
 
 class _Clock:

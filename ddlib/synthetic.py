@@ -1,6 +1,7 @@
 """Synthetic sets: a few images for each class, with all that is needed to use and to judge them."""
 
 import dataclasses
+import io
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,10 +49,14 @@ class SyntheticSet:
             raise ValueError(f"a synthetic set needs images [N, C, H, W] and int64 labels [N]; found {found}.")
         if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(f"a synthetic set needs images with labels from 0 to {classes - 1}.")
+        if images.dtype != torch.float32 or not images.numel():
+            raise ValueError(f"a synthetic set needs float32 images with pixels; found {images.dtype}.")
         if self.mean.shape != images.shape[1:2] or self.std.shape != images.shape[1:2] or not (self.std > 0).all():
             raise ValueError(f"mean and std need one number for each of {images.shape[1]} channels, std > 0.")
-        if not torch.isfinite(images).all():
-            raise ValueError("a synthetic set holds finite pixels; found NaN or infinity.")
+        if not all(x.dtype == torch.float32 and torch.isfinite(x).all() for x in (images, self.mean, self.std)):
+            raise ValueError(
+                "a synthetic set holds finite pixels, mean and std, all float32; found NaN, infinity or another."
+            )
 
     @classmethod
     def of(cls, dataset: Dataset, images: Tensor, labels: Tensor, **provenance: object) -> "SyntheticSet":
@@ -108,7 +113,16 @@ class SyntheticSet:
         tensors, about = read_tensors(path)
         if {"images", "labels", "mean", "std"} != set(tensors) or "class_names" not in about:
             raise ValueError(f"{path} holds {', '.join(tensors) or 'nothing'}: that is no synthetic set of ddlib.")
-        return cls(**tensors, class_names=tuple(about["class_names"]), provenance=about.get("provenance", {}))
+        names, provenance = about["class_names"], about.get("provenance", {})
+        if (
+            not (isinstance(names, list) and all(isinstance(name, str) for name in names))
+            or type(provenance) is not dict
+        ):
+            raise ValueError(f"{path} is no synthetic set of ddlib: its class names are no list of names.")
+        try:
+            return cls(**tensors, class_names=tuple(names), provenance=provenance)
+        except ValueError as error:
+            raise ValueError(f"{path} is no synthetic set of ddlib: {error}") from error
 
     def save_grid(self, path: str | os.PathLike, gap: int = 1) -> None:
         """Write one PNG, a row for each class, ``gap`` white pixels between images."""
@@ -141,8 +155,10 @@ class SyntheticSet:
         """
         mean, std = self._reference_moments(dataset or str(self.provenance.get("dataset")), self.mean, self.std)
         images = ((self._denormalised() - mean) / std).cpu()
+        content = io.BytesIO()  # writing to a full disk, torch.save raises an error that does not say so
+        torch.save({"data": [[images, self.labels.cpu()]], "accs_all_exps": {}}, content)
         with replacing(path) as temporary:
-            torch.save({"data": [[images, self.labels.cpu()]], "accs_all_exps": {}}, temporary)
+            temporary.write_bytes(content.getvalue())
 
     @classmethod
     def load_reference(cls, path: str | os.PathLike, dataset: Dataset, index: int = -1) -> "SyntheticSet":
@@ -164,8 +180,11 @@ class SyntheticSet:
             ) from error
         mean, std = cls._reference_moments(dataset.name, dataset.mean.cpu(), dataset.std.cpu())
         provenance = {"dataset": dataset.name, "dataset_hash": dataset.hash, "source": Path(path).name}
-        given = cls(images, labels, mean.flatten(), std.flatten(), dataset.class_names, provenance)
-        return given.normalised_for(dataset)
+        try:
+            given = cls(images, labels, mean.flatten(), std.flatten(), dataset.class_names, provenance)
+            return given.normalised_for(dataset)
+        except ValueError as error:
+            raise ValueError(f"{path}, set {index}: {error}") from error
 
     @staticmethod
     def _reference_moments(dataset: str, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -303,7 +303,7 @@ def test_true_is_the_strategy_with_all_operations(tiny, tmp_path, instant):
 def test_the_code_that_shapes_a_ptm_is_all_there_is():
     """The modules of SHAPING import no other that computes: else a change there would leave old PTMs in use."""
     folder = Path(ddlib.ptms.__file__).parent
-    harmless = {"data", "files", "paths", "progress", "provenance", "ptm"}  # the data's own hash is in the key
+    harmless = {"cache", "data", "files", "paths", "progress", "provenance", "ptm"}  # the data's own hash is in the key
     for module in ddlib.ptms.SHAPING:
         lines = (folder / f"{module}.py").read_text(encoding="utf-8").splitlines()
         imported = {line.split()[1].removeprefix("ddlib.") for line in lines if line.startswith("from ddlib.")}
@@ -389,6 +389,9 @@ def test_of_two_processes_that_want_a_ptm_one_trains_it(tmp_path, monkeypatch):
         ({"num_ptms": 0}, r"num_ptms >= 1 .* found 0 and \[2\]"),
         ({"epochs": 0}, r"from 1 to 0; found 1 and \[0\]"),
         ({"keep": [0]}, r"keep from 1 to 2; found 1 and \[0\]"),
+        ({"keep": [1.5]}, r"whole numbers; found 1, 2 and \[1.5\]"),
+        ({"keep": [1, "2"]}, "whole numbers"),
+        ({"num_ptms": 2.0}, "whole numbers"),
         ({"keep": [1, 3]}, r"keep from 1 to 2; found 1 and \[1, 3\]"),
         ({"architectures": ["ConvNet-3", "ConvNet-9"]}, "unknown network 'ConvNet-9'; known: ConvNet-3"),
         ({"width": 1}, "width is 1"),
