@@ -6,7 +6,7 @@ Every function draws inside ``style()``; importing this module changes no settin
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,22 +64,33 @@ def style() -> Iterator[None]:
 
 
 @style()
-def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance") -> Axes:
+def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance", failed: Mapping[str, int] | None = None) -> Axes:
     """One dot for each synthetic set (mean of its networks), below it the mean over sets and its interval.
 
     ``records`` holds one evaluation architecture; rows without a value in column ``arm`` are left out.
+    ``failed`` counts the runs of arms that failed: a row says so, and has nothing else if all of them did.
     """
-    if records.empty:
+    failed = failed or {}
+    if records.empty and not failed:
         return nothing_yet()
-    records = _of_one_architecture(records, arm)
-    sets, cells = set_means(records, [arm]), summary(records, [arm]).set_index(arm)
-    arms = ordered(cells.index)
+    sets, cells = pd.DataFrame(columns=[arm, "accuracy"]), pd.DataFrame(columns=["mean", "low", "high", "n"])
+    if not records.empty:
+        records = _of_one_architecture(records, arm)
+        sets, cells = set_means(records, [arm]), summary(records, [arm]).set_index(arm)
+    arms = ordered({*cells.index, *failed})
     _, ax = plt.subplots(figsize=(7, 1.0 + 0.55 * len(arms)))
+    labels = []
     for y, name in enumerate(arms):
-        values, cell = 100 * sets.loc[sets[arm] == name, "accuracy"], 100 * cells.loc[name]
+        values = 100 * sets.loc[sets[arm] == name, "accuracy"]
+        losses = f", {failed[name]} failed" if name in failed else ""
+        labels.append(f"{arm_label(name)} (n = {len(values)}{losses})")
+        if values.empty:
+            ax.text(0.01, y, "failed", color=GREY, va="center", transform=ax.get_yaxis_transform())
+            continue
+        cell = 100 * cells.loc[name]
         ax.plot(values, np.full(len(values), y - 0.14), "o", color=BLUE, alpha=0.6, markersize=6, mew=0)
         _interval(ax, cell["mean"], y + 0.14, cell["low"], cell["high"])
-    ax.set_yticks(range(len(arms)), [f"{arm_label(name)} (n = {cells.loc[name, 'n']:.0f})" for name in arms])
+    ax.set_yticks(range(len(arms)), labels)
     ax.set_ylim(len(arms) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("test accuracy (%)")

@@ -12,6 +12,8 @@ import hashlib
 import json
 import math
 import re
+import shutil
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -23,9 +25,16 @@ import torch
 
 from ddlib.files import replacing
 from ddlib.provenance import code_hash, environment, git_commit
-from ddlib.schema import SCHEMA, plain, validate
+from ddlib.schema import ACCURACY_COLUMNS, SCHEMA, plain, validate
 
 HISTORY_ROWS = 200
+UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
+ERROR_LENGTH = 300  # of the message in the reason of a failed run
+# The folders of an absolute path: inside quotes, where they may hold spaces, and elsewhere.
+FOLDERS = (
+    re.compile(r"""(?<=['"])(?:~?/|[A-Za-z]:[\\/])(?:[^\\/'"]*[\\/]+)*(?=[^\\/'"])"""),
+    re.compile(r"""(?<![\w.:/\\])(?:~?/|[A-Za-z]:[\\/])(?:[^\s\\/'"]+[\\/]+)*(?=[^\s\\/'"])"""),
+)
 # The leading columns of the table that load_records gives.
 SETTING = ("run", "notebook", "dataset", "arm", "base_method", "guidance", "strategy", "num_ptms", "ipc")
 FIRST_COLUMNS = (*SETTING, "seed", "architecture", "network", "augment", "accuracy")
@@ -74,6 +83,7 @@ def write_record(
     synthetic_hash: str | None,
     device: torch.device | str,
     status: str = "ok",
+    error: str | None = None,
     arm: str = "",
 ) -> Path:
     """Write the record of one run and return its path; a record of the same run is replaced, atomically.
@@ -87,6 +97,7 @@ def write_record(
         history: one row per recorded iteration; at most 200 evenly spaced rows are kept, the first and the
             last among them, with six digits.
         seconds: parts of the run by name, such as ``{"ptms": 3.1, "distill": 20.5, "evaluate": 8.0}``.
+        error: of a failed run, its reason in one line (``reason``).
         arm: name of the arm in tables; the default is made of guidance and strategy.
     Raises:
         ValueError: a value cannot be right (accuracy of 65, seed of another run, unknown status).
@@ -97,6 +108,7 @@ def write_record(
     record = {
         "schema": SCHEMA,
         "status": status,
+        **({} if error is None else {"error": error}),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "notebook": notebook,
         "arm": arm or default_arm(parameters),
@@ -125,6 +137,49 @@ def write_record(
     with replacing(path) as temporary:
         temporary.write_text("{\n" + text + "\n}\n", encoding="utf-8")
     return path
+
+
+def write_failure(
+    folder: str | Path,
+    error: Exception,
+    *,
+    notebook: str,
+    parameters: Mapping[str, object],
+    seed: int,
+    **about: object,
+) -> Path | None:
+    """Write that a run failed, and why; ``about`` is the rest that is known (arguments of :func:`write_record`).
+
+    A result that the same code wrote stays, and None is returned: then the machine failed, not the method. A result
+    of other code does not speak for this one; it is set aside, as ``<run>.<its code hash>``.
+    """
+    path = record_path(folder, notebook, parameters, seed)
+    code = _code_of_result(path)
+    if code == code_hash():
+        return None
+    if code:
+        shutil.copy2(path, path.with_suffix(f".{code}"))
+    nothing = {
+        "accuracies": pd.DataFrame(columns=ACCURACY_COLUMNS),
+        "history": pd.DataFrame(columns=["iteration"]),
+        "seconds": {},
+        "ptm_passes": 0,
+        "synthetic_hash": None,
+    }
+    run = {**nothing, **about, "notebook": notebook, "parameters": parameters, "seed": seed}
+    return write_record(folder, **run, status="failed", error=reason(error))
+
+
+def reason(error: Exception) -> str:
+    """An error in one line, ``"ValueError: ..."``: the first line of its message, and its notes; no local paths."""
+    message = (str(error).strip().splitlines() or [""])[0]
+    text = f"{type(error).__name__}: {textwrap.shorten(message, ERROR_LENGTH, placeholder=' ...')}".removesuffix(": ")
+    text = " ".join([text, *getattr(error, "__notes__", ())])
+    home = Path.home()
+    text = text.replace(str(home), "~") if home != home.parent else text  # it may hold spaces
+    for folders in FOLDERS:
+        text = folders.sub("", text)
+    return " ".join(text.split())
 
 
 def read_record(path: str | Path) -> dict[str, object]:
@@ -170,31 +225,30 @@ def load_records(folder: str | Path) -> pd.DataFrame:
         FileNotFoundError: no folder, or no record in it.
         ValueError: records are damaged; names every one of them.
     """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(
-            f"no run records (*.json) in {folder}: run a notebook first, for example "
-            "`papermill notebooks/01_guidance.ipynb out.ipynb`, or `make book`"
-        )
-    rows, damaged, empty = [], [], []
-    for path in paths:
-        try:
-            record = read_record(path)
-        except ValueError as error:
-            damaged.append(str(error))
-            continue
-        rows += _tidy(path.stem, record)
-        if record["accuracies"].empty:
-            empty.append(f"{path.name} ({record['status']})")
-    if damaged:
-        raise ValueError("\n".join([f"{len(damaged)} of {len(paths)} records cannot be read:", *damaged]))
+    records = _read_all(folder)
+    rows = [row for run, record in records.items() for row in _tidy(run, record)]
+    empty = {run: record for run, record in records.items() if record["accuracies"].empty}
     if not rows:
-        raise ValueError(f"no record in {folder} holds accuracies: {', '.join(empty)}")
+        reasons = [f"{run}.json: {record.get('error', UNKNOWN)}" for run, record in empty.items()]
+        raise ValueError("\n".join([f"no record in {folder} holds accuracies, all its runs failed:", *reasons]))
     if empty:
-        warnings.warn(f"runs without accuracies are left out: {', '.join(empty)}", stacklevel=2)
-    table = pd.DataFrame(rows)
-    first = [column for column in FIRST_COLUMNS if column in table]
-    return table[[*first, *(column for column in table if column not in first)]]
+        names = ", ".join(f"{run}.json ({record['status']})" for run, record in empty.items())
+        warnings.warn(f"runs without accuracies are left out: {names}", stacklevel=2)
+    return _ordered_columns(pd.DataFrame(rows))
+
+
+def load_failures(folder: str | Path) -> pd.DataFrame:
+    """The runs of a folder that failed, a row each: the columns of ``load_records`` without accuracies, and ``error``.
+
+    No rows if none failed; a run that was killed or interrupted leaves no record. Raises as ``load_records`` does for
+    no or damaged records.
+    """
+    rows = [
+        {**_about(run, record), "error": record.get("error", UNKNOWN)}
+        for run, record in _read_all(folder).items()
+        if record["status"] == "failed"
+    ]
+    return _ordered_columns(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*SETTING, "seed", "error"])
 
 
 def default_arm(parameters: Mapping[str, object]) -> str:
@@ -203,7 +257,41 @@ def default_arm(parameters: Mapping[str, object]) -> str:
     return str(guidance) if guidance == "none" or strategy == "single" else f"{guidance} {strategy}"
 
 
+def _read_all(folder: str | Path) -> dict[str, dict[str, object]]:
+    """All records by the names of their runs."""
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no run records (*.json) in {folder}: run a notebook first, for example "
+            "`papermill notebooks/01_guidance.ipynb out.ipynb`, or `make book`"
+        )
+    records, damaged = {}, []
+    for path in paths:
+        try:
+            records[path.stem] = read_record(path)
+        except ValueError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise ValueError("\n".join([f"{len(damaged)} of {len(paths)} records cannot be read:", *damaged]))
+    return records
+
+
+def _code_of_result(path: Path) -> str | None:
+    """The code hash of the record there, if it holds a result."""
+    try:
+        record = read_record(path)
+    except (OSError, ValueError):
+        return None
+    return record["code_hash"] if record["status"] == "ok" else None
+
+
 def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:
+    about = _about(run, record)
+    return [{**about, **row} for row in record["accuracies"].to_dict("records")]
+
+
+def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
+    """All of a record but its accuracies and its history, flat."""
     memory = record["peak_memory_bytes"]
     own = ("notebook", "arm", "seed", "ptm_passes", *ORIGIN, "ptm_hashes", "synthetic_hash")
     shared = {
@@ -214,7 +302,12 @@ def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:
         **record["environment"],
     }
     parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
-    return [{**parameters, **shared, **row} for row in record["accuracies"].to_dict("records")]
+    return {**parameters, **shared}
+
+
+def _ordered_columns(table: pd.DataFrame) -> pd.DataFrame:
+    first = [column for column in FIRST_COLUMNS if column in table]
+    return table[[*first, *(column for column in table if column not in first)]]
 
 
 def _text(value: object) -> object:

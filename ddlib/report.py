@@ -1,17 +1,19 @@
 """From the table of all records to the tables of the report: settings, ablations, contrasts, pictures."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from ddlib.comparison import contrasts
 from ddlib.ddranking import hlr, ior, lrs
 from ddlib.parameters import BASELINES, PARAMETERS
 from ddlib.pictures import side_by_side
 from ddlib.plots import arm_label, nothing_yet, ordered, pair_label
-from ddlib.records import synthetic_path
+from ddlib.records import load_failures, load_records, synthetic_path
 from ddlib.statistics import summary
 from ddlib.synthetic import SyntheticSet
 
@@ -20,14 +22,26 @@ GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK = "01_guidance", "02_ensemble"
 ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed", "setting")
 
 
+def load_runs(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The records of a folder and its failed runs (``load_failures``), both with the column ``setting``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "runs without accuracies")  # they are the second table
+        records, failures = load_records(folder), load_failures(folder)
+    together = pd.concat([table for table in (records, failures) if not table.empty], ignore_index=True)
+    settings = with_settings(together)["setting"].to_numpy()
+    return records.assign(setting=settings[: len(records)]), failures.assign(setting=settings[len(records) :])
+
+
 def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     """The records with a column ``setting``: 0 for the setting with most runs, then 1, 2, ...
 
-    Runs of one setting share the data and every parameter but those that make the arm, so they can be compared.
+    Runs of one setting share the data and every parameter but those that make the arm, so they can be compared. Failed
+    runs, which have no accuracy, do not count.
     """
     columns = [*_setting_columns(records), "dataset_hash"]
     keys = records[columns].astype(str).agg("|".join, axis=1)
-    order = records.groupby(keys)["run"].nunique().sort_values(ascending=False, kind="stable").index
+    runs = records["run"].where(records["accuracy"].notna())
+    order = runs.groupby(keys).nunique().sort_values(ascending=False, kind="stable").index
     return records.assign(setting=keys.map({key: index for index, key in enumerate(order)}))
 
 
@@ -50,8 +64,29 @@ def choose_setting(records: pd.DataFrame, setting: int, base_method: str = "dm")
     known = sorted(records["setting"].unique())
     if setting not in known:
         raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}.")
-    methods = records["base_method"].isin([base_method, "none", *BASELINES])
-    return records[(records["setting"] == setting) & methods]
+    return _of_setting(records, setting, base_method)
+
+
+def failed_arms(
+    failures: pd.DataFrame, chosen: pd.DataFrame, setting: int, base_method: str = "dm"
+) -> dict[str, dict[str, int]]:
+    """How many runs failed, by notebook and arm, in what ``choose_setting`` and ``ablation`` select (``chosen``)."""
+    failures = _of_setting(failures, setting, base_method)
+    rows = {notebook: failures[failures["notebook"] == notebook] for notebook in (GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK)}
+    if "loss_avg" in set(ablation(chosen, ENSEMBLE_NOTEBOOK)["strategy"]):
+        averages = rows[ENSEMBLE_NOTEBOOK]
+        rows[ENSEMBLE_NOTEBOOK] = averages[averages["strategy"] != "grad_avg"]
+    return {notebook: failed["arm"].value_counts().to_dict() for notebook, failed in rows.items()}
+
+
+def failure_table(failures: pd.DataFrame) -> Styler | str:
+    """The failed runs of all settings with their reasons, which are not cut off; a sentence if there are none."""
+    if failures.empty:
+        return "No run has failed (one that was killed or interrupted leaves no record)."
+    table = failures.sort_values(["setting", "notebook", "run"], kind="stable").set_index("run")
+    table = table[["setting", "notebook", "arm", "seed", "error"]].assign(arm=table["arm"].map(arm_label))
+    styler = table.rename(columns={"error": "reason"}).rename_axis(None).style
+    return styler.set_properties(subset=["reason"], **{"white-space": "normal", "text-align": "left"})
 
 
 def ablation(records: pd.DataFrame, notebook: str, augment: bool = True) -> pd.DataFrame:
@@ -72,10 +107,18 @@ def first_architecture(records: pd.DataFrame) -> pd.DataFrame:
     return records[records["architecture"] == first]
 
 
-def accuracy_table(records: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not the same for all."""
-    if records.empty:
-        return pd.DataFrame()
+def accuracy_table(records: pd.DataFrame, failed: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not the same for all.
+
+    ``failed`` counts the runs of arms that failed: their rows say so, and hold nothing else if all of them did.
+    """
+    table = pd.DataFrame(columns=["accuracy"] if failed else []) if records.empty else _accuracies(records)
+    failed = failed or {}
+    rows = table.reindex(ordered({*table.index, *failed})).fillna("failed")
+    return rows.rename(index=lambda arm: arm_label(arm) + (f" ({failed[arm]} failed)" if arm in failed else ""))
+
+
+def _accuracies(records: pd.DataFrame) -> pd.DataFrame:
     cells = summary(records, ["arm", "architecture"])
     counts = sorted(cells["n"].unique())
 
@@ -85,9 +128,8 @@ def accuracy_table(records: pd.DataFrame) -> pd.DataFrame:
 
     cells = cells.assign(accuracy=cells.apply(words, axis=1))
     table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
-    table = table.loc[ordered(table.index), ordered(table.columns)]
     sets = f", n = {counts[0]} sets" if len(counts) == 1 else ""
-    return table.rename(index=arm_label).rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
+    return table[ordered(table.columns)].rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
 
 
 def guidance_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
@@ -198,6 +240,11 @@ def _points(*fractions: float) -> str:
     """Signed percentage points, several as an interval."""
     texts = [f"{100 * fraction:+z.1f}".replace("-", "−") for fraction in fractions]
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+
+def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFrame:
+    methods = runs["base_method"].isin([base_method, "none", *BASELINES])
+    return runs[(runs["setting"] == setting) & methods]
 
 
 def _setting_columns(records: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ FIELDS = {  # field: the types it may have
     "ptm_hashes": (list,),
     "peak_memory_bytes": (int, type(None)),
 }
+OPTIONAL = {"error": (str,)}  # why a run failed, in one line; records of schema 1 from before it lack it
 STATUSES = ("ok", "failed")
 
 
@@ -39,11 +40,13 @@ def validate(record: Mapping[str, object], where: str | Path) -> None:
     def wrong(field: str, found: str) -> ValueError:
         return ValueError(f"{where}: field {field!r} {found}")
 
-    if unknown := record.keys() - FIELDS.keys() - {"sha256"}:
+    if unknown := record.keys() - FIELDS.keys() - OPTIONAL.keys() - {"sha256"}:
         raise wrong(min(unknown), "is unknown")
-    for field, kinds in FIELDS.items():
+    if missing := [field for field in FIELDS if field not in record]:
+        raise wrong(missing[0], "is missing")
+    for field, kinds in (FIELDS | OPTIONAL).items():
         if field not in record:
-            raise wrong(field, "is missing")
+            continue
         value = record[field]
         if not isinstance(value, kinds) or isinstance(value, bool):
             expected = " or ".join(kind.__name__ for kind in kinds)
@@ -52,6 +55,8 @@ def validate(record: Mapping[str, object], where: str | Path) -> None:
             raise wrong(field, f"is {value}, this ddlib reads {SCHEMA}: use a matching ddlib or run again")
     if record["status"] not in STATUSES:
         raise wrong("status", f"is {record['status']!r}, expected one of {', '.join(STATUSES)}")
+    if "error" in record and (record["status"] != "failed" or len(record["error"].splitlines()) != 1):
+        raise wrong("error", f"is {record['error']!r:.60}, expected one line, and that of a failed run only")
     for field in ("accuracies", "history"):
         if no_list := [name for name, values in record[field].items() if not isinstance(values, list)]:
             raise wrong(field, f"has columns that are no lists: {no_list}")

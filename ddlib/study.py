@@ -15,12 +15,13 @@ from ddlib.data import Dataset, load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
 from ddlib.imagenet import load_imagenet_ptm
+from ddlib.memory import out_of_memory_explained
 from ddlib.parameters import BASELINES, IMAGENET, names
 from ddlib.paths import runs_folder
 from ddlib.provenance import peak_memory_bytes
 from ddlib.ptm import PTM
 from ddlib.ptms import train_ptms
-from ddlib.records import record_path, synthetic_path, write_record
+from ddlib.records import record_path, synthetic_path, write_failure, write_record
 from ddlib.synthetic import SyntheticSet
 
 NOT_RECORDED = ("device", "runs_folder", "num_sets", "seed")  # they shape no result, or are in the record by themselves
@@ -82,7 +83,8 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     """Distil, evaluate and record ``num_sets`` synthetic sets, seeds ``seed``, ``seed + 1``, ...
 
     Each set is on disk, with its record, before the next begins. An interrupted distillation leaves a checkpoint
-    beside the records and goes on from there when the same arm runs again.
+    beside the records and goes on from there when the same arm runs again. A run that fails leaves a record that says
+    why, and its error ends the arm.
     """
     return [_run(p, data, ptms, notebook, seed) for seed in range(p.seed, p.seed + p.num_sets)]
 
@@ -102,8 +104,34 @@ def recorded(p: SimpleNamespace, dataset: str) -> dict[str, object]:
 
 
 def _run(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int) -> Run:
-    parameters = recorded(p, data.name.removesuffix("-holdout"))
-    record = record_path(runs_folder(p.runs_folder), notebook, parameters, seed)
+    about = {
+        "notebook": notebook,
+        "parameters": recorded(p, data.name.removesuffix("-holdout")),
+        "seed": seed,
+        "arm": arm_name(p, len(ptms)),
+        "dataset_hash": data.hash,
+        "ptm_hashes": [ptm.hash for ptm in ptms],
+        "device": data.device,
+    }
+    try:
+        with out_of_memory_explained():
+            return _measure(p, data, ptms, seed, about)
+    except Exception as error:
+        _record_failure(p, error, about)
+        raise
+
+
+def _record_failure(p: SimpleNamespace, error: Exception, about: dict[str, object]) -> None:
+    """Whatever goes wrong here too (a full disk, say), the error that ended the run is the one to be seen."""
+    try:
+        write_failure(runs_folder(p.runs_folder), error, **about, peak_memory_bytes=peak_memory_bytes(about["device"]))
+    except Exception as second:
+        error.add_note(f"The failure could not be recorded: {type(second).__name__}: {second}")
+
+
+def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, about: dict[str, object]) -> Run:
+    """Distil or select, evaluate, save; ``about`` is what the record holds of the run beforehand."""
+    record = record_path(runs_folder(p.runs_folder), about["notebook"], about["parameters"], seed)
     checkpoint = record.with_name(f".{record.stem}.checkpoint")
     if data.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(data.device)
@@ -121,19 +149,13 @@ def _run(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, 
         synthetic.save(synthetic_path(record))
     write_record(
         record.parent,
-        notebook=notebook,
-        parameters=parameters,
-        seed=seed,
-        arm=arm_name(p, len(ptms)),
-        dataset_hash=data.hash,
-        ptm_hashes=[ptm.hash for ptm in ptms],
+        **about,
         accuracies=accuracies,
         history=history,
         seconds=seconds,
         peak_memory_bytes=peak,
         ptm_passes=int(history["ptm_passes"].iloc[-1]) if distilled else 0,
         synthetic_hash=synthetic.hash,
-        device=data.device,
     )
     checkpoint.unlink(missing_ok=True)
     return Run(seed, synthetic, accuracies, distilled, record)

@@ -1,10 +1,14 @@
-"""Freed memory stays in the process on glibc, and a user's own setting wins."""
+"""Freed memory stays in the process on glibc, a user's own setting wins, and too little of it is explained."""
 
 import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+
+from ddlib.memory import ADVICE, out_of_memory_explained
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of making and freeing a tensor of 16 MiB a hundred times, after ten times to warm up.
@@ -51,3 +55,39 @@ def test_it_says_that_it_did():
     from ddlib import memory
 
     assert memory.keep_freed_memory() is True
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**46), lambda: np.empty(2**50)], ids=["torch", "numpy"])
+def test_a_true_shortage_on_the_cpu_says_what_to_change(allocate):
+    with pytest.raises((RuntimeError, MemoryError)) as plain:
+        allocate()
+    with pytest.raises(plain.type) as error, out_of_memory_explained():
+        allocate()
+    assert error.value.__notes__ == [ADVICE]
+    assert str(error.value) == str(plain.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_shortage_on_a_gpu_says_what_to_change(error):
+    with pytest.raises(type(error)) as raised, out_of_memory_explained():
+        raise error
+    assert raised.value is error
+    assert error.__notes__ == [ADVICE]
+    for knob in ("batch_real", "ipc", "width", "grad_avg instead of loss_avg", "num_eval", "architectures"):
+        assert knob in ADVICE
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")]
+)
+def test_other_errors_pass_as_they_are(error):
+    with pytest.raises(type(error)), out_of_memory_explained():
+        raise error
+    assert not hasattr(error, "__notes__")

@@ -86,6 +86,30 @@ def test_accuracy_by_arm_shows_every_set_and_n():
     check(ax.figure)
 
 
+def test_an_arm_with_failed_runs_says_so_and_one_without_any_other_has_no_bar():
+    counts = {"clom": 1, "cclom": 4}
+    ax = plots.accuracy_by_arm(records(seeds=3), failed=counts)
+    labels = texts(ax.get_yticklabels())
+    assert labels == [
+        "no guidance (n = 3)",
+        "CLoM (n = 3, 1 failed)",
+        "CCLoM (n = 0, 4 failed)",
+        "CLoM + CCLoM (n = 3)",
+    ]
+    assert texts(ax.texts) == ["failed"]
+    assert ax.texts[0].get_position()[1] == 2
+    rows = {round(y) for line in ax.lines for y in line.get_ydata()}
+    assert rows == {0, 1, 3}, "nothing is drawn in the row of the arm that failed"
+    check(ax.figure)
+
+
+def test_only_failed_runs_are_a_figure_too():
+    ax = plots.accuracy_by_arm(records().head(0), failed={"clom": 2})
+    assert texts(ax.get_yticklabels()) == ["CLoM (n = 0, 2 failed)"]
+    assert not ax.lines
+    check(ax.figure)
+
+
 def test_one_set_is_drawn_without_an_interval():
     ax = plots.accuracy_by_arm(records(seeds=1))
     assert np.isnan(ax.lines[1].get_xdata()).all()

@@ -12,7 +12,17 @@ import torch
 
 from ddlib import provenance, records
 from ddlib.provenance import code_hash, environment, git_commit, peak_memory_bytes
-from ddlib.records import default_arm, load_records, parameter_hash, read_record, record_path, write_record
+from ddlib.records import (
+    default_arm,
+    load_failures,
+    load_records,
+    parameter_hash,
+    read_record,
+    reason,
+    record_path,
+    write_failure,
+    write_record,
+)
 
 PARAMETERS = {
     "dataset": "digits",
@@ -232,12 +242,110 @@ def test_load_records_says_how_to_make_some(tmp_path):
 def test_failed_runs_are_named_and_left_out(tmp_path):
     failed = run(status="failed", accuracies=accuracies().head(0), seed=9, parameters={"guidance": "clom"})
     path = write_record(tmp_path, **failed)
-    with pytest.raises(ValueError, match=r"no record in .* holds accuracies"):
+    with pytest.raises(ValueError, match=r"no record in .* holds accuracies, all its runs failed:\n.*not recorded"):
         load_records(tmp_path)
+    assert load_failures(tmp_path)["error"].tolist() == ["not recorded"], "a record from before the field"
     write_record(tmp_path, **run())
     with pytest.warns(UserWarning, match=f"{path.name} .failed."):
         table = load_records(tmp_path)
     assert table["seed"].unique().tolist() == [3]
+
+
+def failure(**changes):
+    """The arguments of a failed run, with changes."""
+    known = ("notebook", "parameters", "seed", "dataset_hash", "ptm_hashes", "peak_memory_bytes", "device")
+    return {name: value for name, value in run(**changes).items() if name in known}
+
+
+def test_a_failure_keeps_its_reason_and_has_no_accuracies(tmp_path):
+    path = write_failure(tmp_path, FloatingPointError("iteration 7: the base loss is nan"), **failure())
+    assert path == record_path(tmp_path, "02_ensemble", PARAMETERS, 3)
+    record = read_record(path)
+    assert (record["status"], record["error"]) == ("failed", "FloatingPointError: iteration 7: the base loss is nan")
+    assert record["accuracies"].empty
+    assert (record["history_length"], record["synthetic_hash"], record["arm"]) == (0, None, "clom loss_avg")
+    table = load_failures(tmp_path)
+    assert table[["run", "notebook", "arm", "seed"]].values.tolist() == [[path.stem, "02_ensemble", "clom loss_avg", 3]]
+    assert table["error"].tolist() == [record["error"]]
+    assert table["alpha"].tolist() == [100.0]
+    with pytest.raises(ValueError, match=r"all its runs failed:\n.*-seed3.json: FloatingPointError: iteration 7"):
+        load_records(tmp_path)
+    write_record(tmp_path, **run())
+    assert load_failures(tmp_path).empty, "a result takes the place of a failure"
+    assert len(load_records(tmp_path)) == 4
+
+
+def test_a_failure_never_replaces_a_result_of_the_same_code(tmp_path):
+    path = write_record(tmp_path, **run())
+    before = path.read_text()
+    assert write_failure(tmp_path, MemoryError(), **failure()) is None
+    assert path.read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_failure_sets_a_result_of_other_code_aside(tmp_path, monkeypatch):
+    path = write_record(tmp_path, **run())
+    before, code = path.read_text(), code_hash()
+    monkeypatch.setattr(records, "code_hash", lambda: "other code")
+    assert write_failure(tmp_path, MemoryError(), **failure()) == path
+    assert read_record(path)["status"] == "failed"
+    assert path.with_suffix(f".{code}").read_text() == before, "nothing that was computed is lost"
+    assert len(load_failures(tmp_path)) == 1
+    write_failure(tmp_path, KeyError("again"), **failure())
+    assert read_record(path)["error"] == "KeyError: 'again'", "the last failure counts"
+
+
+def test_a_failure_replaces_a_damaged_record(tmp_path):
+    path = write_record(tmp_path, **run())
+    path.write_text("half a rec")
+    write_failure(tmp_path, MemoryError(), **failure())
+    assert read_record(path)["error"] == "MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("  one\ntwo "), "ValueError: one"),
+        (MemoryError(), "MemoryError"),
+        (OSError(28, "No space left", "/mnt/data of mine/runs/a.json"), "OSError: [Errno 28] No space left: 'a.json'"),
+        (
+            ValueError("The checkpoint /srv/jane/runs/.a-seed0.checkpoint is"),
+            "ValueError: The checkpoint .a-seed0.checkpoint is",
+        ),
+        (ValueError(r"in C:\Users\jane\a.json or ~/b/c.json"), "ValueError: in a.json or c.json"),
+        (ValueError(r"in 'C:\\Users\\jane d\\a.json'"), "ValueError: in 'a.json'"),
+    ],
+)
+def test_a_reason_is_one_line_without_local_paths(error, text):
+    assert reason(error) == text
+
+
+def test_a_home_with_spaces_is_not_told(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/jane doe"))
+    assert reason(ValueError("in /home/jane doe/runs/a.json")) == "ValueError: in a.json"
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))
+    assert reason(ValueError("1/2 of /a/b")) == "ValueError: 1/2 of b"
+
+
+def test_a_reason_keeps_what_is_no_path_and_all_notes():
+    plain = "ratio 1/2 of runs/smoke, see https://example.org/x"
+    error = ValueError(plain)
+    error.add_note("lower\nipc")
+    assert reason(error) == f"ValueError: {plain} lower ipc"
+    assert len(reason(ValueError("word " * 1000))) < 400
+
+
+@pytest.mark.parametrize("error", ["two\nlines", "", 7, None])
+def test_a_reason_in_a_record_is_checked(tmp_path, error):
+    path = write_failure(tmp_path, MemoryError(), **failure())
+    damage(path, error=error)
+    with pytest.raises(ValueError, match=f"{path.name}: field 'error' is"):
+        read_record(path)
+
+
+def test_a_result_has_no_reason_to_fail(tmp_path):
+    with pytest.raises(ValueError, match="'error' is 'why', expected one line, and that of a failed run"):
+        write_record(tmp_path, **run(error="why"))
 
 
 @pytest.mark.parametrize(

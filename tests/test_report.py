@@ -8,6 +8,7 @@ import torch
 
 from ddlib import plots, report
 from ddlib.ddranking import hlr, ior, lrs
+from ddlib.records import read_record, write_failure, write_record
 from ddlib.synthetic import SyntheticSet, labels_of
 
 mpl.use("Agg")
@@ -126,6 +127,93 @@ def test_accuracy_table_shows_n_where_it_differs_and_no_interval_of_one_set(guid
     table = report.accuracy_table(guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)])
     assert table.loc["CLoM", "ConvNet-3"] == "50.0 (n = 1)"
     assert table.loc["no guidance", "ConvNet-3"].endswith("(n = 3)")
+
+
+def test_accuracy_table_says_which_arms_had_failed_runs(guidance):
+    table = report.accuracy_table(guidance[guidance["arm"] != "both"], {"clom": 1, "both": 3})
+    assert table.loc["CLoM (1 failed)", "ConvNet-3"] == "51.0 ± 2.5"
+    assert table.loc["CLoM + CCLoM (3 failed)"].tolist() == ["failed", "failed"]
+    plain = report.accuracy_table(guidance).index.tolist()
+    assert [label.split(" (")[0] for label in table.index] == plain, "in the order of arms"
+    alone = report.accuracy_table(guidance.head(0), {"clom": 2})
+    assert alone.to_dict() == {"accuracy": {"CLoM (2 failed)": "failed"}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three seeds of CLoM and a failed fourth; all of CCLoM failed, and runs of another alpha, of DSA, of grad_avg."""
+
+    def write(seed, error=None, notebook="01_guidance", **changes):
+        parameters = {"dataset": "digits", "base_method": "dm", "guidance": "clom", "strategy": "single", "num_ptms": 1}
+        parameters |= {"ipc": 1, "alpha_clom": 10.0, "architectures": "ConvNet-3", **changes}
+        about = {"notebook": notebook, "parameters": parameters, "seed": seed, "dataset_hash": "d", "ptm_hashes": []}
+        about |= {"peak_memory_bytes": None, "device": "cpu"}
+        if error:
+            return write_failure(tmp_path, error, **about)
+        columns = {
+            "architecture": ["ConvNet-3"],
+            "network": [0],
+            "augment": [True],
+            "accuracy": [0.5],
+            "seconds": [1.0],
+        }
+        empty = {"history": pd.DataFrame({"iteration": [0]}), "seconds": {}, "ptm_passes": 0, "synthetic_hash": None}
+        return write_record(tmp_path, **about, **empty, accuracies=pd.DataFrame(columns))
+
+    for seed in range(3):
+        write(seed)
+        write(seed, FloatingPointError("iteration 7: the base loss is nan"), guidance="cclom")
+    write(3, MemoryError("x" * 100))
+    for seed in range(5):
+        write(seed, FloatingPointError("no"), alpha_clom=1e9)
+    write(0, FloatingPointError("no"), base_method="dsa")
+    write(0, FloatingPointError("no"), notebook="02_ensemble", strategy="grad_avg", num_ptms=2)
+    return tmp_path, write
+
+
+def test_failed_runs_have_the_setting_of_those_they_would_be_compared_with(folder):
+    records, failures = report.load_runs(folder[0])
+    assert records["setting"].tolist() == [0, 0, 0]
+    assert failures.groupby("alpha_clom")["setting"].unique().map(list).to_dict() == {10.0: [0], 1e9: [1]}
+    chosen = report.choose_setting(records, 0)
+    failed = report.failed_arms(failures, chosen, 0)
+    assert failed == {"01_guidance": {"clom": 1, "cclom": 3}, "02_ensemble": {"clom grad_avg": 1}}
+    assert report.failed_arms(failures, chosen, 0, "dsa")["01_guidance"] == {"clom": 1}
+    table = report.accuracy_table(report.ablation(chosen, "01_guidance"), failed["01_guidance"])
+    assert table["ConvNet-3"].to_dict() == {"CLoM (1 failed)": "50.0 ± 0.0", "CCLoM (3 failed)": "failed"}
+
+
+def test_a_failed_grad_avg_has_no_row_where_loss_avg_is_there(folder):
+    path, write = folder
+    write(0, notebook="02_ensemble", strategy="loss_avg", num_ptms=2)
+    write(0, MemoryError(), notebook="02_ensemble", strategy="mgda", num_ptms=2)
+    records, failures = report.load_runs(path)
+    failed = report.failed_arms(failures, report.choose_setting(records, 0), 0)
+    assert failed["02_ensemble"] == {"clom mgda": 1}
+
+
+def test_the_table_of_failed_runs_gives_whole_reasons(folder):
+    _, failures = report.load_runs(folder[0])
+    styler = report.failure_table(failures)
+    table = styler.data
+    assert table.columns.tolist() == ["setting", "notebook", "arm", "seed", "reason"]
+    assert table["setting"].is_monotonic_increasing
+    assert sorted(table.loc[table["arm"] == "CCLoM", "seed"]) == [0, 1, 2]
+    assert "FloatingPointError: iteration 7: the base loss is nan" in styler.to_html()
+    assert f"MemoryError: {'x' * 100}" in styler.to_html(), "not cut off"
+
+
+def test_without_failed_runs_one_line_says_so(folder, recwarn):
+    path = folder[0]
+    for file, record in [(file, read_record(file)) for file in path.glob("*.json")]:
+        if record["status"] == "failed":
+            file.unlink()
+    records, failures = report.load_runs(path)
+    assert len(records) == 3
+    assert failures.empty
+    assert report.failure_table(failures).startswith("No run has failed")
+    assert report.failed_arms(failures, records, 0) == {"01_guidance": {}, "02_ensemble": {}}
+    assert not recwarn
 
 
 def test_guidance_contrasts_are_those_fixed_in_advance(guidance):

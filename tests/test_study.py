@@ -11,7 +11,8 @@ import torch
 
 import ddlib
 from ddlib import show, study
-from ddlib.records import read_record, synthetic_path
+from ddlib.memory import ADVICE
+from ddlib.records import load_failures, read_record, synthetic_path
 
 mpl.use("Agg")
 
@@ -119,6 +120,72 @@ def test_an_interrupted_arm_goes_on_from_its_checkpoint(arm, monkeypatch, tmp_pa
     assert not done, "the distillation was complete: nothing is to be done twice"
     assert again.synthetic.hash == whole.synthetic.hash
     assert not list((tmp_path / "runs").glob(".*"))
+
+
+def test_a_run_that_diverges_is_recorded_as_failed(arm, tmp_path):
+    with pytest.raises(FloatingPointError, match="The run diverges"):
+        arm(num_sets=2, lr_img=1e30, iterations=20)
+    [path] = (tmp_path / "runs").glob("*.json")
+    record = read_record(path)
+    assert (record["status"], record["seed"], record["arm"]) == ("failed", 5, "clom loss_avg")
+    assert record["error"].startswith("FloatingPointError: iteration ")
+    assert record["parameters"]["lr_img"] == 1e30
+    assert len(record["ptm_hashes"]) == 2
+    assert record["accuracies"].empty
+    assert not synthetic_path(path).exists()
+
+
+@pytest.mark.parametrize("part", ["distill", "evaluate", "write_record"])
+def test_any_error_of_a_run_is_recorded_and_raised_as_it_is(arm, monkeypatch, tmp_path, part):
+    def fails(*_, **__):
+        raise OSError(28, "No space left", "/mnt/disk/somewhere/file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, part, fails)
+        with pytest.raises(OSError, match="No space left") as error:
+            arm()
+    assert error.value.errno == 28
+    [failed] = load_failures(tmp_path / "runs").to_dict("records")
+    assert failed["error"] == "OSError: [Errno 28] No space left: 'file'"
+    again = arm()[0]
+    assert read_record(again.record)["status"] == "ok", "a result takes the place of a failure"
+    assert load_failures(tmp_path / "runs").empty
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_run_is_not_a_failed_one(arm, monkeypatch, tmp_path, stop):
+    monkeypatch.setattr(study, "evaluate", lambda *a, **k: (_ for _ in ()).throw(stop))
+    with pytest.raises(stop):
+        arm()
+    assert not list((tmp_path / "runs").glob("*.json"))
+
+
+def test_a_result_survives_a_later_failure_of_the_same_code(arm, monkeypatch):
+    run = arm()[0]
+    before = run.record.read_text()
+    monkeypatch.setattr(study, "evaluate", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        arm()
+    assert run.record.read_text() == before
+
+
+def test_the_error_of_the_run_is_seen_even_if_it_cannot_be_recorded(arm, monkeypatch):
+    monkeypatch.setattr(study, "evaluate", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(study, "write_failure", lambda *a, **k: [].pop())
+    with pytest.raises(ZeroDivisionError) as error:
+        arm()
+    assert error.value.__notes__ == ["The failure could not be recorded: IndexError: pop from empty list"]
+
+
+def test_too_little_memory_says_what_to_change_and_is_recorded(arm, monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "evaluate", lambda *a, **k: torch.empty(2**46))
+    with pytest.raises(RuntimeError, match="can't allocate memory") as error:
+        arm()
+    assert error.value.__notes__ == [ADVICE]
+    [path] = (tmp_path / "runs").glob("*.json")
+    said = read_record(path)["error"]
+    assert said.startswith("RuntimeError: ")
+    assert said.endswith(ADVICE)
 
 
 @pytest.mark.parametrize(
