@@ -2,9 +2,12 @@
 
 import contextlib
 import hashlib
+import json
+import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import safetensors.torch
@@ -212,3 +215,99 @@ def test_tensor_hash_does_not_depend_on_order_strides_or_gradients():
 )
 def test_tensor_hash_sees_every_difference(other):
     assert tensor_hash(other) != tensor_hash({"a": torch.zeros(2, 3)})
+
+
+# What a killed writer leaves
+
+KILLED = """
+import json, os, random, runpy, signal, sys, time
+from pathlib import Path
+import torch
+files = runpy.run_path(sys.argv[1])
+target, draw, stages = Path(sys.argv[2]), random.Random(0), []
+
+def killed(work, ready):
+    child = os.fork()
+    if child == 0:
+        while True:
+            work()
+    while not ready():
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    whole = {float(value) for value in files["read_tensors"](target)[0]["a"].unique()}
+    stages.append([sorted(whole), len(list(target.parent.glob(".*.tmp")))])
+
+def write(value):
+    files["write_tensors"](target, {"a": torch.full((500_000,), float(value))}, {"value": value})
+
+def write_half():
+    with files["replacing"](target) as temporary:
+        temporary.write_bytes(b"half")
+        time.sleep(60)
+
+write(0)
+for number in range(1, 11):  # at any moment of a write
+    killed(lambda: write(number), lambda: list(target.parent.glob(".*.tmp")))
+before = set(os.listdir(target.parent))
+for number in range(10):  # surely in the middle of one
+    killed(write_half, lambda: any(path.stat().st_size == 4 for path in target.parent.glob(".*.tmp")
+                                    if path.name not in before))
+    before = set(os.listdir(target.parent))
+write(99)
+print(json.dumps([stages, os.listdir(target.parent)]))
+"""
+
+
+def test_twenty_killed_writers_leave_a_whole_file_and_never_more_than_one_other(tmp_path):
+    command = [sys.executable, "-c", KILLED, ddlib.files.__file__, str(tmp_path / "run.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    stages, at_the_end = json.loads(done.stdout)
+    assert len(stages) == 20
+    assert all(len(values) == 1 for values, _ in stages)  # one version of the file, not a mixture
+    assert max(left for _, left in stages) == 1
+    assert all(left == 1 for _, left in stages[10:])  # those were killed before they could clean up
+    assert at_the_end == ["run.safetensors"]
+
+
+def temporary_of(folder, place, process, age=0.0):
+    path = folder / f".run-{place}-{process}-abcd1234.tmp"
+    path.write_text("half")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_only_files_of_dead_writers_are_removed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    here, day = ddlib.files._place(), 24 * 3600
+    gone = [
+        temporary_of(tmp_path, here, dead.pid),
+        temporary_of(tmp_path, here, 10**30),
+        temporary_of(tmp_path, "0" * 8, os.getpid(), age=2 * day),  # another machine, the day before yesterday
+    ]
+    kept = [
+        temporary_of(tmp_path, here, os.getpid()),
+        temporary_of(tmp_path, here, os.getppid()),
+        temporary_of(tmp_path, "0" * 8, dead.pid, age=day / 2),  # another machine: who knows
+    ]
+    foreign = tmp_path / ".notes.tmp"
+    foreign.write_text("not ours")
+    os.utime(foreign, (0, 0))
+    with replacing(tmp_path / "other.txt") as temporary:
+        temporary.write_text("new")
+    assert not [path for path in gone if path.exists()]
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, foreign, tmp_path / "other.txt"])
+
+
+def test_two_writers_at_once_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "file.txt"
+    with replacing(path) as first:
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
