@@ -201,13 +201,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("grid", help="a file such as params/sweeps/smoke.yaml")
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--status", action="store_true", help="say how far it is")
-    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count(), help="how many cores, or jobs on a cluster")
+    parser.add_argument("-j", "--jobs", type=int, help="how many cores, or jobs on a cluster; default: all cores")
     given, options = parser.parse_known_args(arguments)
     try:
         grid = read_grid(given.grid)
     except GridError as error:
         sys.exit(str(error))
-    found, workers = states(grid), max(1, given.jobs // grid.threads)
+    profile = any("profile" in option or "executor" in option for option in options)
+    found, workers = states(grid), max(1, (given.jobs or os.cpu_count() or 1) // grid.threads)
     print("\n".join([table(found), *reasons(found), outlook(grid, found, workers)]), flush=True)
     if given.dry_run or given.status:
         return 0
@@ -221,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with lock:
         forget_damaged(grid, found)
         sweep_away(grid)
-        options = ["--jobs", str(given.jobs), *options]
+        if given.jobs or not profile:  # a cluster's profile has its own number
+            options = ["--jobs", str(given.jobs or os.cpu_count() or 1), *options]
         status = snakemake(grid, options)
         if status:
             snakemake(grid, [*options, "--forcerun", "comparison"], "so_far=true")

@@ -1,0 +1,400 @@
+"""Grids become jobs, jobs have identities, and a marker holds only as long as its files do. No job is run here."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from filelock import FileLock
+
+from ddlib.paths import cache_folder
+from workflow import grid as grids
+from workflow import run_job, sweep
+from workflow.grid import GridError, read_grid
+from workflow.markers import read_marker, why_stale, write_marker, wrong_with
+
+ROOT = Path(__file__).parents[1]
+GRIDS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
+TINY = {
+    "profile": {"base": "smoke", "iterations": 3},
+    "seeds": ["0-1", 2],
+    "arms": [
+        {"notebook": "01_guidance", "guidance": ["none", "clom"]},
+        {"notebook": "02_ensemble", "strategy": "loss_avg", "num_ptms": [2, 3]},
+    ],
+}
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a grid file with some changes of TINY; runs and cache lie in the test's folder."""
+    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "cache"))
+
+    def write(**changes):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
+        return path
+
+    return write
+
+
+def finish(grid, works=None):
+    """Mark jobs as done, with files that stand for theirs."""
+    for work in works if works is not None else (*grid.pools, *grid.jobs):
+        base = cache_folder() if isinstance(work, grids.Pool) else grid.folder
+        base.mkdir(parents=True, exist_ok=True)
+        file = base / f"{work.name}.txt"
+        file.write_text(work.name)
+        write_marker(grid.folder / work.marker, work.identity, [file], 2.0, base)
+
+
+def left(grid):
+    return [state.work.name for state in sweep.states(grid) if state.state == "left"]
+
+
+# Grids
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_the_grids_of_the_project_are_valid(path):
+    grid = read_grid(path)
+    assert len(grid.jobs) == len({job.marker for job in grid.jobs}) > 10
+    assert {job.notebook for job in grid.jobs} == set(grids.NOTEBOOKS)
+    assert path.read_text().startswith("#")
+
+
+def test_the_smoke_grid_is_what_the_book_runs():
+    from ddlib.combine import STRATEGIES
+    from ddlib.guidance import GUIDANCE
+
+    jobs = read_grid(ROOT / "params" / "sweeps" / "smoke.yaml").jobs
+    ensemble = [job.parameters for job in jobs if job.notebook == "02_ensemble"]
+    assert sorted(p["strategy"] for p in ensemble if not p["equal_passes"]) == sorted(STRATEGIES)
+    assert {job.parameters["guidance"] for job in jobs if job.notebook == "01_guidance"} == set(GUIDANCE)
+
+
+def test_a_list_is_an_arm_for_each_value(write):
+    grid = read_grid(write())
+    assert [job.name for job in grid.jobs] == [
+        *("01_guidance-none-seeds0-1", "01_guidance-none-seed2", "01_guidance-clom-seeds0-1", "01_guidance-clom-seed2"),
+        *("02_ensemble-loss_avg-num_ptms2-seeds0-1", "02_ensemble-loss_avg-num_ptms2-seed2"),
+        *("02_ensemble-loss_avg-num_ptms3-seeds0-1", "02_ensemble-loss_avg-num_ptms3-seed2"),
+    ]
+    assert all(job.parameters["iterations"] == 3 for job in grid.jobs)
+    assert [pool.parameters["num_ptms"] for pool in grid.pools] == [1, 2, 3]
+    assert grid.jobs[0].pool is None
+    assert len(grid.jobs[0].records) == 2
+
+
+def test_records_are_named_as_the_notebooks_name_them(write):
+    """By the parameters that a run records, the folder and the device not among them."""
+    from types import SimpleNamespace
+
+    from ddlib.records import record_path
+    from ddlib.study import recorded
+
+    job = read_grid(write()).jobs[2]
+    p = SimpleNamespace(**job.parameters)
+    assert job.records == [record_path("", "01_guidance", recorded(p, "digits"), seed).name for seed in (0, 1)]
+
+
+BAD = {
+    "no such profile": ({"profile": "smok"}, "smok.*laptop, paper, smoke"),
+    "a path as profile": ({"profile": "../pyproject"}, "profile"),
+    "unknown key": ({"armes": []}, "armes"),
+    "no arms": ({"arms": []}, "arms is no list"),
+    "unknown notebook": ({"arms": [{"notebook": "../x"}]}, "01_guidance, 02_ensemble"),
+    "typo in a parameter": ({"arms": [{"notebook": "01_guidance", "guidence": "clom"}]}, "did you mean 'guidance'"),
+    "impossible value": ({"arms": [{"notebook": "01_guidance", "ipc": [0]}]}, "ipc is 0"),
+    "code as value": ({"arms": [{"notebook": "01_guidance", "guidance": "__import__('os')"}]}, "guidance is"),
+    "a seed of the arm": ({"arms": [{"notebook": "01_guidance", "seed": 3}]}, "the grid sets seeds"),
+    "a folder of the arm": ({"arms": [{"notebook": "01_guidance", "runs_folder": "/tmp"}]}, "runs_folder"),
+    "a folder outside": ({"folder": "../../elsewhere"}, "inside"),
+    "a folder elsewhere": ({"folder": "/etc"}, "inside"),
+    "seeds twice": ({"seeds": ["0-3", 2]}, "without repeats"),
+    "seeds backwards": ({"seeds": ["3-0"]}, "expected a seed or a range"),
+    "no seeds": ({"seeds": []}, "expected a list of seeds"),
+    "seeds as a number": ({"seeds": 3}, "expected a list of seeds"),
+    "threads": ({"threads": 0}, "threads is 0"),
+    "twice the same arm": ({"arms": [{"notebook": "01_guidance"}, {"notebook": "01_guidance"}]}, "occur twice"),
+    "data that is not there": ({"arms": [{"notebook": "01_guidance", "dataset": "no/such"}]}, "image folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_grid_is_one_error_that_names_the_file(write, name):
+    changes, said = BAD[name]
+    with pytest.raises(GridError, match=said) as error:
+        read_grid(write(**changes))
+    assert "tiny.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "3", "!!python/object/apply:os.system [touch x]", "\x00"])
+def test_a_file_that_is_no_grid(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(GridError, match=r"bad\.yaml"):
+        read_grid(path)
+    with pytest.raises(GridError, match=r"smoke\.yaml"):
+        read_grid(tmp_path / "absent.yaml")
+
+
+def test_the_command_line_shows_the_error_alone(write, capsys):
+    with pytest.raises(SystemExit, match="did you mean 'guidance'"):
+        sweep.main([str(write(arms=[{"notebook": "01_guidance", "guidence": "clom"}])), "--dry-run"])
+
+
+# Identity: what makes a run stale
+
+
+def names_of_changed(before, after):
+    known = {job.marker for job in before.jobs} | {pool.marker for pool in before.pools}
+    return [work.name for work in (*after.pools, *after.jobs) if work.marker not in known]
+
+
+def test_adding_seeds_or_arms_makes_those_alone(write):
+    before = read_grid(write())
+    assert names_of_changed(before, read_grid(write(seeds=["0-1", 2, 3]))) == [
+        f"{arm}-seed3"
+        for arm in (
+            *("01_guidance-none", "01_guidance-clom"),
+            *("02_ensemble-loss_avg-num_ptms2", "02_ensemble-loss_avg-num_ptms3"),
+        )
+    ]
+    more = [*TINY["arms"], {"notebook": "01_guidance", "guidance": "both"}]
+    assert names_of_changed(before, read_grid(write(arms=more))) == [
+        "01_guidance-both-seeds0-1",
+        "01_guidance-both-seed2",
+    ]
+
+
+def test_a_parameter_of_the_ptms_makes_pools_and_arms_stale(write):
+    before = read_grid(write())
+    after = read_grid(write(profile={"base": "smoke", "iterations": 3, "ptm_epochs": 7}))
+    assert len(names_of_changed(before, after)) == len(after.pools) + len(after.jobs)
+    evaluated = read_grid(write(profile={"base": "smoke", "iterations": 3, "num_eval": 5}))
+    assert len(names_of_changed(before, evaluated)) == len(after.jobs)  # the pools stay
+
+
+def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypatch):
+    before = read_grid(write())
+    monkeypatch.setattr(grids, "PROJECT", tmp_path)
+    (tmp_path / "params").symlink_to(ROOT / "params")
+    (tmp_path / "notebooks").mkdir()
+
+    def notebooks(edit):
+        for name in grids.NOTEBOOKS:
+            notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+            edit(notebook.cells)
+            nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+
+    def prose(cells):
+        for cell in cells:
+            if cell.cell_type == "markdown":
+                cell.source += " More words."
+        cells[-1:] = [nbformat.v4.new_code_cell("figure = show.curves(runs[-1])  # another plot")]
+
+    def comment(cells):
+        next(cell for cell in cells if "run_arm" in cell.source).source += "  # a remark"
+
+    def work(cells):
+        next(cell for cell in cells if "run_arm" in cell.source).source += "\nruns = runs[:1]"
+
+    for edit in (prose, comment):
+        notebooks(edit)
+        assert names_of_changed(before, read_grid(write())) == []
+    notebooks(work)
+    assert len(names_of_changed(before, read_grid(write()))) == len(before.jobs)
+    notebooks(prose)
+    monkeypatch.setattr(grids, "code_hash", lambda modules=None: "other" if modules is None else "same")
+    after = read_grid(write())
+    assert {job.identity["code"] for job in after.jobs} == {"other"}
+
+
+def test_an_image_folder_counts_by_its_bytes(write, tmp_path):
+    folder = tmp_path / "images"
+    (folder / "train" / "a").mkdir(parents=True)
+    (folder / "train" / "a" / "1.png").write_bytes(b"1")
+    arms = [{"notebook": "01_guidance", "guidance": "none", "dataset": str(folder)}]
+    before = read_grid(write(arms=arms))
+    assert names_of_changed(before, read_grid(write(arms=arms))) == []
+    (folder / "train" / "a" / "1.png").write_bytes(b"2")
+    assert len(names_of_changed(before, read_grid(write(arms=arms)))) == 2
+
+
+# Markers and states
+
+
+def test_an_untouched_sweep_is_done_and_says_so(write, capsys):
+    grid = read_grid(write())
+    assert len(left(grid)) == len(grid.jobs) + len(grid.pools)
+    finish(grid)
+    assert left(grid) == []
+    assert sweep.main([str(write()), "--dry-run"]) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_a_damaged_or_missing_file_is_named_and_its_job_made_again(write):
+    grid = read_grid(write())
+    finish(grid)
+    first, second = grid.jobs[:2]
+    (grid.folder / f"{first.name}.txt").write_text("other")
+    (grid.folder / f"{second.name}.txt").unlink()
+    found = [state for state in sweep.states(grid) if state.state == "left"]
+    assert [(state.work.name, state.why) for state in found] == [
+        (first.name, f"{first.name}.txt is damaged or was changed"),
+        (second.name, f"{second.name}.txt is missing"),
+    ]
+    sweep.forget_damaged(grid, found)
+    assert not (grid.folder / first.marker).exists()
+    assert (grid.folder / grid.jobs[2].marker).exists()
+
+
+def test_a_changed_ptm_is_found_and_a_cleared_cache_is_no_reason(write):
+    grid = read_grid(write())
+    finish(grid)
+    pool = grid.pools[0]
+    (cache_folder() / f"{pool.name}.txt").write_text("another PTM")
+    assert left(grid) == [pool.name]
+    for file in cache_folder().iterdir():
+        file.unlink()
+    assert left(grid) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"identity": 3}', "\x00\xff"])
+def test_a_damaged_marker_counts_for_nothing(write, text):
+    grid = read_grid(write())
+    finish(grid)
+    (grid.folder / grid.jobs[0].marker).write_text(text)
+    assert left(grid) == [grid.jobs[0].name]
+
+
+def test_why_a_job_is_stale(write, capsys):
+    finish(read_grid(write()))
+    sweep.main([str(write(profile={"base": "smoke", "iterations": 4})), "--dry-run"])
+    said = capsys.readouterr().out
+    assert "and 7 more, because iterations was 3, is 4" in said
+    assert "8 jobs left: about" in said
+
+
+def test_the_marker_of_a_new_state_replaces_the_old_one(write):
+    old = read_grid(write())
+    finish(old)
+    new = read_grid(write(profile={"base": "smoke", "iterations": 4}))
+    job = new.jobs[0]
+    assert why_stale(new.folder / job.marker, job.identity) == "iterations was 3, is 4"
+    finish(new, [job])
+    assert not (old.folder / old.jobs[0].marker).exists()
+    assert (old.folder / old.jobs[1].marker).exists()
+    assert wrong_with(new.folder / job.marker, new.folder) == ""
+
+
+def test_running_and_failed_jobs_are_told_apart(write):
+    grid = read_grid(write())
+    running, failed, killed = grid.jobs[:3]
+    lock = run_job.lock_of(grid.folder, running.name)
+    lock.parent.mkdir(parents=True)
+    logs = grid.folder / "logs"
+    logs.mkdir()
+    (logs / f"{Path(failed.marker).stem}.log").write_text("...\nFAILED: ValueError: no such thing\n")
+    (logs / f"{Path(killed.marker).stem}.log").write_text("PTMs: 50%")
+    with FileLock(lock):
+        found = {state.work.name: (state.state, state.why) for state in sweep.states(grid)}
+    assert found[running.name] == ("running", "")
+    assert found[failed.name] == ("failed", "ValueError: no such thing")
+    assert found[killed.name] == ("left", "")
+    assert sweep.table(sweep.states(grid)).splitlines()[-1].split() == ["all", "0", "0", "1", "10"]
+
+
+def test_an_estimate_needs_a_record_and_says_what_it_lacks(write):
+    grid = read_grid(write())
+    assert "no earlier record" in sweep.outlook(grid, sweep.states(grid), 2)
+    finish(grid, [grid.jobs[0]])
+    seconds, size, unknown = sweep.estimate(grid, sweep.states(grid))
+    assert (seconds, unknown) == (3 * 2.0, 3 + 4)  # jobs of the same notebook; pools and the other notebook
+    assert size == 3 * len(grid.jobs[0].name)
+
+
+def test_litter_goes_and_what_is_current_stays(write):
+    grid = read_grid(write())
+    finish(grid)
+    (grid.folder / "logs").mkdir()
+    litter = [grid.folder / "jobs" / ".abc.tmp", grid.folder / "logs" / "01_guidance-gone-seed0.12345678.log"]
+    current = grid.folder / "logs" / f"{Path(grid.jobs[0].marker).stem}.log"
+    for path in (*litter, current):
+        path.write_text("")
+    sweep.sweep_away(grid)
+    assert not any(path.exists() for path in litter)
+    assert current.exists()
+    assert len(list((grid.folder / "jobs").iterdir())) == len(grid.jobs)
+
+
+def test_a_second_sweep_of_one_grid_is_refused(write):
+    grid = read_grid(write())
+    lock = grid.folder / "locks" / "sweep.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock), pytest.raises(SystemExit, match="another sweep"):
+        sweep.main([str(write())])
+
+
+# Jobs
+
+
+def test_a_job_that_is_done_is_not_done_again(write, monkeypatch, capsys):
+    grid = read_grid(write())
+    finish(grid)
+    monkeypatch.setattr(run_job, "run_notebook", lambda *_: pytest.fail("was run"))
+    run_job.run(grid, grid.jobs[0])
+    assert "done by another process" in capsys.readouterr().out
+
+
+def test_a_job_of_another_state_is_refused(write, capsys):
+    old = read_grid(write())
+    path = write(profile={"base": "smoke", "iterations": 4})
+    with pytest.raises(SystemExit):
+        run_job.main(str(path), Path(old.jobs[0].marker).stem)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(run_job.FAILED)
+    assert "start it again" in last
+
+
+def test_the_reason_is_the_line_that_names_the_error():
+    lines = ["Traceback", "ValueError: wrong", "", "notebook.ipynb failed; as far as it came: x"]
+    assert run_job.reason(lines) == "ValueError: wrong"
+    assert run_job.reason(["no error named", "last"]) == "last"
+    assert run_job.reason([]) == ""
+
+
+def test_runs_share_gpus_by_slots(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(run_job, "gpus", lambda: 2)
+    seen = []
+    for _ in range(3):
+        with run_job.gpu_slot(tmp_path):
+            seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+            with run_job.gpu_slot(tmp_path):
+                seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert seen == ["0", "1"] * 3  # the other GPU first, then the free one again
+
+
+def test_a_gpu_that_the_cluster_gave_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(run_job, "gpus", lambda: 2)
+    with run_job.gpu_slot(tmp_path):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_marker_names_its_files_and_their_bytes(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("abc")
+    write_marker(tmp_path / "jobs" / "a.12345678.json", {"x": 1}, [file], 1.5, tmp_path)
+    marker = read_marker(tmp_path / "jobs" / "a.12345678.json")
+    assert (marker["seconds"], marker["bytes"], list(marker["files"])) == (1.5, 3, ["a.txt"])
+    assert marker["files"]["a.txt"] == "ba7816bf8f01cfea"  # SHA-256 of abc, the standard's own example
+    assert json.loads((tmp_path / "jobs" / "a.12345678.json").read_text())["identity"] == {"x": 1}
