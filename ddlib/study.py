@@ -55,10 +55,18 @@ def open_dataset(p: SimpleNamespace) -> Dataset:
     return data.holdout() if p.evaluate_on == "holdout" else data
 
 
+def needs_ptms(p: SimpleNamespace) -> bool:
+    """Whether the arm asks for PTMs: to guide, or to choose real images by their features."""
+    return p.guidance != "none" or p.base_method in ("herding", "k_center")
+
+
 def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
     """The pool of ``p``, adapted to ``data``; none if the arm asks for no PTM."""
-    if p.guidance == "none" and p.base_method not in ("herding", "k_center"):
-        return []
+    return open_pool(p, data) if needs_ptms(p) else []
+
+
+def open_pool(p: SimpleNamespace, data: Dataset) -> list[PTM]:
+    """The PTMs that ``p`` describes, trained or from the cache, adapted to ``data``."""
     if p.source_dataset == IMAGENET:
         pool = [
             load_imagenet_ptm(name, p.ptm_image_size or None, device=data.device) for name in names(p.ptm_architectures)
