@@ -60,9 +60,7 @@ def load_imagenet_ptm(
         ) from error
     except Exception as error:  # the loader raises many types on a damaged file
         file = folder / weights.url.rsplit("/", 1)[1]
-        raise ValueError(
-            f"{file} is damaged ({str(error).splitlines()[0]:.200}); delete it, or put it there again."
-        ) from error
+        raise ValueError(f"{file} is damaged ({error!r:.200}); delete it, or put it there again.") from error
     model.load_state_dict(state)
     if hasattr(model, "transform_input"):
         model.transform_input = True  # as torchvision does with weights: GoogLeNet and Inception had other moments

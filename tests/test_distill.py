@@ -16,6 +16,7 @@ from ddlib.base_methods import BASE_METHODS, Task
 from ddlib.baselines import random_real
 from ddlib.combine import STRATEGIES
 from ddlib.distill import distill
+from ddlib.files import read_tensors, write_tensors
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.ptm import PTM
@@ -608,3 +609,23 @@ def test_on_a_gpu(tiny, tiny_ptms, tmp_path, base_method):
     on_cpu = quick(tiny, **(settings | {"ptms": tiny_ptms}), iterations=2)
     assert torch.equal(on_cpu.snapshots[0], whole.snapshots[0].cpu())
     torch.testing.assert_close(part.synthetic.images.cpu(), on_cpu.synthetic.images, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("guidance", ["clom", "cclom"])
+def test_a_weighting_by_accuracies_that_are_unknown_is_refused_before_any_work(tiny, tiny_ptms, monkeypatch, guidance):
+    unknown = dataclasses.replace(tiny_ptms[1], train_accuracy=None, _sums={})
+    monkeypatch.setattr(PTM, "features", lambda *args: pytest.fail("this is work"))
+    with pytest.raises(
+        ValueError, match="accuracy_weighted needs the accuracy of every PTM, and one of these has none"
+    ):
+        quick(tiny, guidance=guidance, strategy="accuracy_weighted", ptms=[tiny_ptms[0], unknown])
+
+
+def test_a_checkpoint_that_would_be_stretched_is_refused(tiny, tmp_path):
+    """One image for all of them: PyTorch would repeat it without a word."""
+    path = tmp_path / "checkpoint"
+    quick(tiny, checkpoint=path, iterations=2)
+    tensors, about = read_tensors(path)
+    write_tensors(path, tensors | {"images": tensors["images"][:1]}, about)
+    with pytest.raises(ValueError, match="checkpoint is no whole checkpoint of this run; delete it"):
+        quick(tiny, checkpoint=path)

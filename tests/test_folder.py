@@ -1,5 +1,6 @@
 """A person's own pictures: the conversions that are promised, and every way a folder can be wrong."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -309,3 +310,68 @@ def test_decompression_bomb_is_refused(photos, monkeypatch, side):
     assert str(path) in str(error.value)
     assert "1200" in str(error.value)
     assert str(error.value).count("huge.png") == str(error.value).count(".png") == 1
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow only warns of the first
+def test_a_real_bomb_is_refused_unopened(photos, side):
+    """White squares: 12 and 50 MB of bits in files of some kB, 0.4 and 1.6 GB as RGB of floats."""
+    path = photos / "train" / "cat" / "bomb.png"
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(bytes((side // 8 + 1) * side), 9)), (b"IEND", b"")]
+    whole = [struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"bomb\.png: too many pixels, refused as a possible decompression bomb"):
+        read_folder(photos)
+
+
+def test_a_file_larger_than_any_picture_is_refused(photos):
+    path = photos / "train" / "cat" / "a.png"
+    with path.open("r+b") as file:
+        file.truncate(2**28 + 1)  # a hole, which takes no room on the disk
+    with pytest.raises(ValueError, match=r"a\.png: 268 MB, more than the limit of 268 MB"):
+        read_folder(photos)
+
+
+def test_a_pipe_is_no_picture(photos):
+    os.mkfifo(photos / "train" / "cat" / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png: not a regular file"):
+        read_folder(photos)
+
+
+@pytest.mark.parametrize("name", ["train/cat/link.png", "test/dog/link.png"])
+def test_a_link_that_leaves_the_folder_is_refused(photos, name):
+    secret = write(photos.parent / "secret.png")
+    (photos / name).symlink_to(secret)
+    with pytest.raises(ValueError, match=r"links that lead out of .*photos: .*link\.png\. Put copies"):
+        read_folder(photos)
+
+
+@pytest.mark.parametrize("name", ["train", "train/cat"])
+def test_a_linked_folder_that_leaves_the_folder_is_refused(photos, name):
+    (photos / name).rename(photos.parent / "elsewhere")
+    (photos / name).symlink_to("../elsewhere" if name == "train" else "../../elsewhere")
+    with pytest.raises(ValueError, match=rf"links that lead out of .*photos: .*{name}\. Put copies"):
+        read_folder(photos)
+
+
+def test_many_links_out_are_counted(photos):
+    secret = write(photos.parent / "secret.png")
+    for number in range(7):
+        (photos / "train" / "cat" / f"{number}.png").symlink_to(secret)
+    with pytest.raises(ValueError, match=r"4\.png and 2 more\. Put copies"):
+        read_folder(photos)
+
+
+def test_links_inside_the_folder_are_followed(photos):
+    (photos / "train" / "cat" / "again.png").symlink_to("a.png")
+    (photos / "train" / "dog" / "round.png").symlink_to(photos / "train" / "cat" / "b.png")
+    assert len(read_folder(photos)[0][0]) == 6
+    (photos / "train" / "dog" / "circle.png").symlink_to("circle.png")
+    with pytest.raises(ValueError, match=r"circle\.png: .*symbolic links"):
+        read_folder(photos)
+
+
+def test_the_folder_itself_may_be_a_link(photos):
+    (photos.parent / "link").symlink_to(photos)
+    assert len(read_folder(photos.parent / "link")[0][0]) == 4

@@ -153,6 +153,22 @@ def test_every_name_that_is_listed_has_what_is_read_of_its_weights():
         assert len(weights.meta["categories"]) == 1000
 
 
+def test_one_without_features_is_refused_before_the_download(invented, tmp_path):
+    invented("squeezenet1_1")
+    with pytest.raises(ValueError, match=r"squeezenet1_1 does not end in a linear layer.*take another"):
+        load_imagenet_ptm("squeezenet1_1", root=tmp_path)
+    assert not invented.calls
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" * 9])
+def test_a_damaged_download_is_named(tmp_path, content):
+    path = tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mobilenet_v2-b0353104\.pth is damaged \(.*delete it"):
+        load_imagenet_ptm("mobilenet_v2", root=tmp_path)
+
+
 def test_without_network_the_message_says_what_to_put_where(monkeypatch, tmp_path):
     def fail(*args, **kwargs):
         raise URLError("no route to host")

@@ -71,6 +71,9 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_listed():
         ("ipc = 1.5", "ipc is 1.5", "a whole number"),
         ("ipc = True", "ipc is True", "a whole number"),
         ('ipc = "ten"', "ipc is 'ten'", "a whole number"),
+        ("ipc = 10**10", "ipc is 10000000000", "at most 1000000000"),
+        ("ipc = 10**5000", "a number of more than 80 digits", "at most 1000000000"),
+        ("alpha_clom = 10**400", "a number of more than 80 digits", "a number of 0 or more"),
         ("ipc = None", "ipc is None", "a whole number"),
         ('strategy = "nope"', "strategy is 'nope'", "single, random, sequential, shuffled, loss_avg"),
         ('guidance = "CLoM"', "guidance is 'CLoM'", "none, clom, cclom, both"),
@@ -103,6 +106,10 @@ def test_an_impossible_value_is_refused_with_what_was_found_and_what_is_allowed(
         ('base_method = "dsa"\nguidance = "none"\ncompile = True', "for base_method dm, not dsa"),
         ("equal_passes = True", "single, random, sequential, shuffled"),
         ('source_dataset = "mnist"', "use guidance cclom"),
+        (
+            'guidance = "cclom"\nsource_dataset = "imagenet"\nstrategy = "accuracy_weighted"',
+            "accuracies on train splits, and those of imagenet are unknown",
+        ),
         ('ptm_architectures = "resnet"', "ConvNet-3, ConvNet-4"),
     ],
 )

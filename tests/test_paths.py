@@ -63,6 +63,11 @@ def test_runs_folder_outside_of_a_project(monkeypatch, tmp_path):
     assert runs_folder() == tmp_path / "runs"
 
 
+def test_a_user_that_is_not_there_is_no_riddle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert data_folder("~nobody-of-that-name/x") == tmp_path / "~nobody-of-that-name" / "x"
+
+
 def test_empty_variables_count_as_unset(monkeypatch, project):
     for name in ("DDLIB_DATA", "DDLIB_CACHE", "DDLIB_RUNS"):
         monkeypatch.setenv(name, "")
