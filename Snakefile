@@ -23,6 +23,13 @@ def pool_of(w):
     return [str(folder / pool.marker)] if pool else []
 
 
+# The markers too: a job whose marker is gone is made again, although a comparison is there.
+rule all:
+    input:
+        folder / "comparison.html",
+        compared,
+
+
 rule comparison:
     input:
         compared,

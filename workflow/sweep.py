@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             snakemake(grid, ["--report", str(grid.folder / "report.html")])
     found = states(grid)
     print("\n".join(["", table(found), *reasons(found), f"The comparison: {grid.folder / 'comparison.html'}"]))
-    return int(bool(status) or any(state.state == "failed" for state in found))
+    return int(bool(status) or any(state.state != "done" for state in found))
 
 
 if __name__ == "__main__":
