@@ -164,7 +164,7 @@ def folder(tmp_path):
         write(seed)
         write(seed, FloatingPointError("iteration 7: the base loss is nan"), guidance="cclom")
     write(3, MemoryError("x" * 100))
-    for seed in range(5):
+    for seed in range(12):  # more than all runs of the other setting, which comes first all the same
         write(seed, FloatingPointError("no"), alpha_clom=1e9)
     write(0, FloatingPointError("no"), base_method="dsa")
     write(0, FloatingPointError("no"), notebook="02_ensemble", strategy="grad_avg", num_ptms=2)
