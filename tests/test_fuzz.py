@@ -243,13 +243,9 @@ CODE = [
     "cuda:1; touch x",
     "cuda" * 10,
 ]
-VALUES = st.one_of(
-    JSON,
-    NUMBERS,
-    st.sampled_from(CODE),
-    st.binary(max_size=5),
-    st.sampled_from([int, object(), 1j, (1,), {1}, b"", -1, 0, 10**10, 10**5000, -(10**5000)]),
-)
+ODD = [*CODE, math.nan, math.inf, -math.inf, -0.5, 0.5, 1e308, -1, 0, 10**10, 10**400, 10**5000, -(10**5000)]
+ODD += [None, True, [], [1], {}, (1,), {1}, b"", 1j, int, object()]
+VALUES = st.one_of(JSON, NUMBERS, st.binary(max_size=5), st.sampled_from(ODD))
 
 
 @tries(500)
@@ -259,8 +255,20 @@ VALUES = st.one_of(
 )
 def test_parameters_of_any_kind(namespace, unknown):
     """500 inputs. What passes has the kind, and is within the bounds, that the table of parameters names."""
+    require_clear(namespace | {name: value for name, value in unknown.items() if name not in PARAMETERS})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_parameter_with_every_odd_value(name):
+    """44 inputs for each parameter."""
+    for value in ODD:
+        require_clear({name: value})
+
+
+def require_clear(given):
+    namespace = {name: value for name, value in given.items() if name in PARAMETERS}
     try:
-        p = check_parameters(namespace | {name: value for name, value in unknown.items() if name not in PARAMETERS})
+        p = check_parameters(given)
     except ParameterError as error:
         message, p = str(error), None
     if p is None:
