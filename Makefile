@@ -140,7 +140,7 @@ progress: $(READY)  ## Say how far the sweep of GRID is
 
 .PHONY: test
 test: lint  ## Run all checks: style, tests with coverage, the book, the notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --ignore=tests/test_book.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --ignore=tests/test_book.py
 	@$(MAKE) --no-print-directory book
 	DDLIB_RUNS="$(CURDIR)/$(SMOKE)" DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" \
 		$(BIN)/python -m pytest --nbval-lax tests/test_book.py notebooks

@@ -73,7 +73,7 @@ def records_of(row: Published, profile: Path, overrides: dict[str, object]) -> I
     for seed in range(p.seed, p.seed + p.num_sets):
         one = SimpleNamespace(**{**vars(p), "seed": seed, "num_sets": 1})
         path = record_path(runs_folder(p.runs_folder), NOTEBOOK, study.recorded(one, p.dataset), seed)
-        if not path.exists():
+        if not path.exists() or read_record(path)["status"] == "failed":
             data = data or study.open_dataset(one)
             study.run_arm(one, data, [], NOTEBOOK)
         yield path

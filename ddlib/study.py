@@ -92,9 +92,17 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
 
     Each set is on disk, with its record, before the next begins. An interrupted distillation leaves a checkpoint
     beside the records and goes on from there when the same arm runs again. A run that fails leaves a record that says
-    why, and its error ends the arm.
+    why, and its error ends the arm; one that diverges (FloatingPointError) does so after the other seeds have run.
     """
-    return [_run(p, data, ptms, notebook, seed) for seed in range(p.seed, p.seed + p.num_sets)]
+    runs, diverged = [], None
+    for seed in range(p.seed, p.seed + p.num_sets):
+        try:
+            runs.append(_run(p, data, ptms, notebook, seed))
+        except FloatingPointError as error:
+            diverged = diverged or error
+    if diverged:
+        raise diverged
+    return runs
 
 
 def arm_name(p: SimpleNamespace, num_ptms: int) -> str:

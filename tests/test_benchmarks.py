@@ -15,6 +15,7 @@ from ddlib import plots, speed
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Task
 from ddlib.guidance import make_signals
+from ddlib.records import read_record, write_failure
 from ddlib.rng import generator
 
 CPU = torch.device("cpu")
@@ -264,6 +265,20 @@ def test_published_baselines_run_and_resume(two_rows, monkeypatch):
     again = published.main(arguments)
     assert again["accuracy"].tolist() == table["accuracy"].tolist()
     assert {path for path, time in written.items() if path.stat().st_mtime_ns != time} == {lost}
+
+
+def test_published_baselines_run_again_what_failed(two_rows):
+    arguments, folder = two_rows
+    published.main(arguments)
+    failed = next(folder.glob("*.json"))
+    seed = int(failed.stem.rpartition("-seed")[2])
+    record = json.loads(failed.read_text())
+    failed.unlink()
+    about = {name: record[name] for name in ("notebook", "parameters", "arm", "dataset_hash", "ptm_hashes", "device")}
+    write_failure(folder, ValueError("no luck"), **about, seed=seed, peak_memory_bytes=None)
+    assert read_record(failed)["status"] == "failed"
+    assert published.main(arguments)["n"].tolist() == [2, 2]
+    assert read_record(failed)["status"] == "ok"
 
 
 def test_published_baselines_refuse_a_typo_before_any_work(two_rows):

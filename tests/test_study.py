@@ -124,7 +124,7 @@ def test_an_interrupted_arm_goes_on_from_its_checkpoint(arm, monkeypatch, tmp_pa
 
 def test_a_run_that_diverges_is_recorded_as_failed(arm, tmp_path):
     with pytest.raises(FloatingPointError, match="The run diverges"):
-        arm(num_sets=2, lr_img=1e30, iterations=20)
+        arm(lr_img=1e30, iterations=20)
     [path] = (tmp_path / "runs").glob("*.json")
     record = read_record(path)
     assert (record["status"], record["seed"], record["arm"]) == ("failed", 5, "clom loss_avg")
@@ -150,6 +150,21 @@ def test_any_error_of_a_run_is_recorded_and_raised_as_it_is(arm, monkeypatch, tm
     again = arm()[0]
     assert read_record(again.record)["status"] == "ok", "a result takes the place of a failure"
     assert load_failures(tmp_path / "runs").empty
+
+
+def test_the_other_seeds_run_when_one_diverges(arm, monkeypatch, tmp_path):
+    distil = study._distil
+
+    def diverging(p, data, ptms, seed, checkpoint):
+        if seed == 6:
+            raise FloatingPointError("iteration 1: the loss is nan")
+        return distil(p, data, ptms, seed, checkpoint)
+
+    monkeypatch.setattr(study, "_distil", diverging)
+    with pytest.raises(FloatingPointError, match="loss is nan"):
+        arm(num_sets=3)
+    found = map(read_record, (tmp_path / "runs").glob("*.json"))
+    assert {record["seed"]: record["status"] for record in found} == {5: "ok", 6: "failed", 7: "ok"}
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
