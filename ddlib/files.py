@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -43,11 +44,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path.parent)
         prefix = f".{path.stem}-{_place()}-{os.getpid()}-"
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
         temporary = Path(name)
         try:
-            _remove_stale(path.parent, now=os.fstat(handle).st_mtime)
             yield temporary
             temporary.chmod(0o644)  # mkstemp hides the file from everybody else
             os.fsync(handle)  # some file systems tell only now that the disk is full
@@ -98,18 +99,17 @@ def _place() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _remove_stale(folder: Path, now: float) -> None:
+def _remove_stale(folder: Path) -> None:
     """Remove temporary files whose writer is dead; of other machines, which cannot be asked, after a day.
 
-    ``now`` by the clock of the file system. If a living writer were hit all the same it would get an error, and no
-    reader half a file.
+    If a living writer were hit all the same (clocks a day apart) it would get an error, and no reader half a file.
     """
     for name in os.listdir(folder):
         if not (found := TEMPORARY.fullmatch(name)):
             continue
         with contextlib.suppress(OSError):  # somebody else was faster
             dead = found[1] == _place() and not _alive(int(found[2]))
-            if dead or now - (folder / name).stat().st_mtime > STALE_SECONDS:
+            if dead or time.time() - (folder / name).stat().st_mtime > STALE_SECONDS:
                 (folder / name).unlink()
 
 

@@ -49,14 +49,12 @@ class SyntheticSet:
             raise ValueError(f"a synthetic set needs images [N, C, H, W] and int64 labels [N]; found {found}.")
         if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(f"a synthetic set needs images with labels from 0 to {classes - 1}.")
-        if images.dtype != torch.float32 or not images.numel():
-            raise ValueError(f"a synthetic set needs float32 images with pixels; found {images.dtype}.")
+        if not images.numel() or any(tensor.dtype != torch.float32 for tensor in (images, self.mean, self.std)):
+            raise ValueError("a synthetic set needs float32 images with pixels, and float32 mean and std.")
         if self.mean.shape != images.shape[1:2] or self.std.shape != images.shape[1:2] or not (self.std > 0).all():
             raise ValueError(f"mean and std need one number for each of {images.shape[1]} channels, std > 0.")
-        if not all(x.dtype == torch.float32 and torch.isfinite(x).all() for x in (images, self.mean, self.std)):
-            raise ValueError(
-                "a synthetic set holds finite pixels, mean and std, all float32; found NaN, infinity or another."
-            )
+        if not all(torch.isfinite(tensor).all() for tensor in (images, self.mean, self.std)):
+            raise ValueError("a synthetic set holds finite pixels, mean and std; found NaN or infinity.")
 
     @classmethod
     def of(cls, dataset: Dataset, images: Tensor, labels: Tensor, **provenance: object) -> "SyntheticSet":
