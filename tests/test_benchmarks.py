@@ -92,11 +92,11 @@ def test_seconds_in_convolutions_are_a_part_of_the_whole():
     images, weight = torch.randn(4, 8, 32, 32), torch.randn(8, 8, 3, 3)
 
     def work():
-        time.sleep(0.05)
+        time.sleep(0.1)
         return torch.nn.functional.conv2d(images, weight) @ torch.ones(30, 1)
 
-    found, whole = measure.convolution_seconds(work, CPU), measure.seconds(work, CPU)
-    assert 0 < found < whole - 0.05
+    found = measure.convolution_seconds(work, CPU)
+    assert 0 < found < 0.1  # without the nap
     assert measure.convolution_seconds(lambda: images @ images, CPU) == 0
     assert measure.convolution_seconds(work, torch.device("cuda")) is None
 
@@ -147,12 +147,8 @@ def test_measure_takes_both_in_turns(monkeypatch):
     monkeypatch.setattr(measure, "memory_as_usual", lambda: calls.append("as usual"))
     monkeypatch.setattr(measure, "keep_freed_memory", lambda: calls.append("kept"))
     found = measure.measure(row, measure.Machine(1e9, 1e9), CPU)
-    assert calls == ["kept", "ours", "kept", "own", "as usual", "plain"] * 5 + [
-        "kept",
-        "own",
-        "ours",
-        "ours",
-    ]  # floor, convolutions
+    rounds = ["kept", "ours", "kept", "own", "as usual", "plain"] * 5
+    assert calls == [*rounds, "kept", "own", "ours"]  # the last two: floor and convolutions
     assert found["ratio"] == found["ratio_min"] == found["ratio_max"] == 3.0
     assert (found["target"], found["difference"], found["seconds"], found["seconds_against"]) == (0.5, 0.0, 2.0, 6.0)
     assert found["gflop"] == pytest.approx(16e-9)
