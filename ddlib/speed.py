@@ -96,6 +96,48 @@ def once(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("device").rename_axis(None)
 
 
+def load_sweep_growth(folder: str | Path) -> dict[str, object]:
+    """What ``python -m benchmarks.sweeps`` measured and simulated. Raises FileNotFoundError, ValueError."""
+    path = Path(folder) / "sweeps" / "growth.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: run `python -m benchmarks.sweeps` first")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["engine"], record["job"]["seconds"], record["growth"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error!r}); run `python -m benchmarks.sweeps` again") from error
+    return record
+
+
+def sweep_overhead_table(record: Mapping[str, object]) -> pd.DataFrame:
+    """What the engine takes for a sweep of so many jobs, before the first of them starts."""
+    table = pd.DataFrame(record["engine"]).set_index("jobs").map("{:.1f}".format)
+    names = [f"{number:,} jobs" for number in table.index]
+    return table.set_axis(["reading the grid (s)", "planning (s)"], axis=1).set_axis(names)
+
+
+def sweep_job(record: Mapping[str, object]) -> str:
+    """What a job costs beyond its run, in one line."""
+    job, machine = record["job"], record["environment"]["device_name"]
+    return (
+        f"{machine}, commit {record['git_commit']}: a job takes {job['seconds']:.1f} s beyond its run "
+        f"(median of {job['repeats']}) and leaves {job['bytes'] / 1e6:.2f} MB in {job['files']:.0f} files"
+    )
+
+
+def sweep_growth_table(record: Mapping[str, object]) -> pd.DataFrame:
+    """The simulated sweep: a row for each length of a run, number that share a GPU, and jobs in flight."""
+    table = pd.DataFrame(record["growth"])
+    columns = {
+        "runs on a GPU": table["per_gpu"],
+        "jobs in flight": table["in_flight"],
+        "hours": table["hours"].map("{:.1f}".format),
+        "hours without any loss": table["ideal_hours"].map("{:.1f}".format),
+        "GPUs at work (%)": (100 * table["used"]).round(0).astype(int),
+    }
+    return pd.DataFrame(columns).set_axis([f"runs of {minutes} min" for minutes in table["minutes"]])
+
+
 def shown(table: pd.DataFrame, name: str, caption: str = "") -> Styler:
     """A table with whole texts, in the look of the book's tables; ``name`` keeps its page the same in every build."""
     styler = table.style.set_table_attributes('class="dataframe"').set_uuid(name)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import curves, measure, plain, processes, published, rows
+from benchmarks import curves, measure, plain, processes, published, rows, sweeps
 from ddlib import plots, speed
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Task
@@ -290,3 +290,53 @@ def test_published_settings_are_those_of_the_paper():
         assert (p.ipc, p.width, p.batch_real, p.eval_epochs, p.eval_epochs_plain) == (10, 128, 256, 1000, 300)
         assert p.num_sets >= 3
         assert p.num_eval >= 5
+
+
+# Sweeps
+
+
+def slow_simulation(runs, slots, seconds, in_flight, poll):
+    """Second by second, from the definition; whole numbers only."""
+    left, queued, ends, now = runs, 0, [], 0
+    while True:
+        if now % poll == 0:
+            while left and queued + len(ends) < in_flight:
+                left, queued = left - 1, queued + 1
+        while queued and len(ends) < slots:
+            queued -= 1
+            ends.append(now + seconds)
+        if not (left or queued or ends):
+            return now
+        now += 1
+        ends = [end for end in ends if end > now]
+
+
+@pytest.mark.parametrize(
+    "case", [(1, 1, 7, 1, 5), (10, 3, 7, 3, 5), (10, 3, 7, 9, 5), (25, 4, 3, 6, 10), (12, 5, 60, 5, 60)]
+)
+def test_the_simulated_sweep_is_that_of_its_definition(case):
+    assert sweeps.simulate(*case) == slow_simulation(*case)
+
+
+def test_more_in_flight_is_never_slower_and_nothing_beats_the_ideal():
+    rows = pd.DataFrame(sweeps.growth(per_job=12.0))
+    assert rows["used"].between(0.01, 1).all()
+    one = rows[rows["per_gpu"] == 1].pivot(index="minutes", columns="in_flight", values="hours")
+    assert (one[300] <= one[100]).all()
+    assert (rows["hours"] > rows["ideal_hours"]).all()
+
+
+def test_the_committed_growth_has_its_tables(tmp_path):
+    record = speed.load_sweep_growth(rows.RESULTS)
+    assert list(speed.sweep_overhead_table(record).index) == ["100 jobs", "1,000 jobs", "10,000 jobs"]
+    assert f"{record['job']['seconds']:.1f} s beyond its run" in speed.sweep_job(record)
+    table = speed.sweep_growth_table(record)
+    assert len(table) == len(sweeps.CASES)
+    assert record["growth"] == sweeps.growth(record["job"]["seconds"])
+    with pytest.raises(FileNotFoundError, match=r"benchmarks\.sweeps"):
+        speed.load_sweep_growth(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    for text in ("{", "{}", "[]", '{"engine": [], "job": 3, "growth": []}'):
+        (tmp_path / "sweeps" / "growth.json").write_text(text)
+        with pytest.raises(ValueError, match=r"growth\.json: damaged"):
+            speed.load_sweep_growth(tmp_path)

@@ -63,7 +63,14 @@ def test_problems_of_an_executed_notebook(tmp_path, cell, problem):
 )
 def test_a_notebook_that_ends_early_leaves_no_target(tmp_path, source, message):
     notebook = write(tmp_path / "a.ipynb", new_code_cell(source), new_code_cell("1"))
-    command = [sys.executable, BOOK.parent / "workflow" / "execute.py", notebook, tmp_path / "out" / "a.ipynb", "-k", "python3"]
+    command = [
+        sys.executable,
+        BOOK.parent / "workflow" / "execute.py",
+        notebook,
+        tmp_path / "out" / "a.ipynb",
+        "-k",
+        "python3",
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode != 0
     assert message in run.stderr

@@ -10,9 +10,9 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,15 +147,13 @@ def _grid(path: Path, grid: object) -> Grid:
     if not isinstance(folder, str) or not inside(runs / folder, runs):
         raise GridError(f"folder is {folder!r}; expected a folder inside {runs}")
     profile = read_profile(grid["profile"])
-    arms, problems, fingerprints = list(read_arms(grid["arms"])), [], Fingerprints()
-    jobs = []
+    arms, groups, fingerprints = list(read_arms(grid["arms"])), read_seeds(grid["seeds"]), Fingerprints()
+    jobs, problems = [], []
     for notebook, arm in arms:
-        for first, count in read_seeds(grid["seeds"]):
-            try:
-                jobs.append(make_job(notebook, arm, profile, first, count, fingerprints))
-            except ParameterError as error:
-                problems.append(f"{notebook} {dict(arm)}: {error}")
-                break
+        try:
+            jobs += jobs_of(notebook, arm, profile, groups, fingerprints)
+        except ParameterError as error:
+            problems.append(f"{notebook} {arm}: {error}")
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"these jobs occur twice: {', '.join(twice)}")
@@ -164,29 +162,30 @@ def _grid(path: Path, grid: object) -> Grid:
     return Grid(path, runs / folder, threads, jobs)
 
 
-def make_job(
-    notebook: str, arm: Mapping, profile: Mapping, first: int, count: int, fingerprints: "Fingerprints"
-) -> Job:
-    """One job, its parameters checked as the notebook checks them. Raises ParameterError."""
-    given = {**profile, **arm, "seed": first, "num_sets": count}
+def jobs_of(
+    notebook: str,
+    arm: Mapping[str, object],
+    profile: Mapping[str, object],
+    groups: Sequence[tuple[int, int]],
+    fingerprints: "Fingerprints",
+) -> list[Job]:
+    """A job for each group of seeds; the parameters checked as the notebook checks them. Raises ParameterError."""
+    given = {**profile, **arm}
     source = cells(notebook)[0]
     declared = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body}
     injected = "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())])
-    p = check_parameters({"In": [source, injected], **declared, **given})
-    data, parameters = fingerprints.of(p.dataset), vars(p)
-    pool = None
-    if study.needs_ptms(p):
+    parameters = vars(check_parameters({"In": [source, injected], **declared, **given}))
+    data, pool = fingerprints.of(parameters["dataset"]), None
+    if study.needs_ptms(SimpleNamespace(**parameters)):
         pool = Pool({name: parameters[name] for name in FOR_POOL}, data, fingerprints.pool_code)
-    identity = {
-        "parameters": without(parameters, NOT_SHAPING),
-        "code": fingerprints.code,
-        "notebook": fingerprints.cells(notebook),
-        "data": data,
-    }
-    words = (
-        value if isinstance(value, str) else f"{name}{'' if value is True else value}" for name, value in arm.items()
-    )
-    return Job(notebook, word("-".join(words)), parameters, pool, identity)
+    code = {"code": fingerprints.code, "notebook": fingerprints.cells(notebook), "data": data}
+    words = [v if isinstance(v, str) else name if v is True else f"{name}{v}" for name, v in arm.items()]
+    jobs = []
+    for first, count in groups:
+        of_these = parameters | {"seed": first, "num_sets": count}
+        identity = {"parameters": without(of_these, NOT_SHAPING), **code}
+        jobs.append(Job(notebook, word("-".join(words)), of_these, pool, identity))
+    return jobs
 
 
 class Fingerprints:
@@ -226,7 +225,12 @@ def folder_hash(folder: Path) -> str:
 
 def cells(notebook: str) -> list[str]:
     """The code cells of a notebook of the project, that with the parameters first."""
-    path = PROJECT / "notebooks" / f"{notebook}.ipynb"
+    return read_cells(PROJECT / "notebooks" / f"{notebook}.ipynb")
+
+
+@cache
+def read_cells(path: Path) -> list[str]:
+    """The same by the path, read once."""
     try:
         found = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     except (OSError, ValueError, nbformat.ValidationError) as error:

@@ -1,15 +1,15 @@
 """Markers: small JSON files that say that a job is done, and by which files, with their checksums.
 
 A marker is written last and at once, so what it names was whole then; and each time a sweep starts, every marker is
-compared with its files again. Nothing here needs PyTorch.
+compared with its files again.
 """
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from ddlib.files import replacing
 
 WANTED = {"identity": dict, "files": dict, "seconds": (int, float), "bytes": int}
 
@@ -23,11 +23,8 @@ def write_marker(path: Path, identity: Mapping, files: Iterable[Path], seconds: 
         "seconds": round(seconds, 3),
         "bytes": sum(file.stat().st_size for file in files),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(marker, file, indent=1)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(marker, indent=1), encoding="utf-8")
     for other in versions(path):
         if other != path:
             other.unlink(missing_ok=True)

@@ -178,11 +178,11 @@ def forget_damaged(grid: Grid, found: Sequence[State]) -> None:
 
 
 def sweep_away(grid: Grid) -> None:
-    """Remove what nobody will read again: temporary files of killed processes, logs of jobs that have changed."""
+    """Remove the logs of jobs that have changed: nobody will read them again."""
     current = {Path(work.marker).stem for work in (*grid.pools, *grid.jobs)} | {"comparison"}
-    stale = [log for log in grid.folder.glob("logs/*.log") if log.stem not in current]
-    for path in (*grid.folder.glob("jobs/.*.tmp"), *grid.folder.glob("pools/.*.tmp"), *stale):
-        path.unlink(missing_ok=True)
+    for log in grid.folder.glob("logs/*.log"):
+        if log.stem not in current:
+            log.unlink(missing_ok=True)
 
 
 def snakemake(grid: Grid, options: Sequence[str], *config: str) -> int:
