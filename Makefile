@@ -146,10 +146,15 @@ test: lint  ## Run all checks: style, tests with coverage, the book, the noteboo
 		$(BIN)/python -m pytest --nbval-lax tests/test_book.py notebooks
 
 .PHONY: lint
-lint: $(READY)  ## Check the style of code and notebooks, in seconds
+lint: $(READY)  ## Check style and security of code and notebooks, in seconds
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/nbstripout --keep-count --verify notebooks/*.ipynb
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive ddlib workflow benchmarks book/*.py book/_ext
+
+.PHONY: audit
+audit: $(READY)  ## Ask the vulnerability database about every pinned package (needs the network)
+	$(BIN)/uv tool run pip-audit -r constraints.txt --no-deps --disable-pip
 
 .PHONY: format
 format: $(READY)  ## Format code and notebooks, and strip the notebooks' outputs

@@ -1,0 +1,61 @@
+"""Two, then eight processes share a PTM cache and a folder of records: each PTM is trained once, no record is lost."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddlib.records import load_records, read_record
+
+ROOT = Path(__file__).parents[1]
+PROCESS = """
+import sys, os
+from pathlib import Path
+from types import SimpleNamespace
+from ddlib import ptms, study
+from ddlib.parameters import check_parameters
+import ast, nbformat
+
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+plain = ptms.train_network
+
+def noted(*arguments, **settings):
+    with (folder / "trained.txt").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    plain(*arguments, **settings)
+
+ptms.train_network = noted
+cells = nbformat.read("notebooks/02_ensemble.ipynb", as_version=4).cells
+source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+defaults = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body}
+changes = dict(iterations=2, eval_epochs=1, num_eval=1, ptm_epochs=1, num_ptms=3, architectures="ConvNet-3", num_sets=1)
+p = check_parameters({"In": [source], **defaults, **changes, "seed": number // 2})  # two processes for each seed
+data = study.open_dataset(p)
+pool = study.open_ptms(p, data)
+study.run_arm(p, data, pool, "02_ensemble")
+print(" ".join(ptm.hash for ptm in pool))
+"""
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_processes_share_cache_and_records(tmp_path, count):
+    settings = {"DDLIB_RUNS": str(tmp_path / "runs"), "DDLIB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    started = [
+        subprocess.Popen(
+            [*command, str(number)], env=os.environ | settings, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for number in range(count)
+    ]
+    pools = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * count
+    assert len(set(pools)) == 1
+    assert len((tmp_path / "trained.txt").read_text().splitlines()) == 3  # three PTMs, each once
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 3
+    records = sorted((tmp_path / "runs").glob("*.json"))
+    assert [read_record(path)["seed"] for path in records] == list(range(count // 2))
+    assert sorted(load_records(tmp_path / "runs")["seed"].unique()) == list(range(count // 2))
+    assert len(list((tmp_path / "runs").glob("*.safetensors"))) == count // 2
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".checkpoint")]
