@@ -14,5 +14,8 @@ if __name__ == "__main__":
     os.environ["DDLIB_RUNS"] = str(folder.absolute())
     executed = folder / "notebooks" / "03_compare.ipynb"
     execute("notebooks/03_compare.ipynb", executed)
+    offline = ["--HTMLExporter.mathjax_url=", "--HTMLExporter.require_js_url=", "--HTMLExporter.mermaid_js_url="]
     convert = ["nbconvert", "--to", "html", "--no-input", "--output", page.stem, "--output-dir", str(page.parent)]
-    subprocess.run([sys.executable, "-m", "jupyter", *convert, str(executed), "--log-level", "ERROR"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", *convert, *offline, str(executed), "--log-level", "ERROR"], check=True
+    )
