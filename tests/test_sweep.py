@@ -362,9 +362,22 @@ def test_a_job_of_another_state_is_refused(write, capsys):
     assert "start it again" in last
 
 
+def test_a_notebook_gets_the_numbers_of_its_job(write, monkeypatch):
+    """papermill reads YAML, in which 1e-05 is a word."""
+    given = []
+    monkeypatch.setattr(run_job, "execute", lambda *arguments: given.append(yaml.safe_load(arguments[-1])))
+    arms = [{"notebook": "01_guidance", "guidance": "none", "lr_img": [1e-5, 1e38], "dataset": "digits"}]
+    grid = read_grid(write(arms=arms, seeds=[0]))
+    for job in grid.jobs:
+        run_job.run_notebook(grid, job)
+    assert given == [dict(job.parameters) for job in grid.jobs]
+    assert [type(p["lr_img"]) for p in given] == [float, float]
+
+
 def test_the_reason_is_the_line_that_names_the_error():
     lines = ["Traceback", "ValueError: wrong", "", "notebook.ipynb failed; as far as it came: x"]
     assert run_job.reason(lines) == "ValueError: wrong"
+    assert run_job.reason(["ParameterError: nothing was run, because", "  ipc is 0", "x failed"]).endswith("ipc is 0")
     assert run_job.reason(["no error named", "last"]) == "last"
     assert run_job.reason([]) == ""
 

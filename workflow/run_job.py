@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import yaml
 from filelock import FileLock, Timeout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -60,7 +61,7 @@ def run_notebook(grid: Grid, job: Job) -> list[Path]:
     executed = grid.folder / "notebooks" / f"{job.name}.ipynb"
     records = [grid.folder / name for name in job.records]
     try:
-        execute(PROJECT / "notebooks" / f"{job.notebook}.ipynb", executed, "-y", json.dumps(dict(job.parameters)))
+        execute(PROJECT / "notebooks" / f"{job.notebook}.ipynb", executed, "-y", yaml.safe_dump(dict(job.parameters)))
     except SystemExit:
         # A run that diverged would do so again: it has its record, which says so, and counts as done.
         if not all(record.is_file() for record in records) or not any(map(diverged, records)):
@@ -127,9 +128,11 @@ def main(path: str, marker: str) -> None:
 
 
 def reason(lines: list[str]) -> str:
-    """The line of a message that says what happened: of a traceback, the last that names an error."""
-    named = [line for line in lines if ERROR_LINE.match(line)]
-    return (named or lines or [""])[-1].strip()
+    """What happened, in one line: of a traceback, the last line that names an error, with what it says next."""
+    places = [index for index, line in enumerate(lines) if ERROR_LINE.match(line)]
+    place = places[-1] if places else len(lines) - 1
+    told = [line.strip() for line in lines[place : place + 2]] if lines else [""]
+    return " ".join(told if told[0].endswith(("because", ":")) else told[:1])
 
 
 if __name__ == "__main__":
