@@ -79,13 +79,14 @@ def failed_arms(
     return {notebook: failed["arm"].value_counts().to_dict() for notebook, failed in rows.items()}
 
 
-def failure_table(failures: pd.DataFrame) -> Styler | str:
-    """The failed runs of all settings with their reasons, which are not cut off; a sentence if there are none."""
+def failure_table(failures: pd.DataFrame) -> Styler:
+    """The failed runs of all settings with their reasons, which are not cut off; a caption alone if there are none."""
     if failures.empty:
-        return "No run has failed (one that was killed or interrupted leaves no record)."
+        none = "No run has failed (one that was killed or interrupted leaves no record)."
+        return pd.DataFrame().style.set_caption(none).set_uuid("failures")
     table = failures.sort_values(["setting", "notebook", "run"], kind="stable").set_index("run")
     table = table[["setting", "notebook", "arm", "seed", "error"]].assign(arm=table["arm"].map(arm_label))
-    styler = table.rename(columns={"error": "reason"}).rename_axis(None).style
+    styler = table.rename(columns={"error": "reason"}).rename_axis(None).style.set_uuid("failures")
     return styler.set_properties(subset=["reason"], **{"white-space": "normal", "text-align": "left"})
 
 
