@@ -69,7 +69,7 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 # --- notebooks and book -----------------------------------------------------------------------------------
 
 .PHONY: book
-book: $(READY)  ## Execute the notebooks at smoke scale and build the book
+book: $(READY)  ## Execute the notebooks at smoke scale and build the book; SWEEP=name: with that comparison
 	@$(MAKE) --no-print-directory -j$(JOBS) $(PAGES)
 	@# A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
 	@$(BIN)/jupyter-book build -q -W -n --keep-going book || { rm -rf book/_build/.doctrees; exit 1; }
@@ -104,12 +104,19 @@ $(COMPARISON): notebooks/03_compare.ipynb $(READERS) $(TOUR) $(GUIDED) $(BASES) 
 $(COSTS): notebooks/04_costs.ipynb ddlib/speed.py ddlib/plots.py $(wildcard benchmarks/results/*.json)
 	@$(call execute,04_costs)
 
-# One run of each notebook becomes a page.
+# One run of each notebook becomes a page; of the comparison, that of the smoke runs or of SWEEP, a folder in runs/sweeps.
+SWEEP ?=
+COMPARED := $(if $(SWEEP),runs/sweeps/$(SWEEP)/notebooks/03_compare.ipynb,$(COMPARISON))
+
+book/executed/03_compare.ipynb: $(COMPARED) book/executed/.compared-$(or $(SWEEP),smoke)
+book/executed/.compared-%:
+	@mkdir -p book/executed && rm -f book/executed/.compared-* && touch $@
+
 book/executed/01_guidance.ipynb: $(EXECUTED)/01_guidance-clom.ipynb
 book/executed/02_ensemble.ipynb: $(EXECUTED)/02_ensemble-loss_avg.ipynb
-book/executed/00_tour.ipynb book/executed/03_compare.ipynb book/executed/04_costs.ipynb: book/executed/%.ipynb: $(EXECUTED)/%.ipynb
+book/executed/00_tour.ipynb book/executed/04_costs.ipynb: book/executed/%.ipynb: $(EXECUTED)/%.ipynb
 $(PAGES): book/fold.py
-	@$(BIN)/python book/fold.py $(filter $(EXECUTED)/%,$^) $@
+	@$(BIN)/python book/fold.py $(filter runs/%,$^) $@
 
 .PHONY: bench
 bench: $(READY)  ## Measure the speed of ddlib (ten minutes on 2 cores), on the GPU where there is one

@@ -34,6 +34,7 @@ rule comparison:
     input:
         compared,
         "notebooks/03_compare.ipynb",
+        [f"ddlib/{name}.py" for name in ("comparison", "ddranking", "plots", "pictures", "report", "statistics")],
     output:
         report(folder / "comparison.html", category="Comparison"),
     log:

@@ -1,6 +1,7 @@
 """The files around the library agree: versions, README, Makefile, notebooks as committed."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib.metadata import version
@@ -97,6 +98,23 @@ def test_make_book_runs_every_guidance_and_strategy():
     assert sorted(arms) == sorted([(name, "") for name in GUIDANCE] + [("none", name) for name in BASELINES])
     assert sorted(re.findall(r"-p strategy (\w+)$", plan, re.MULTILINE)) == sorted(STRATEGIES)
     assert re.findall(r"-p strategy (\w+) -p equal_passes True", plan) == ["random"]
+
+
+def test_make_book_shows_the_comparison_of_the_smoke_runs_or_of_a_sweep(tmp_path):
+    def folded(*options: str) -> list[str]:
+        command = ["make", "--dry-run", "--always-make", "book/executed/03_compare.ipynb", *options]
+        plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return re.findall(r"book/fold.py (\S+) book/executed/03_compare.ipynb", plan)
+
+    sweep = f"test-{tmp_path.name}"  # a name that no sweep has
+    compared = ROOT / "runs" / "sweeps" / sweep / "notebooks" / "03_compare.ipynb"
+    compared.parent.mkdir(parents=True)
+    compared.touch()
+    try:
+        assert folded(f"SWEEP={sweep}") == [str(compared.relative_to(ROOT))]
+    finally:
+        shutil.rmtree(compared.parents[1])
+    assert folded() == ["runs/smoke/notebooks/03_compare.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -230,7 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             snakemake(grid, ["--report", str(grid.folder / "report.html")])
     found = states(grid)
-    print("\n".join(["", table(found), *reasons(found), f"The comparison: {grid.folder / 'comparison.html'}"]))
+    ends = [f"The comparison: {grid.folder / 'comparison.html'}"]
+    if grid.folder.parent == PROJECT / "runs" / "sweeps":
+        ends += [f"Into the book:  make book SWEEP={grid.folder.name}"]
+    print("\n".join(["", table(found), *reasons(found), *ends]))
     return int(bool(status) or any(state.state != "done" for state in found))
 
 
