@@ -42,7 +42,7 @@ rule comparison:
     container:
         config.get("container")
     shell:
-        "{sys.executable} workflow/compare.py {folder} {output} > {log} 2>&1"
+        "{sys.executable:q} workflow/compare.py {config[grid]:q} {output:q} > {log:q} 2>&1"
 
 
 rule pool:
@@ -56,7 +56,8 @@ rule pool:
     container:
         config.get("container")
     shell:
-        "OMP_NUM_THREADS={threads} {sys.executable} workflow/run_job.py {config[grid]} {wildcards.marker} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} {sys.executable:q} workflow/run_job.py"
+        " {config[grid]:q} {wildcards.marker:q} > {log:q} 2>&1"
 
 
 rule arm:
@@ -72,4 +73,5 @@ rule arm:
     container:
         config.get("container")
     shell:
-        "OMP_NUM_THREADS={threads} {sys.executable} workflow/run_job.py {config[grid]} {wildcards.marker} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} {sys.executable:q} workflow/run_job.py"
+        " {config[grid]:q} {wildcards.marker:q} > {log:q} 2>&1"

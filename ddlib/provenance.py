@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,8 +34,13 @@ PACKAGE = Path(__file__).parent
 
 def code_hash(modules: Collection[str] | None = None) -> str:
     """16 hex digits for the source of ``modules``; by default of all that shape a result (not ``NOT_COMPUTING``)."""
+    return _code_hash(PACKAGE, frozenset(modules) if modules else None)
+
+
+@cache  # the code that a process has imported is that of its start, whatever happens to the files later
+def _code_hash(package: Path, modules: frozenset[str] | None) -> str:
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(package.glob("*.py")):
         if path.stem in modules if modules else path.stem not in NOT_COMPUTING:
             digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}".encode())
     return digest.hexdigest()[:16]

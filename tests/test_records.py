@@ -368,8 +368,11 @@ def test_code_hash_follows_the_computing_files_only(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     before = code_hash()
     (tmp_path / "plots.py").write_text("x = 2\n")
+    provenance._code_hash.cache_clear()  # as a new process would find it
     assert code_hash() == before
     (tmp_path / "losses.py").write_text("x = 2\n")
+    assert code_hash() == before  # what this process has imported did not change
+    provenance._code_hash.cache_clear()
     assert code_hash() != before
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -10,6 +11,8 @@ import yaml
 from filelock import FileLock
 
 from ddlib.paths import cache_folder
+from ddlib.records import record_path, write_failure
+from ddlib.study import recorded
 from workflow import grid as grids
 from workflow import run_job, sweep
 from workflow.grid import GridError, read_grid
@@ -63,6 +66,7 @@ def test_the_grids_of_the_project_are_valid(path):
     grid = read_grid(path)
     assert len(grid.jobs) == len({job.marker for job in grid.jobs}) > 10
     assert {job.notebook for job in grid.jobs} == set(grids.NOTEBOOKS)
+    assert len({pool.name for pool in grid.pools}) == len(grid.pools)  # a marker replaces others of its name
     assert path.read_text().startswith("#")
 
 
@@ -91,11 +95,6 @@ def test_a_list_is_an_arm_for_each_value(write):
 
 def test_records_are_named_as_the_notebooks_name_them(write):
     """By the parameters that a run records, the folder and the device not among them."""
-    from types import SimpleNamespace
-
-    from ddlib.records import record_path
-    from ddlib.study import recorded
-
     job = read_grid(write()).jobs[2]
     p = SimpleNamespace(**job.parameters)
     assert job.records == [record_path("", "01_guidance", recorded(p, "digits"), seed).name for seed in (0, 1)]
@@ -119,7 +118,14 @@ BAD = {
     "no seeds": ({"seeds": []}, "expected a list of seeds"),
     "seeds as a number": ({"seeds": 3}, "expected a list of seeds"),
     "threads": ({"threads": 0}, "threads is 0"),
-    "twice the same arm": ({"arms": [{"notebook": "01_guidance"}, {"notebook": "01_guidance"}]}, "occur twice"),
+    "twice the same arm": ({"arms": [{"notebook": "01_guidance"}, {"notebook": "01_guidance"}]}, "the same record"),
+    "two names for one arm": (
+        {"arms": [{"notebook": "01_guidance", "alpha_clom": [1, 1.0]}]},
+        r"alpha_clom1-seeds0-1 and .*alpha_clom1\.0-seeds0-1 would write the same record",
+    ),
+    "an arm without values": ({"arms": [{"notebook": "01_guidance", "guidance": []}]}, "no value for guidance"),
+    "a folder of the profile": ({"profile": {"base": "smoke", "runs_folder": "/tmp"}}, "profile sets runs_folder"),
+    "a number as a key": ({"arms": [{"notebook": "01_guidance", 3: 4}]}, "keys \\[3\\]"),
     "data that is not there": ({"arms": [{"notebook": "01_guidance", "dataset": "no/such"}]}, "image folder"),
 }
 
@@ -259,7 +265,7 @@ def test_a_changed_ptm_is_found_and_a_cleared_cache_is_no_reason(write):
     finish(grid)
     pool = grid.pools[0]
     (cache_folder() / f"{pool.name}.txt").write_text("another PTM")
-    assert left(grid) == [pool.name]
+    assert left(grid) == [pool.name, *(job.name for job in grid.jobs if job.pool == pool)]
     for file in cache_folder().iterdir():
         file.unlink()
     assert left(grid) == []
@@ -365,13 +371,61 @@ def test_a_job_of_another_state_is_refused(write, capsys):
 def test_a_notebook_gets_the_numbers_of_its_job(write, monkeypatch):
     """papermill reads YAML, in which 1e-05 is a word."""
     given = []
-    monkeypatch.setattr(run_job, "execute", lambda *arguments: given.append(yaml.safe_load(arguments[-1])))
+
+    def execute(*arguments):
+        given.append(yaml.safe_load(arguments[-1]))
+        raise SystemExit("that was all")
+
+    monkeypatch.setattr(run_job, "execute", execute)
     arms = [{"notebook": "01_guidance", "guidance": "none", "lr_img": [1e-5, 1e38], "dataset": "digits"}]
     grid = read_grid(write(arms=arms, seeds=[0]))
     for job in grid.jobs:
-        run_job.run_notebook(grid, job)
+        with pytest.raises(SystemExit):
+            run_job.run_notebook(grid, job)
     assert given == [dict(job.parameters) for job in grid.jobs]
     assert [type(p["lr_img"]) for p in given] == [float, float]
+
+
+@pytest.mark.parametrize("error", [None, SystemExit("disk full")])
+def test_records_of_an_earlier_run_are_no_result_of_this_one(write, monkeypatch, error):
+    """Not if the notebook fails over an old record that diverged, and not if it ends without writing."""
+    grid = read_grid(write(seeds=[0]))
+    job = grid.jobs[0]
+    grid.folder.mkdir(parents=True)
+    about = {"parameters": recorded(SimpleNamespace(**job.parameters), "digits"), "seed": 0, "arm": job.arm}
+    about |= {"notebook": job.notebook, "dataset_hash": "0", "ptm_hashes": [], "device": "cpu"}
+    diverged = FloatingPointError("iteration 3: the loss is nan")
+    write_failure(grid.folder, diverged, **about, peak_memory_bytes=None)
+    assert (grid.folder / job.records[0]).is_file()
+
+    def execute(*_):
+        if error:
+            raise error
+
+    monkeypatch.setattr(run_job, "execute", execute)
+    with pytest.raises((SystemExit, RuntimeError), match="disk full" if error else "was not written"):
+        run_job.run(grid, job)
+    assert not (grid.folder / job.marker).exists()
+
+    def diverging(*_):
+        write_failure(grid.folder, diverged, **about, peak_memory_bytes=None)
+        raise SystemExit("diverged")
+
+    monkeypatch.setattr(run_job, "execute", diverging)
+    run_job.run(grid, job)
+    assert (grid.folder / job.marker).is_file()
+    assert sweep.state_of(grid, job).state == "failed"
+
+
+def test_a_run_of_other_code_than_the_sweep_began_with_is_refused(write, monkeypatch):
+    grid = read_grid(write(seeds=[0]))
+    job = grid.jobs[0]
+    grid.folder.mkdir(parents=True)
+    monkeypatch.setattr(run_job, "execute", lambda *_: (grid.folder / job.records[0]).write_text("{}"))
+    monkeypatch.setattr(run_job, "read_record", lambda path: {"status": "ok", "code_hash": "of other code"})
+    with pytest.raises(RuntimeError, match="the code of ddlib changed"):
+        run_job.run(grid, job)
+    assert not (grid.folder / job.marker).exists()
 
 
 def test_the_reason_is_the_line_that_names_the_error():

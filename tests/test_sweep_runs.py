@@ -127,7 +127,7 @@ def kill_one_job(sweep: subprocess.Popen, draw: random.Random) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What the quick grid leaves when nothing happens."""
-    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    place = Place(tmp_path_factory.mktemp("un disturbed"))  # a space in all paths
     grid = place.grid()
     assert place.finish(grid) == 0, place.said(grid)
     results = place.results(grid)
@@ -140,26 +140,28 @@ def undisturbed(tmp_path_factory):
 def test_a_sweep_survives_kill_9(undisturbed, tmp_path):
     """At random moments: all of it, the driver alone, or one job and then all. Then it is started again."""
     reference, wanted = undisturbed
-    draw, whole = random.Random(0), 0
+    draw, whole, kills = random.Random(0), 0, 0
     place = Place(tmp_path / "0")
-    for turn in range(KILLS):
+    while kills < KILLS:
         grid = place.grid()
         sweep = place.start(grid)
         try:
             sweep.wait(draw.uniform(4, 25))
         except subprocess.TimeoutExpired:
             kinds = (kill_all, kill_driver, lambda sweep: kill_one_job(sweep, draw))
-            kinds[turn % len(kinds)](sweep)
-        if sweep.returncode == 0:
+            kinds[kills % len(kinds)](sweep)
+            kills += 1
+        else:
+            assert sweep.returncode == 0, place.said(grid)
             assert place.results(grid) == wanted
             whole += 1
-            place = Place(tmp_path / str(turn + 1))
+            place = Place(tmp_path / str(whole))
     grid = place.grid()
     assert place.finish(grid) == 0, place.said(grid)
     assert place.results(grid) == wanted
     assert place.ptms() == reference.ptms()
     assert place.litter() == []
-    print(f"{KILLS} kills, {whole + 1} whole sweeps")
+    print(f"{kills} kills, {whole + 1} whole sweeps")
 
 
 def test_nothing_is_done_twice(undisturbed):
@@ -187,6 +189,7 @@ def test_two_sweeps_share_ptms_and_one_is_killed(undisturbed, tmp_path):
     grids = first.grid(), second.grid()
     killed, other = first.start(grids[0], "--jobs", "1"), second.start(grids[1], "--jobs", "1")
     time.sleep(15)
+    assert killed.poll() is None
     kill_all(killed)
     assert other.wait(LIMIT) == 0, second.said(grids[1])
     trained = {path: path.stat().st_ino for path in first.cache.glob("*.safetensors")}

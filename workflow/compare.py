@@ -1,21 +1,49 @@
-"""The comparison notebook over the records of a sweep, as one page: ``python workflow/compare.py FOLDER PAGE``."""
+"""The comparison over the records of a grid, and no others, as one page: ``python workflow/compare.py GRID PAGE``."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ddlib.files import replacing
+from ddlib.records import read_record, synthetic_path
 from workflow.execute import main as execute
+from workflow.grid import Grid, read_grid
+
+OFFLINE = [f"--HTMLExporter.{name}=" for name in ("mathjax_url", "require_js_url", "mermaid_js_url")]
+
+
+def gather(grid: Grid, folder: Path) -> None:
+    """Copy the records of the grid's jobs as they are now: not those of arms that are gone, nor of other code."""
+    for job in grid.jobs:
+        for record in (grid.folder / name for name in job.records):
+            try:
+                current = read_record(record)["code_hash"] == job.identity["code"]
+            except (OSError, ValueError) as error:
+                print(f"left out: {error}")
+                continue
+            if current:
+                for file in filter(Path.is_file, (record, synthetic_path(record))):
+                    shutil.copy2(file, folder)
+
+
+def main(path: str, page: str) -> None:
+    """Execute the notebook and convert it."""
+    grid = read_grid(path)
+    executed = grid.folder / "notebooks" / "03_compare.ipynb"
+    with tempfile.TemporaryDirectory() as folder:
+        gather(grid, Path(folder))
+        os.environ["DDLIB_RUNS"] = folder
+        execute("notebooks/03_compare.ipynb", executed)
+        convert = [sys.executable, "-m", "jupyter", "nbconvert", str(executed), "--to", "html", "--no-input", *OFFLINE]
+        subprocess.run([*convert, "--output-dir", folder, "--output", "page", "--log-level", "ERROR"], check=True)
+        with replacing(Path(page)) as temporary:
+            shutil.copyfile(Path(folder, "page.html"), temporary)
+
 
 if __name__ == "__main__":
-    folder, page = map(Path, sys.argv[1:])
-    os.environ["DDLIB_RUNS"] = str(folder.absolute())
-    executed = folder / "notebooks" / "03_compare.ipynb"
-    execute("notebooks/03_compare.ipynb", executed)
-    offline = ["--HTMLExporter.mathjax_url=", "--HTMLExporter.require_js_url=", "--HTMLExporter.mermaid_js_url="]
-    convert = ["nbconvert", "--to", "html", "--no-input", "--output", page.stem, "--output-dir", str(page.parent)]
-    subprocess.run(
-        [sys.executable, "-m", "jupyter", *convert, *offline, str(executed), "--log-level", "ERROR"], check=True
-    )
+    main(*sys.argv[1:])

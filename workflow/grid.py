@@ -7,6 +7,7 @@ the job is done; so a job with another identity is another file, and Snakemake m
 
 import ast
 import hashlib
+import importlib.metadata
 import itertools
 import json
 import re
@@ -21,7 +22,7 @@ import yaml
 
 from ddlib import study
 from ddlib.data import DATASETS, dataset_name
-from ddlib.parameters import INJECTED, ParameterError, check_parameters
+from ddlib.parameters import IMAGENET, INJECTED, ParameterError, check_parameters
 from ddlib.paths import runs_folder
 from ddlib.provenance import code_hash
 from ddlib.ptms import SHAPING
@@ -33,6 +34,7 @@ KEYS = {"profile", "seeds", "arms", "threads", "folder"}
 FOR_POOL = ("dataset", "image_size", "evaluate_on", "width", "num_ptms", "source_dataset", "ptm_image_size")
 FOR_POOL += ("ptm_architectures", "ptm_epochs", "ptm_epoch", "ptm_seed", "device")
 NOT_SHAPING = ("device", "runs_folder")
+TORCH = importlib.metadata.version("torch")
 COMPUTES = "study.run_arm"  # the last cell of a notebook that shapes a record calls this
 
 
@@ -56,14 +58,20 @@ class Pool:
     @cached_property
     def identity(self) -> dict[str, object]:
         """What shapes the PTMs."""
-        return {"parameters": without(self.parameters, NOT_SHAPING), "code": self.code, "data": self.data}
+        return {
+            "parameters": without(self.parameters, NOT_SHAPING),
+            "code": self.code,
+            "data": self.data,
+            "torch": TORCH,
+        }
 
     @property
     def name(self) -> str:
         """Of its marker and in tables."""
         of = self.parameters
         source = of["source_dataset"] or dataset_name(of["dataset"])
-        return word(f"{source}-{of['ptm_architectures']}-x{of['num_ptms']}")
+        shaping = digest(without(of, NOT_SHAPING))  # pools that differ in anything but code and data have two names
+        return word(f"{source}-{of['ptm_architectures']}-x{of['num_ptms']}-{shaping}")
 
     @property
     def marker(self) -> str:
@@ -126,10 +134,7 @@ def read_grid(path: str | Path) -> Grid:
     if not path.is_file():
         known = ", ".join(str(p.relative_to(PROJECT)) for p in sorted((PROJECT / "params" / "sweeps").glob("*.yaml")))
         raise GridError(f"there is no grid {path}; known: {known}")
-    try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GridError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    grid = read_yaml(path)
     try:
         return _grid(path, grid)
     except GridError as error:
@@ -154,9 +159,13 @@ def _grid(path: Path, grid: object) -> Grid:
             jobs += jobs_of(notebook, arm, profile, groups, fingerprints)
         except ParameterError as error:
             problems.append(f"{notebook} {arm}: {error}")
-    names = [job.name for job in jobs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(f"these jobs occur twice: {', '.join(twice)}")
+    writers: dict[str, str] = {}
+    for job in jobs:
+        for record in (job.name, *job.records):
+            if record in writers:
+                problems.append(f"{writers[record]} and {job.name} would write the same record: leave one out")
+                break
+            writers[record] = job.name
     if problems:
         raise GridError("\n".join(["no job was started, because", *problems]))
     return Grid(path, runs / folder, threads, jobs)
@@ -176,9 +185,11 @@ def jobs_of(
     injected = "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())])
     parameters = vars(check_parameters({"In": [source, injected], **declared, **given}))
     data, pool = fingerprints.of(parameters["dataset"]), None
+    if parameters["source_dataset"] not in ("", IMAGENET):
+        data += f", {fingerprints.of(parameters['source_dataset'])}"
     if study.needs_ptms(SimpleNamespace(**parameters)):
         pool = Pool({name: parameters[name] for name in FOR_POOL}, data, fingerprints.pool_code)
-    code = {"code": fingerprints.code, "notebook": fingerprints.cells(notebook), "data": data}
+    code = {"code": fingerprints.code, "notebook": fingerprints.cells(notebook), "data": data, "torch": TORCH}
     words = [v if isinstance(v, str) else name if v is True else f"{name}{v}" for name, v in arm.items()]
     jobs = []
     for first, count in groups:
@@ -243,13 +254,30 @@ def read_profile(profile: object) -> dict[str, object]:
     """The parameters that all arms share: a name in params/ (without .yaml), or a mapping with ``base`` and changes."""
     changes = {}
     if isinstance(profile, dict):
-        changes = {name: value for name, value in profile.items() if name != "base"}
+        changes = without(profile, ["base"])
+        refuse_reserved("profile", changes)
         profile = profile.get("base")
     path = PROJECT / "params" / f"{profile}.yaml"
     if not isinstance(profile, str) or not re.fullmatch(r"\w+", profile) or not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) if isinstance(profile, str) else ""
         raise GridError(f"profile is {profile!r}; expected a name in params/: {known}")
-    return {**yaml.safe_load(path.read_text(encoding="utf-8")), **changes}
+    return {**read_yaml(path), **changes}
+
+
+def read_yaml(path: Path) -> object:
+    """What a YAML file holds. Raises GridError that names it."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GridError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+
+
+def refuse_reserved(where: str, names: Iterable[object]) -> None:
+    """Raise GridError for names that the grid sets by itself, and for keys that are no words."""
+    if bad := sorted(map(str, {"seed", "num_sets", *NOT_SHAPING} & set(names))):
+        raise GridError(f"{where} sets {', '.join(bad)}: the grid sets seeds and folder, and each job takes its device")
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise GridError(f"{where} has the keys {odd}; expected names of parameters")
 
 
 def read_arms(arms: object) -> Iterator[tuple[str, dict[str, object]]]:
@@ -261,8 +289,9 @@ def read_arms(arms: object) -> Iterator[tuple[str, dict[str, object]]]:
         notebook = arm.get("notebook")
         if notebook not in NOTEBOOKS:
             raise GridError(f"notebook is {notebook!r}; expected one of {', '.join(NOTEBOOKS)}")
-        if reserved := {"seed", "num_sets", *NOT_SHAPING} & set(arm):
-            raise GridError(f"an arm sets {', '.join(sorted(reserved))}: the grid sets seeds and folder")
+        refuse_reserved("an arm", arm)
+        if empty := [name for name, value in values.items() if not value]:
+            raise GridError(f"an arm has no value for {', '.join(empty)}")
         del values["notebook"]
         for chosen in itertools.product(*values.values()):
             yield notebook, dict(zip(values, chosen, strict=True))

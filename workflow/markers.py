@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ddlib.files import replacing
+from ddlib.files import read_tensors, replacing, tensor_hash
 
 WANTED = {"identity": dict, "files": dict, "seconds": (int, float), "bytes": int}
 
@@ -71,7 +71,7 @@ def why_stale(path: Path, identity: Mapping) -> str:
     return ""
 
 
-def changes(before: Mapping, now: Mapping, prefix: str = "") -> Iterable[str]:
+def changes(before: Mapping, now: Mapping) -> Iterable[str]:
     """The differences of two identities in words."""
     for name in sorted({*before, *now}):
         a, b = before.get(name), now.get(name)
@@ -82,5 +82,10 @@ def changes(before: Mapping, now: Mapping, prefix: str = "") -> Iterable[str]:
 
 
 def checksum(path: Path) -> str:
-    """16 hex digits of the SHA-256 of a file."""
+    """16 hex digits of the SHA-256 of a file; of a safetensors file, of its tensors, not of the time that they took."""
+    if path.suffix == ".safetensors":
+        try:
+            return tensor_hash(read_tensors(path)[0])
+        except ValueError:
+            return "damaged"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -7,11 +7,11 @@ the work done.
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ddlib import study
 from ddlib.paths import cache_folder
 from ddlib.ptms import cached_file
+from ddlib.records import read_record
 from workflow.execute import main as execute
 from workflow.grid import PROJECT, Grid, GridError, Job, Pool, read_grid
 from workflow.markers import write_marker, wrong_with
@@ -45,7 +46,7 @@ def run(grid: Grid, work: Pool | Job) -> None:
             print(f"{work.name}: done by another process")
             return
         start = time.perf_counter()
-        with gpu_slot(grid.folder / "locks"):
+        with gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"):  # GPUs are of one machine
             files = train_pool(work) if pool else run_notebook(grid, work)
         write_marker(marker, work.identity, files, time.perf_counter() - start, base)
 
@@ -60,22 +61,33 @@ def run_notebook(grid: Grid, job: Job) -> list[Path]:
     os.environ["DDLIB_RUNS"] = str(grid.folder)
     executed = grid.folder / "notebooks" / f"{job.name}.ipynb"
     records = [grid.folder / name for name in job.records]
+    before = {record: stamp(record) for record in records}
     try:
         execute(PROJECT / "notebooks" / f"{job.notebook}.ipynb", executed, "-y", yaml.safe_dump(dict(job.parameters)))
     except SystemExit:
         # A run that diverged would do so again: it has its record, which says so, and counts as done.
-        if not all(record.is_file() for record in records) or not any(map(diverged, records)):
+        if any(stamp(record) == before[record] for record in records) or not all(map(ended, records)):
             raise
         print(f"{job.name}: diverged; its record says so")
         executed = executed.with_name(f".{executed.name}")
+    for record in records:
+        if stamp(record) == before[record]:
+            raise RuntimeError(f"{record.name} was not written, although the notebook came to its end")
+        if read_record(record)["code_hash"] != job.identity["code"]:
+            raise RuntimeError("the code of ddlib changed before or during the run: start the sweep again")
     synthetic = [record.with_suffix(".safetensors") for record in records]
     return [*records, *filter(Path.is_file, [*synthetic, executed])]
 
 
-def diverged(record: Path) -> bool:
-    """Whether a record says that its run met a number that is not finite."""
-    said = json.loads(record.read_text(encoding="utf-8"))
-    return said.get("status") == "failed" and str(said.get("error")).startswith("FloatingPointError")
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced; None if there is none."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def ended(record: Path) -> bool:
+    """Whether a record says that its run came to an end that it would come to again: a result, or divergence."""
+    said = read_record(record)
+    return said["status"] == "ok" or str(said.get("error")).startswith("FloatingPointError")
 
 
 def train_pool(pool: Pool) -> list[Path]:
@@ -91,6 +103,7 @@ def gpu_slot(folder: Path) -> Iterator[None]:
     if "CUDA_VISIBLE_DEVICES" in os.environ or not (count := gpus()):
         yield
         return
+    folder.mkdir(exist_ok=True)
     slots = [(device, slot) for slot in range(PER_GPU) for device in range(count)]
     for device, slot in itertools.cycle(slots):
         lock = FileLock(folder / f"gpu{device}-{slot}.lock")
@@ -108,7 +121,7 @@ def gpus() -> int:
     """How many NVIDIA GPUs this machine has."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-        return listed.stdout.count("\n") if listed.returncode == 0 else 0
+        return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     return 0
 
 

@@ -5,6 +5,7 @@ the same command goes on: what is whole is kept, what is missing, damaged or out
 """
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
@@ -40,7 +41,16 @@ class State:
 
 def states(grid: Grid) -> list[State]:
     """Where every pool and every job stands. Changes nothing."""
-    return [state_of(grid, work) for work in (*grid.pools, *grid.jobs)]
+    pools = [state_of(grid, pool) for pool in grid.pools]
+    missing = {state.work.marker for state in pools if state.state != "done"}
+    jobs = [state_of(grid, job) for job in grid.jobs]
+    again = "its PTMs are made again"
+    return pools + [
+        State(state.work, "left", again)
+        if state.state in ("done", "failed") and state.work.pool and state.work.pool.marker in missing
+        else state
+        for state in jobs
+    ]
 
 
 def state_of(grid: Grid, work: Job | Pool) -> State:
@@ -54,11 +64,9 @@ def state_of(grid: Grid, work: Job | Pool) -> State:
             return State(work, "left", wrong, damaged=True)
         diverged = [] if is_pool else failures(grid, work)
         return State(work, "failed" if diverged else "done", "; ".join(diverged))
-    if why := why_stale(marker, work.identity):
-        return State(work, "left", why)
     if why := said_in_log(grid, work):
         return State(work, "failed", why)
-    return State(work, "left")
+    return State(work, "left", why_stale(marker, work.identity))
 
 
 def said_in_log(grid: Grid, work: Job | Pool) -> str:
@@ -82,14 +90,15 @@ def failures(grid: Grid, job: Job) -> list[str]:
 
 
 def held(lock: Path) -> bool:
-    """Whether a process holds a lock."""
-    if not lock.is_file():
-        return False
+    """Whether a process holds a lock. Looking at it takes no lock that another could meet, and writes nothing."""
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 def costs(grid: Grid) -> dict[str, tuple[float, float]]:
@@ -148,11 +157,9 @@ def reasons(found: Sequence[State]) -> list[str]:
     for state in found:
         if state.why:
             by_reason.setdefault((state.state, state.why), []).append(state.work.name)
-    says = {"left": "made again", "failed": "failed"}
     return [
-        f"{says.get(state, state)}: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}, because {why}"
-        if state == "left"
-        else f"failed: {names[0]}: {why}"
+        f"{'made again' if state == 'left' else state}: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}"
+        f"{', because ' if state == 'left' else ': '}{why}"
         for (state, why), names in by_reason.items()
     ]
 
@@ -165,7 +172,7 @@ def outlook(grid: Grid, found: Sequence[State], workers: int) -> str:
         return "nothing is left to do"
     if unknown == left:
         return f"{left} jobs left; no earlier record says how long they take"
-    more = f", and {unknown} jobs of which no record says so" if unknown else ""
+    more = f"; of {unknown} of them no record says it" if unknown else ""
     took = timedelta(seconds=round(total / workers))
     return f"{left} jobs left: about {took} with {workers} at a time, {size / 1e6:.1f} MB{more}"
 
@@ -174,7 +181,7 @@ def forget_damaged(grid: Grid, found: Sequence[State]) -> None:
     """Remove the markers of jobs whose files are damaged, so that they are made again."""
     for state in found:
         if state.damaged:
-            (grid.folder / state.work.marker).unlink()
+            (grid.folder / state.work.marker).unlink(missing_ok=True)
 
 
 def sweep_away(grid: Grid) -> None:
@@ -187,12 +194,17 @@ def sweep_away(grid: Grid) -> None:
 
 def snakemake(grid: Grid, options: Sequence[str], *config: str) -> int:
     """Call the engine. Its own locks know of no death; ours do, and markers are whole or absent."""
-    devices = gpus()
+    devices = 0 if elsewhere(options) else gpus()
     command = [sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile", "--directory", PROJECT]
     command += ["--nolock", "--ignore-incomplete", "--keep-going", "--rerun-triggers", "mtime", "input"]
     command += ["--quiet", "rules", "host", "reason"]
     command += ["--resources", f"gpu_slots={PER_GPU * devices}"] if devices else []
     return subprocess.run([*command, *options, "--config", f"grid={grid.path.absolute()}", *config]).returncode
+
+
+def elsewhere(options: Sequence[str]) -> bool:
+    """Whether the jobs run on other machines than this one."""
+    return any("profile" in option or "executor" in option or option == "-e" for option in options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,24 +217,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, options = parser.parse_known_args(arguments)
     try:
         grid = read_grid(given.grid)
-    except GridError as error:
+    except (GridError, OSError) as error:
         sys.exit(str(error))
-    profile = any("profile" in option or "executor" in option for option in options)
     found, workers = states(grid), max(1, (given.jobs or os.cpu_count() or 1) // grid.threads)
     print("\n".join([table(found), *reasons(found), outlook(grid, found, workers)]), flush=True)
     if given.dry_run or given.status:
         return 0
     lock = FileLock(grid.folder / "locks" / "sweep.lock", timeout=0)
-    lock_folder = Path(lock.lock_file).parent
-    lock_folder.mkdir(parents=True, exist_ok=True)
     try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        sys.exit(f"another sweep of {grid.path} is running: `make sweep-status GRID={grid.path}` says how far it is")
+        sys.exit(f"another sweep is running in {grid.folder}: `make progress GRID={grid.path}` says how far it is")
+    except OSError as error:
+        sys.exit(f"{grid.folder} cannot be written ({error}): set DDLIB_RUNS to a folder that can")
     with lock:
-        forget_damaged(grid, found)
+        forget_damaged(grid, states(grid))
         sweep_away(grid)
-        if given.jobs or not profile:  # a cluster's profile has its own number
+        if given.jobs or not elsewhere(options):  # a cluster's profile has its own number
             options = ["--jobs", str(given.jobs or os.cpu_count() or 1), *options]
         status = snakemake(grid, options)
         if status:
