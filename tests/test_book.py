@@ -13,6 +13,8 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from workflow import execute
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
@@ -52,7 +54,7 @@ def write(path: Path, *cells) -> Path:
     ids=["whole", "empty", "unexecuted", "error"],
 )
 def test_problems_of_an_executed_notebook(tmp_path, cell, problem):
-    found = tool("execute").problems(write(tmp_path / "a.ipynb", cell))
+    found = execute.problems(write(tmp_path / "a.ipynb", cell))
     assert (len(found) == 1 and problem in found[0]) if problem else not found
 
 
@@ -65,7 +67,7 @@ def test_a_notebook_that_ends_early_leaves_no_target(tmp_path, source, message):
     notebook = write(tmp_path / "a.ipynb", new_code_cell(source), new_code_cell("1"))
     command = [
         sys.executable,
-        BOOK.parent / "workflow" / "execute.py",
+        ROOT / "workflow" / "execute.py",
         notebook,
         tmp_path / "out" / "a.ipynb",
         "-k",
@@ -78,7 +80,6 @@ def test_a_notebook_that_ends_early_leaves_no_target(tmp_path, source, message):
 
 
 def test_a_kernel_that_lost_its_port_is_tried_once_more(tmp_path, monkeypatch):
-    execute = tool("execute")
     calls = []
 
     def run(arguments, standalone_mode):
@@ -167,7 +168,7 @@ def test_formulas_are_drawn_by_the_local_mathjax(pages):
 @built
 @pytest.mark.parametrize("name", EXECUTED)
 def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
-    assert not tool("execute").problems(BOOK / f"{name}.ipynb")
+    assert not execute.problems(BOOK / f"{name}.ipynb")
     text = pages[name].path.read_text()
     assert pages[name].images >= 1
     assert text.count('<details class="admonition hide') >= 5
@@ -178,7 +179,7 @@ def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
 def test_every_executed_notebook_is_whole():
     executed = sorted((ROOT / "runs" / "smoke" / "notebooks").glob("[0-9]*.ipynb"))
     assert len(executed) == 1 + (4 + 4) + (12 + 1) + 1 + 1
-    found = {path.name: tool("execute").problems(path) for path in executed}
+    found = {path.name: execute.problems(path) for path in executed}
     assert not any(found.values()), found
 
 
