@@ -108,7 +108,7 @@ $(COSTS): notebooks/04_costs.ipynb ddlib/speed.py ddlib/plots.py $(wildcard benc
 SWEEP ?=
 COMPARED := $(if $(SWEEP),runs/sweeps/$(SWEEP)/notebooks/03_compare.ipynb,$(COMPARISON))
 
-book/executed/03_compare.ipynb: $(COMPARED) book/executed/.compared-$(or $(SWEEP),smoke)
+book/executed/03_compare.ipynb: $(COMPARED) book/executed/.compared-$(if $(SWEEP),sweep-$(SWEEP),smoke)
 book/executed/.compared-%:
 	@mkdir -p book/executed && rm -f book/executed/.compared-* && touch $@
 
