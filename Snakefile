@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from ddlib.provenance import NOT_COMPUTING
 from workflow.grid import read_grid
 
 grid = read_grid(config["grid"])
@@ -34,7 +35,7 @@ rule comparison:
     input:
         compared,
         "notebooks/03_compare.ipynb",
-        [f"ddlib/{name}.py" for name in ("comparison", "ddranking", "plots", "pictures", "report", "statistics")],
+        [f"ddlib/{name}.py" for name in sorted(NOT_COMPUTING)],  # those that read records are among them
     output:
         report(folder / "comparison.html", category="Comparison"),
     log:

@@ -20,7 +20,7 @@ SETTINGS = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 * 2**20), "MALLOC_TRIM_THRESHOLD_"
 ADVICE = (
     "Out of memory. In the distillation, lower batch_real, ipc or width, or with several PTMs take the strategy "
     "grad_avg instead of loss_avg (the same method, one graph at a time). In the evaluation, lower num_eval or width, "
-    "or take smaller architectures."
+    "or take smaller architectures; for PTMs, lower num_ptms or width."
 )
 # PyTorch has a type of its own for the CUDA allocator alone; its CPU allocator, CUDA and cuBLAS raise RuntimeErrors.
 WORDS = ("can't allocate memory", "out of memory", "_status_alloc_failed")

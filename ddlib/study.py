@@ -65,6 +65,7 @@ def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
     return open_pool(p, data) if needs_ptms(p) else []
 
 
+@out_of_memory_explained()
 def open_pool(p: SimpleNamespace, data: Dataset) -> list[PTM]:
     """The PTMs that ``p`` describes, trained or from the cache, adapted to ``data``."""
     if p.source_dataset == IMAGENET:

@@ -152,6 +152,17 @@ def test_any_error_of_a_run_is_recorded_and_raised_as_it_is(arm, monkeypatch, tm
     assert load_failures(tmp_path / "runs").empty
 
 
+def test_too_little_memory_for_ptms_is_explained_too(monkeypatch):
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(study, "train_ptms", fails)
+    p = SimpleNamespace(**SHORT)
+    with pytest.raises(MemoryError) as error:
+        study.open_ptms(p, study.open_dataset(p))
+    assert "lower num_ptms" in error.value.__notes__[0]
+
+
 def test_the_other_seeds_run_when_one_diverges(arm, monkeypatch, tmp_path):
     distil = study._distil
 

@@ -157,11 +157,11 @@ def reasons(found: Sequence[State]) -> list[str]:
     for state in found:
         if state.why:
             by_reason.setdefault((state.state, state.why), []).append(state.work.name)
-    return [
-        f"{'made again' if state == 'left' else state}: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}"
-        f"{', because ' if state == 'left' else ': '}{why}"
-        for (state, why), names in by_reason.items()
-    ]
+    lines = []
+    for (state, why), names in by_reason.items():
+        which = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        lines.append(f"made again: {which}, because {why}" if state == "left" else f"{state}: {which}: {why}")
+    return lines
 
 
 def outlook(grid: Grid, found: Sequence[State], workers: int) -> str:
