@@ -204,25 +204,26 @@ class Fingerprints:
 
     def __init__(self):
         self.code, self.pool_code = code_hash(), code_hash(SHAPING)
-        self.known: dict[str, str] = {}
+        self.folders: dict[str, str] = {}
+        self.notebooks: dict[str, str] = {}
 
     def of(self, dataset: str) -> str:
-        """Of a data set: its name, and for an image folder all that is in it. torchvision checks its own."""
-        if dataset not in DATASETS and dataset not in self.known:
+        """Of a data set: its name; of an image folder: all that is in it. Records hold a hash of the content of both."""
+        if dataset not in DATASETS and dataset not in self.folders:
             if not Path(dataset).expanduser().is_dir():
                 raise ParameterError(
                     f"dataset is {dataset!r}; expected one of {', '.join(DATASETS)} or an image folder"
                 )
-            self.known[dataset] = folder_hash(Path(dataset).expanduser())
-        return self.known.get(dataset, dataset)
+            self.folders[dataset] = folder_hash(Path(dataset).expanduser())
+        return self.folders.get(dataset, dataset)
 
     def cells(self, notebook: str) -> str:
         """Of the code in a notebook up to where its records are written; comments do not count."""
-        if notebook not in self.known:
+        if notebook not in self.notebooks:
             code = cells(notebook)[1:]  # without the defaults: they are among the parameters
             last = max(index for index, source in enumerate(code) if COMPUTES in source)
-            self.known[notebook] = digest([ast.dump(ast.parse(source)) for source in code[: last + 1]])
-        return self.known[notebook]
+            self.notebooks[notebook] = digest([ast.dump(ast.parse(source)) for source in code[: last + 1]])
+        return self.notebooks[notebook]
 
 
 def folder_hash(folder: Path) -> str:
