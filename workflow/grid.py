@@ -208,7 +208,7 @@ class Fingerprints:
         self.notebooks: dict[str, str] = {}
 
     def of(self, dataset: str) -> str:
-        """Of a data set: its name; of an image folder: all that is in it. Records hold a hash of the content of both."""
+        """Of a data set: its name (records hold a hash of its content); of an image folder: all that is in it."""
         if dataset not in DATASETS and dataset not in self.folders:
             if not Path(dataset).expanduser().is_dir():
                 raise ParameterError(
