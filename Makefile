@@ -31,9 +31,10 @@ COMPARISON := $(EXECUTED)/03_compare.ipynb
 COSTS := $(EXECUTED)/04_costs.ipynb
 PAGES := $(addprefix book/executed/,00_tour.ipynb 01_guidance.ipynb 02_ensemble.ipynb 03_compare.ipynb 04_costs.ipynb)
 
-# A change in these runs a notebook again; in the readers of records, only the comparison.
-READERS := $(addprefix ddlib/,statistics.py comparison.py ddranking.py report.py speed.py)
-COMPUTING := constraints.txt params/smoke.yaml $(filter-out $(READERS),$(wildcard ddlib/*.py))
+# The core runs notebooks again; the study, which reads records, the comparison only.
+CORE := $(filter-out $(wildcard ddlib/study/*.py ddlib/disk/*.py),$(wildcard ddlib/*.py ddlib/*/*.py)) ddlib/study/run.py
+COMPUTING := constraints.txt params/smoke.yaml $(CORE)
+READERS := $(filter-out ddlib/study/run.py,$(wildcard ddlib/study/*.py))
 
 # Many small runs side by side: one thread each. The PTMs they share are trained once.
 execute = OMP_NUM_THREADS=1 DDLIB_RUNS="$(CURDIR)/$(SMOKE)" DDLIB_CACHE="$(CURDIR)/$(SMOKE)/ptms" \
@@ -101,7 +102,7 @@ $(EQUAL_PASSES): $(EXECUTED)/02_equal_passes-%.ipynb: $(SMOKE)/02_ensemble.fresh
 $(COMPARISON): notebooks/03_compare.ipynb $(READERS) $(TOUR) $(GUIDED) $(BASES) $(ENSEMBLES) $(EQUAL_PASSES)
 	@$(call execute,03_compare)
 
-$(COSTS): notebooks/04_costs.ipynb ddlib/speed.py ddlib/plots.py $(wildcard benchmarks/results/*.json)
+$(COSTS): notebooks/04_costs.ipynb $(READERS) $(wildcard benchmarks/results/*.json)
 	@$(call execute,04_costs)
 
 # One run of each notebook becomes a page; of the comparison, that of the smoke runs or of SWEEP, a folder in runs/sweeps.

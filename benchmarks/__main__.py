@@ -10,9 +10,9 @@ from pathlib import Path
 from benchmarks import curves, processes
 from benchmarks.measure import Machine
 from benchmarks.rows import RESULTS, all_rows
-from ddlib.files import replacing
-from ddlib.provenance import environment, git_commit
-from ddlib.study import pick_device
+from ddlib.disk.files import replacing
+from ddlib.study.provenance import environment, git_commit
+from ddlib.study.run import pick_device
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ import torch
 from benchmarks.measure import best_of
 from benchmarks.rows import base_step, guided, random_ptms, stand_in, synthetic_images
 from ddlib.base_methods import Task
-from ddlib.cost import GraphMemory, step_costs
 from ddlib.guidance import make_signals
+from ddlib.study.step_costs import GraphMemory, step_costs
 
 WORKS = ("DM step", "CLoM", "CCLoM")
 AXES = {"ipc": (1, 10, 50), "num_classes": (10, 100), "image_size": (32, 64)}

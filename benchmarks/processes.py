@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measure import Machine, measure
 from benchmarks.rows import all_rows
-from ddlib.paths import data_folder
+from ddlib.disk.paths import data_folder
 
 PROJECT = Path(__file__).parent.parent
 START_LIMIT = 300  # seconds after which a run counts as stuck

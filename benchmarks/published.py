@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import pandas as pd
 import yaml
 
-from ddlib import study
-from ddlib.parameters import check_parameters
-from ddlib.paths import runs_folder
-from ddlib.records import read_record, record_path
+from ddlib.study import run as study
+from ddlib.study.parameters import check_parameters
+from ddlib.study.places import runs_folder
+from ddlib.study.record import read_record, record_path
 
 PROJECT = Path(__file__).parent.parent
 NOTEBOOK = "01_guidance"

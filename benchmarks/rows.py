@@ -12,14 +12,14 @@ from benchmarks import plain
 from benchmarks.measure import Against, Row
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import BASE_METHODS, Task
-from ddlib.baselines import select_real
 from ddlib.combine import STRATEGIES, Step
-from ddlib.data import Dataset, Split
+from ddlib.data.dataset import Dataset, Split
 from ddlib.evaluate import evaluate
 from ddlib.guidance import make_signals
 from ddlib.networks import build_network
-from ddlib.ptm import PTM, InputFormat
+from ddlib.ptms.ptm import PTM, InputFormat
 from ddlib.rng import generator
+from ddlib.selection import select_real
 from ddlib.synthetic import labels_of
 from ddlib.training import train_network
 

@@ -17,9 +17,9 @@ import yaml
 
 from benchmarks.processes import PROJECT
 from benchmarks.rows import RESULTS
-from ddlib.files import replacing
-from ddlib.provenance import environment, git_commit
-from ddlib.records import read_record
+from ddlib.disk.files import replacing
+from ddlib.study.provenance import environment, git_commit
+from ddlib.study.record import read_record
 from workflow.grid import read_grid
 
 SIZES = (100, 1000, 10000)

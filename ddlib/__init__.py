@@ -1,22 +1,18 @@
 """Dataset distillation guided by pre-trained models."""
 
 from ddlib.base_methods import BASE_METHODS
-from ddlib.baselines import SELECTIONS, full_data, select_real
 from ddlib.combine import STRATEGIES
-from ddlib.data import DATASETS, Dataset, Split, load_dataset
+from ddlib.data.dataset import Dataset, Split
+from ddlib.data.readers import DATASETS, load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
 from ddlib.guidance import GUIDANCE
-from ddlib.imagenet import load_imagenet_ptm
-from ddlib.memory import keep_freed_memory
 from ddlib.networks import NETWORKS, build_network
-from ddlib.parameters import check_parameters
-from ddlib.ptm import PTM
-from ddlib.ptms import train_ptms
-from ddlib.records import load_records, read_record, write_record
+from ddlib.ptms.imagenet import load_imagenet_ptm
+from ddlib.ptms.pool import train_ptms
+from ddlib.ptms.ptm import PTM
+from ddlib.selection import SELECTIONS, full_data, select_real
 from ddlib.synthetic import SyntheticSet
-
-keep_freed_memory()
 
 __all__ = [
     "BASE_METHODS",
@@ -31,15 +27,26 @@ __all__ = [
     "Split",
     "SyntheticSet",
     "build_network",
-    "check_parameters",
     "distill",
     "evaluate",
     "full_data",
     "load_dataset",
     "load_imagenet_ptm",
-    "load_records",
-    "read_record",
     "select_real",
     "train_ptms",
-    "write_record",
 ]
+
+MOVED = {
+    "check_parameters": "ddlib.study.parameters",
+    "keep_freed_memory": "ddlib.machine",
+    "load_records": "ddlib.study.runs",
+    "read_record": "ddlib.study.record",
+    "write_record": "ddlib.study.record",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Say where a name of earlier versions is now."""
+    if name in MOVED:
+        raise AttributeError(f"ddlib.{name} has moved: from {MOVED[name]} import {name}")
+    raise AttributeError(f"module 'ddlib' has no attribute {name!r}")

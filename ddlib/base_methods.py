@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
-from ddlib.data import Dataset
+from ddlib.data.dataset import Dataset
 from ddlib.losses import distribution_matching_loss, gradient_matching_loss
 from ddlib.networks import build_network
 from ddlib.rng import generator

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddlib.data import Dataset
-from ddlib.files import read_tensors, write_tensors
-from ddlib.provenance import code_hash
-from ddlib.ptm import PTM
+from ddlib.data.dataset import Dataset
+from ddlib.disk.tensors import read_tensors, write_tensors
+from ddlib.fingerprint import code_hash
+from ddlib.ptms.ptm import PTM
 
 SNAPSHOT = re.compile(r"snapshot \d{1,18}")  # name of a tensor in the file
 HISTORY = {"iteration", "base_loss", "guidance_loss", "cosine", "ptm_passes", "seconds"}

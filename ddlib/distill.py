@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ddlib.base_methods import BASE_METHODS, Task
-from ddlib.baselines import require_enough_images, starting_images
 from ddlib.checkpoint import State, identity
 from ddlib.combine import Combined, Step, Strategy, accuracy_weights, get_strategy, gradient_cosines
-from ddlib.data import Dataset
+from ddlib.data.dataset import Dataset
+from ddlib.disk.progress import progress_bar
 from ddlib.guidance import GUIDANCE, Alpha, PTMSignal, make_signals
-from ddlib.progress import progress_bar
-from ddlib.ptm import PTM
+from ddlib.ptms.ptm import PTM
+from ddlib.selection import require_enough_images, starting_images
 from ddlib.synthetic import SyntheticSet
 
 MOMENTUM = 0.5  # of the pixels' SGD, in all three base methods

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ddlib.data import Dataset
+from ddlib.data.dataset import Dataset
+from ddlib.disk.progress import progress_bar
 from ddlib.networks import build_network
-from ddlib.progress import progress_bar
 from ddlib.rng import generator
 from ddlib.synthetic import SyntheticSet
 from ddlib.training import accuracy, augment_strategy, group_size, train_networks

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ddlib.combine import Outputs
-from ddlib.data import Dataset
+from ddlib.data.dataset import Dataset
 from ddlib.losses import ClassSums, cclom_parts_from_sums, clom_loss
-from ddlib.ptm import PTM
+from ddlib.ptms.ptm import PTM
 
 GUIDANCE: dict[str, tuple[str, ...]] = {
     "none": (),

@@ -38,7 +38,7 @@ SMALLEST = {
 
 Body = tuple[list[nn.Module], int]  # the layers, and the number of features d they end in
 
-CHUNK_BYTES = 16 * 2**20  # bytes of the first maps of a chunk: by measurement, and below the 32 MiB of ddlib.memory
+CHUNK_BYTES = 16 * 2**20  # bytes of the first maps of a chunk: by measurement, and below the 32 MiB of ddlib.machine
 
 
 # norm -> what to put after a convolution, given its channels and its map size: one layer or none

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddlib.data import Dataset
-from ddlib.files import read_tensors, replacing, tensor_hash, write_tensors
+from ddlib.data.dataset import Dataset
+from ddlib.disk.files import replacing
+from ddlib.disk.tensors import read_tensors, tensor_hash, write_tensors
 
 # Mean and std by which the reference (github.com/VICO-UoE/DatasetCondensation, utils.py) normalises.
 REFERENCE_MOMENTS = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ddlib.data import Dataset, Split
-from ddlib.ptms import train_ptms
+from ddlib.data.dataset import Dataset, Split
+from ddlib.ptms.pool import train_ptms
 
 
 def separable_dataset(name="tiny", channels=1, size=8, class_names=("ant", "bee", "cat"), seed=0):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import separable_dataset
 
-from ddlib.baselines import SELECTIONS, full_data, random_real, select_real, starting_images
-from ddlib.data import Dataset, Split
+from ddlib.data.dataset import Dataset, Split
+from ddlib.selection import SELECTIONS, full_data, random_real, select_real, starting_images
 
 
 def dataset_of(labels, name="by hand"):

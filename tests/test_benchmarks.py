@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from benchmarks import curves, measure, plain, processes, published, rows, sweeps
-from ddlib import plots, speed
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Task
 from ddlib.guidance import make_signals
-from ddlib.records import read_record, write_failure
 from ddlib.rng import generator
+from ddlib.study import benchmark, benchmark_figures
+from ddlib.study.record import read_record, write_failure
 
 CPU = torch.device("cpu")
 
@@ -168,7 +168,7 @@ def test_growth_covers_every_axis(monkeypatch):
     table = pd.DataFrame(curves.growth(CPU))
     assert len(table) == 3 * len(curves.WORKS)
     assert (table[["seconds", "graph_mb"]] > 0).all().all()
-    figure = plots.growth(table)
+    figure = benchmark_figures.growth(table)
     assert len(figure.axes) == 4
 
 
@@ -177,13 +177,13 @@ def test_growth_covers_every_axis(monkeypatch):
 
 @pytest.fixture(scope="module")
 def record():
-    (found,) = [r for r in speed.load_benchmarks(rows.RESULTS) if r["device"] == "cpu"]
+    (found,) = [r for r in benchmark.load_benchmarks(rows.RESULTS) if r["device"] == "cpu"]
     return found
 
 
 def test_the_record_is_whole(record, monkeypatch):
     monkeypatch.setattr(rows, "stand_in", functools.partial(rows.stand_in, per_class=10))
-    table = speed.rows_of(record)
+    table = benchmark.rows_of(record)
     can_compile = "DM step, compiled" in table["work"].tolist()
     now = [row.name for row in rows.all_rows(CPU) if can_compile or row.name != "DM step, compiled"]
     assert table["work"].tolist() == now
@@ -200,29 +200,29 @@ def test_memory_of_the_strategies(record):
 
 
 def test_tables_and_figures_of_the_record(record):
-    table = speed.speed_table(record)
-    html = speed.shown(table, "cpu", "This machine").to_html()
-    assert all(text in html for text in ('id="T_cpu"', "dataframe", "This machine", *table[speed.RATIO]))
+    table = benchmark.speed_table(record)
+    html = benchmark.shown(table, "cpu", "This machine").to_html()
+    assert all(text in html for text in ('id="T_cpu"', "dataframe", "This machine", *table[benchmark.RATIO]))
     assert list(table.index) == [row["work"] for row in record["rows"]]
     first = record["rows"][0]
-    assert table.iloc[0][speed.RATIO].startswith(f"{first['ratio']:.2f} (")
-    assert speed.machine_table([record])["torch"].tolist() == [record["environment"]["torch"]]
-    ax = plots.speed_ratios(speed.rows_of(record))
+    assert table.iloc[0][benchmark.RATIO].startswith(f"{first['ratio']:.2f} (")
+    assert benchmark.machine_table([record])["torch"].tolist() == [record["environment"]["torch"]]
+    ax = benchmark_figures.speed_ratios(benchmark.rows_of(record))
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table.index)
     notes = [row["note"] for row in record["rows"] if row["note"]]
-    assert speed.notes_of(record)["how it was measured"].tolist() == notes
+    assert benchmark.notes_of(record)["how it was measured"].tolist() == notes
     measured = record["cifar10_memory"].get("resident_mb"), record["notebook_start"].get("seconds")
-    assert tuple(speed.once([record]).iloc[0].iloc[[1, 4]]) == measured
+    assert tuple(benchmark.once([record]).iloc[0].iloc[[1, 4]]) == measured
 
 
 def test_missing_and_damaged_records(tmp_path):
     with pytest.raises(FileNotFoundError, match="make bench"):
-        speed.load_benchmarks(tmp_path)
+        benchmark.load_benchmarks(tmp_path)
     path = tmp_path / "cpu.json"
     for text, what in (("{", "not JSON"), ("{}", "rows"), ("[]", "rows"), (json.dumps({"rows": []}), "growth")):
         path.write_text(text)
         with pytest.raises(ValueError, match=what) as error:
-            speed.load_benchmarks(tmp_path)
+            benchmark.load_benchmarks(tmp_path)
         assert str(path) in str(error.value)
 
 
@@ -327,16 +327,16 @@ def test_more_in_flight_is_never_slower_and_nothing_beats_the_ideal():
 
 
 def test_the_committed_growth_has_its_tables(tmp_path):
-    record = speed.load_sweep_growth(rows.RESULTS)
-    assert list(speed.sweep_overhead_table(record).index) == ["100 jobs", "1,000 jobs", "10,000 jobs"]
-    assert f"{record['job']['seconds']:.1f} s beyond its run" in speed.sweep_job(record)
-    table = speed.sweep_growth_table(record)
+    record = benchmark.load_sweep_growth(rows.RESULTS)
+    assert list(benchmark.sweep_overhead_table(record).index) == ["100 jobs", "1,000 jobs", "10,000 jobs"]
+    assert f"{record['job']['seconds']:.1f} s beyond its run" in benchmark.sweep_job(record)
+    table = benchmark.sweep_growth_table(record)
     assert len(table) == len(sweeps.CASES)
     assert record["growth"] == sweeps.growth(record["job"]["seconds"])
     with pytest.raises(FileNotFoundError, match=r"benchmarks\.sweeps"):
-        speed.load_sweep_growth(tmp_path)
+        benchmark.load_sweep_growth(tmp_path)
     (tmp_path / "sweeps").mkdir()
     for text in ("{", "{}", "[]", '{"engine": [], "job": 3, "growth": []}'):
         (tmp_path / "sweeps" / "growth.json").write_text(text)
         with pytest.raises(ValueError, match=r"growth\.json: damaged"):
-            speed.load_sweep_growth(tmp_path)
+            benchmark.load_sweep_growth(tmp_path)

@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
-import ddlib.ptms
-from ddlib.cache import make_room
-from ddlib.files import locked
-from ddlib.paths import cache_limit
-from ddlib.ptms import train_ptms
+import ddlib.ptms.pool
+import ddlib.ptms.training
+from ddlib.disk.files import locked
+from ddlib.ptms.cache import cache_limit, make_room
+from ddlib.ptms.pool import train_ptms
 
 KEYS = [f"{number:016x}" for number in range(1, 6)]
 
@@ -105,7 +105,7 @@ def test_pools_in_a_small_cache(tiny, tmp_path, monkeypatch):
     assert 2 <= len(held) < 12
     assert sum(path.stat().st_size for path in held) < 80_000
     assert first.hash.split("-")[0] in {path.name[:16] for path in held}  # used again and again
-    monkeypatch.setattr(ddlib.ptms, "train_network", lambda *args, **options: pytest.fail("this trains"))
+    monkeypatch.setattr(ddlib.ptms.training, "train_network", lambda *args, **options: pytest.fail("this trains"))
     again = ptm(0)
     weights = again.network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in first.network.state_dict().items())

@@ -24,10 +24,10 @@ from ddlib.combine import (
     weights_mgda,
     weights_pcgrad,
 )
-from ddlib.data import Dataset, Split
+from ddlib.data.dataset import Dataset, Split
 from ddlib.guidance import PTMSignal, make_signals
 from ddlib.losses import class_sums
-from ddlib.ptm import PTM, InputFormat
+from ddlib.ptms.ptm import PTM, InputFormat
 from ddlib.rng import generator
 
 N, B, PIXELS, FEATURES, NUM_CLASSES, K = 5, 12, 4, 3, 3, 3

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ddlib.combine import STRATEGIES
-from ddlib.cost import GraphMemory, step_costs
 from ddlib.guidance import make_signals
+from ddlib.study.step_costs import GraphMemory, step_costs
 
 
 def test_graph_memory_counts_what_autograd_keeps():

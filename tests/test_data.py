@@ -13,8 +13,9 @@ import torch
 import torchvision
 from sklearn.datasets import load_digits
 
-from ddlib.data import DATASETS, TIMEOUT, Dataset, Split, channel_moments, load_dataset, to_pixels
-from ddlib.paths import data_folder
+from ddlib.data.dataset import Dataset, Split
+from ddlib.data.readers import DATASETS, TIMEOUT, channel_moments, load_dataset, to_pixels
+from ddlib.disk.paths import data_folder
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_hash_depends_on_everything_but_the_name():
 def test_hash_is_computed_once_on_a_frozen_dataset(monkeypatch):
     dataset = small_dataset()
     first = dataset.hash
-    monkeypatch.setattr("ddlib.data.hashlib.sha256", None)
+    monkeypatch.setattr("ddlib.data.dataset.hashlib.sha256", None)
     assert dataset.hash == first
     with pytest.raises(AttributeError):
         dataset.name = "other"

@@ -13,13 +13,13 @@ import torch
 
 import ddlib.base_methods
 from ddlib.base_methods import BASE_METHODS, Task
-from ddlib.baselines import random_real
 from ddlib.combine import STRATEGIES
+from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.distill import distill
-from ddlib.files import read_tensors, write_tensors
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
-from ddlib.ptm import PTM
+from ddlib.ptms.ptm import PTM
+from ddlib.selection import random_real
 
 module = importlib.import_module("ddlib.distill")  # the attribute ddlib.distill is the function
 COLUMNS = ["iteration", "base_loss", "guidance_loss", "cosine", "ptm_passes", "seconds"]

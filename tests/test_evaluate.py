@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ddlib.augmentation import DSA_STRATEGY
-from ddlib.baselines import full_data, select_real
 from ddlib.evaluate import evaluate
 from ddlib.networks import NETWORKS
+from ddlib.selection import full_data, select_real
 from ddlib.synthetic import SyntheticSet
 from ddlib.training import accuracy, train_network
 

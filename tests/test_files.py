@@ -13,8 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-import ddlib.files
-from ddlib.files import locked, read_tensors, replacing, tensor_hash, write_tensors
+import ddlib.disk.files
+from ddlib.disk.files import locked, replacing
+from ddlib.disk.tensors import read_tensors, tensor_hash, write_tensors
 
 TENSORS = {"weight": torch.tensor([[1.0, -2.0, 0.5]]), "steps": torch.tensor(7)}
 ABOUT = {"accuracy": 0.8125, "name": "ConvNet-3", "none": None, "list": [1, 2]}
@@ -98,7 +99,7 @@ def test_a_second_thread_waits_for_the_lock(tmp_path):
 
 def test_another_process_waits_and_a_dead_holder_lets_go(tmp_path):
     path = tmp_path / "file"
-    command = [sys.executable, "-c", HOLD, ddlib.files.__file__, str(path)]
+    command = [sys.executable, "-c", HOLD, ddlib.disk.files.__file__, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         thread, obtained = waiter(path)
@@ -261,7 +262,7 @@ print(json.dumps([stages, os.listdir(target.parent)]))
 
 
 def test_twenty_killed_writers_leave_a_whole_file_and_never_more_than_one_other(tmp_path):
-    command = [sys.executable, "-c", KILLED, ddlib.files.__file__, str(tmp_path / "run.safetensors")]
+    command = [sys.executable, "-c", KILLED, ddlib.disk.files.__file__, str(tmp_path / "run.safetensors")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     stages, at_the_end = json.loads(done.stdout)
@@ -282,7 +283,7 @@ def temporary_of(folder, place, process, age=0.0):
 def test_only_files_of_dead_writers_are_removed(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         dead.wait()
-    here, day = ddlib.files._place(), 24 * 3600
+    here, day = ddlib.disk.files._place(), 24 * 3600
     gone = [
         temporary_of(tmp_path, here, dead.pid),
         temporary_of(tmp_path, here, 10**30),

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddlib import folder as folder_module
-from ddlib.data import load_dataset
-from ddlib.folder import find_files, read_folder, read_image
+from ddlib.data import image_folder as folder_module
+from ddlib.data.image_folder import find_files, read_folder, read_image
+from ddlib.data.readers import load_dataset
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 

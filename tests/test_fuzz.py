@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from test_records import run
 
 from ddlib.checkpoint import State
-from ddlib.data import load_dataset
-from ddlib.files import read_tensors, write_tensors
-from ddlib.parameters import MOST, PARAMETERS, ParameterError, check_parameters
-from ddlib.paths import runs_folder
-from ddlib.ptms import train_ptms
-from ddlib.records import checksum, load_records, read_record, record_path, synthetic_path, write_record
+from ddlib.data.readers import load_dataset
+from ddlib.disk.tensors import read_tensors, write_tensors
+from ddlib.ptms.pool import train_ptms
+from ddlib.study.parameters import MOST, PARAMETERS, ParameterError, check_parameters
+from ddlib.study.places import runs_folder
+from ddlib.study.record import checksum, read_record, record_path, synthetic_path, write_record
+from ddlib.study.runs import load_records
 from ddlib.synthetic import SyntheticSet
 
 

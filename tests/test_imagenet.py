@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from ddlib.imagenet import IMAGENET_WEIGHTS, _Headless, load_imagenet_ptm
-from ddlib.paths import data_folder
+from ddlib.disk.paths import data_folder
+from ddlib.ptms.imagenet import IMAGENET_WEIGHTS, _Headless, load_imagenet_ptm
 
 CHECKPOINTS = data_folder() / "hub" / "checkpoints"
 REAL_WEIGHTS = sorted(CHECKPOINTS.glob("mobilenet_v2-*.pth"))

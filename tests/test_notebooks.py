@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from ddlib.parameters import check_parameters
+from ddlib.study.parameters import check_parameters
 
 ROOT = Path(__file__).parents[1]
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble")]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from ddlib.parameters import PARAMETERS, ParameterError, check_parameters, names
+from ddlib.study.parameters import PARAMETERS, ParameterError, check_parameters, names
 
 DECLARED = """
 guidance: str = "clom"  # comment

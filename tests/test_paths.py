@@ -5,7 +5,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from ddlib.paths import cache_folder, data_folder, project_root, runs_folder
+from ddlib.disk.paths import cache_folder, data_folder
+from ddlib.study.places import project_root, runs_folder
 
 CACHE = Path(platformdirs.user_cache_dir("ddlib", appauthor=False))
 

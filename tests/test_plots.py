@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddlib import pictures, plots
-from ddlib.comparison import paired_table
-from ddlib.statistics import summary
+from ddlib.study import arms, benchmark_figures, figures, images
+from ddlib.study.contrasts import paired_table
+from ddlib.study.statistics import summary
 
 mpl.use("Agg")
 
@@ -67,13 +67,13 @@ def check(figure):
 
 def test_importing_and_drawing_leave_the_settings_alone():
     before = dict(mpl.rcParams)
-    plots.accuracy_by_arm(records())
+    figures.accuracy_by_arm(records())
     assert dict(mpl.rcParams) == before
 
 
 def test_accuracy_by_arm_shows_every_set_and_n():
     table = records(seeds=5)
-    ax = plots.accuracy_by_arm(table)
+    ax = figures.accuracy_by_arm(table)
     assert texts(ax.get_yticklabels()) == ["no guidance (n = 5)", "CLoM (n = 5)", "CLoM + CCLoM (n = 5)"]
     dots, interval, mean = ax.lines[:3]
     expected = table[table["guidance"] == "none"].groupby("seed")["accuracy"].mean()
@@ -88,7 +88,7 @@ def test_accuracy_by_arm_shows_every_set_and_n():
 
 def test_an_arm_with_failed_runs_says_so_and_one_without_any_other_has_no_bar():
     counts = {"clom": 1, "cclom": 4}
-    ax = plots.accuracy_by_arm(records(seeds=3), failed=counts)
+    ax = figures.accuracy_by_arm(records(seeds=3), failed=counts)
     labels = texts(ax.get_yticklabels())
     assert labels == [
         "no guidance (n = 3)",
@@ -104,27 +104,27 @@ def test_an_arm_with_failed_runs_says_so_and_one_without_any_other_has_no_bar():
 
 
 def test_only_failed_runs_are_a_figure_too():
-    ax = plots.accuracy_by_arm(records().head(0), failed={"clom": 2})
+    ax = figures.accuracy_by_arm(records().head(0), failed={"clom": 2})
     assert texts(ax.get_yticklabels()) == ["CLoM (n = 0, 2 failed)"]
     assert not ax.lines
     check(ax.figure)
 
 
 def test_one_set_is_drawn_without_an_interval():
-    ax = plots.accuracy_by_arm(records(seeds=1))
+    ax = figures.accuracy_by_arm(records(seeds=1))
     assert np.isnan(ax.lines[1].get_xdata()).all()
     check(ax.figure)
 
 
 def test_a_figure_of_one_architecture_refuses_several():
-    for figure in (plots.accuracy_by_arm, plots.cost_accuracy, plots.alpha_curve):
+    for figure in (figures.accuracy_by_arm, figures.cost_accuracy, figures.alpha_curve):
         with pytest.raises(ValueError, match="architectures AlexNet, ConvNet-3, VGG-11: select one"):
             figure(records(architectures=ARCHITECTURES), arm="guidance")
 
 
 def test_rows_without_a_value_of_the_arm_are_left_out():
     mixed = pd.concat([records("strategy", ["random", "single"]), records("strategy", [None])])
-    assert texts(plots.accuracy_by_arm(mixed, "strategy").get_yticklabels()) == [
+    assert texts(figures.accuracy_by_arm(mixed, "strategy").get_yticklabels()) == [
         "single (n = 4)",
         "random (n = 4)",
     ]
@@ -132,7 +132,7 @@ def test_rows_without_a_value_of_the_arm_are_left_out():
 
 def test_paired_differences_is_a_forest_plot():
     table = paired_table(records(architectures=ARCHITECTURES[:2]), "guidance", "none")
-    ax = plots.paired_differences(table)
+    ax = figures.paired_differences(table)
     labels = texts(ax.get_yticklabels())
     assert labels[0] == "CLoM − no guidance, ConvNet-3 (n = 4)"
     assert labels[-1] == "CLoM + CCLoM − no guidance, AlexNet (n = 4)"
@@ -142,19 +142,19 @@ def test_paired_differences_is_a_forest_plot():
     notes = texts(ax.child_axes[0].get_yticklabels())
     assert notes[0].endswith("]")
     assert ax.get_xlabel().endswith("no verdict (n < 6) throughout")  # once, as it is the same in each row
-    mixed = plots.paired_differences(table.assign(verdict=["undecided", *table["verdict"][1:]]))
+    mixed = figures.paired_differences(table.assign(verdict=["undecided", *table["verdict"][1:]]))
     endings = {text.split("]")[1].strip() for text in texts(mixed.child_axes[0].get_yticklabels())}
     assert endings == {"undecided", "no verdict (n < 6)"}
-    as_given = texts(plots.paired_differences(table[::-1], sort=False).get_yticklabels())
-    assert as_given[0].startswith(plots.pair_label(*table.iloc[-1][["a", "b"]]))
+    as_given = texts(figures.paired_differences(table[::-1], sort=False).get_yticklabels())
+    assert as_given[0].startswith(arms.pair_label(*table.iloc[-1][["a", "b"]]))
     assert f"{100 * first['difference']:+.1f}".replace("-", "−") in notes[0]
     check(ax.figure)
-    check(plots.paired_differences(paired_table(records(seeds=1), "guidance", "none")).figure)
+    check(figures.paired_differences(paired_table(records(seeds=1), "guidance", "none")).figure)
 
 
 def test_cross_architecture_is_a_table_of_means_spreads_and_counts():
     table = records(architectures=ARCHITECTURES)
-    ax = plots.cross_architecture(table)
+    ax = figures.cross_architecture(table)
     assert texts(ax.get_xticklabels()) == ["ConvNet-3", "VGG-11", "AlexNet"]
     assert texts(ax.get_yticklabels()) == ["no guidance", "CLoM", "CLoM + CCLoM"]
     row = summary(table, ["guidance", "architecture"]).set_index(["guidance", "architecture"])
@@ -168,7 +168,7 @@ def test_cross_architecture_with_unequal_counts_and_a_missing_cell():
     table = records(architectures=ARCHITECTURES)
     table = table[~((table["guidance"] == "clom") & (table["architecture"] == "VGG-11"))]
     table = table[~((table["guidance"] == "both") & (table["seed"] > 0))]
-    ax = plots.cross_architecture(table)
+    ax = figures.cross_architecture(table)
     shown = texts(ax.texts)
     assert len(shown) == 8, "nine cells, one without runs"
     assert sum(text.endswith("n = 4") for text in shown) == 5
@@ -176,12 +176,12 @@ def test_cross_architecture_with_unequal_counts_and_a_missing_cell():
     check(ax.figure)
 
 
-@pytest.mark.parametrize("cost", sorted(plots.COSTS))
+@pytest.mark.parametrize("cost", sorted(figures.COSTS))
 def test_cost_accuracy_names_every_arm(cost):
     table = records("strategy", ["random", "single", "mgda"])
-    ax = plots.cost_accuracy(table, cost, "strategy")
+    ax = figures.cost_accuracy(table, cost, "strategy")
     assert texts(ax.get_legend().get_texts()) == ["single (n = 4)", "random (n = 4)", "mgda (n = 4)"]
-    assert ax.get_xlabel().startswith(plots.COSTS[cost])
+    assert ax.get_xlabel().startswith(figures.COSTS[cost])
     markers = [line for line in ax.lines if len(line.get_xdata()) == 1]
     mean = 100 * table[table["strategy"] == "single"]["accuracy"].mean()
     assert markers[0].get_ydata()[0] == pytest.approx(mean)
@@ -195,13 +195,13 @@ def test_cost_accuracy_names_every_arm(cost):
 
 def test_cost_accuracy_refuses_an_unknown_cost():
     with pytest.raises(ValueError, match="x is 'money'; the costs of a run are ptm_passes"):
-        plots.cost_accuracy(records(), "money", "guidance")
+        figures.cost_accuracy(records(), "money", "guidance")
 
 
 def test_costs_far_apart_get_a_log_scale():
     table = records("strategy", ["single", "mgda"])
     table.loc[table["strategy"] == "mgda", "ptm_passes"] = 100_000
-    assert plots.cost_accuracy(table).get_xscale() == "log"
+    assert figures.cost_accuracy(table).get_xscale() == "log"
 
 
 def test_alpha_curve_draws_zero_as_a_line():
@@ -209,7 +209,7 @@ def test_alpha_curve_draws_zero_as_a_line():
     runs += [records(arms=[name], alpha=a) for name in ("clom", "cclom") for a in (1.0, 10.0, 100.0)]
     table = pd.concat(runs, ignore_index=True)
     table.loc[(table["guidance"] == "clom") & (table["alpha"] == 10.0), "accuracy"] += 0.2
-    ax = plots.alpha_curve(table)
+    ax = figures.alpha_curve(table)
     assert ax.get_xscale() == "log"
     assert texts(ax.get_legend().get_texts()) == ["no guidance (n = 4)", "CLoM (n = 4)", "CCLoM (n = 4)"]
     zero, clom, ring = ax.lines[:3]
@@ -222,30 +222,30 @@ def test_alpha_curve_draws_zero_as_a_line():
 
 def test_history_has_a_panel_for_each_column():
     frame = pd.DataFrame({"iteration": range(0, 500, 5), "base_loss": np.linspace(2, 1, 100), "cosine": 0.5})
-    figure = plots.history(frame, ["base_loss", "cosine"])
+    figure = figures.history(frame, ["base_loss", "cosine"])
     assert [ax.get_ylabel() for ax in figure.axes] == ["base loss", "cosine"]
     assert [len(ax.lines) for ax in figure.axes] == [2, 2], "raw values and their running mean"
     assert figure.axes[0].lines[0].get_xdata()[-1] == 495
     assert figure.axes[1].get_xlabel() == "iteration"
     check(figure)
-    assert len(plots.history(frame.head(10), ["base_loss"]).axes[0].lines) == 1
+    assert len(figures.history(frame.head(10), ["base_loss"]).axes[0].lines) == 1
     with pytest.raises(ValueError, match=r"columns \['loss'\] are missing"):
-        plots.history(frame, ["loss"])
+        figures.history(frame, ["loss"])
 
 
 def test_gradient_cosines():
     matrix = torch.tensor([[1.0, -0.25], [-0.25, 1.0]])
-    ax = plots.gradient_cosines(matrix, ["ConvNet-3 #0", "VGG-11 #1"])
+    ax = figures.gradient_cosines(matrix, ["ConvNet-3 #0", "VGG-11 #1"])
     assert texts(ax.texts) == ["1.00", "-0.25", "-0.25", "1.00"]
     assert ax.collections[0].get_clim() == (-1, 1)
     check(ax.figure)
     with pytest.raises(ValueError, match=r"shape \[2, 2\], but there are 1 names"):
-        plots.gradient_cosines(matrix, ["ConvNet-3"])
+        figures.gradient_cosines(matrix, ["ConvNet-3"])
 
 
 def test_mosaic_puts_each_class_in_its_row():
     pixels = torch.arange(4).reshape(4, 1, 1, 1).expand(4, 1, 2, 2) / 10
-    picture = pictures.mosaic(pixels, torch.tensor([1, 0, 1, 0]), classes=[0, 1], per_class=3)
+    picture = images.mosaic(pixels, torch.tensor([1, 0, 1, 0]), classes=[0, 1], per_class=3)
     assert picture.shape == (2 * 2 + 1, 3 * 2 + 2, 3)
     assert picture[[0, 0, 3, 3], [0, 3, 0, 3], 0] == pytest.approx([0.1, 0.3, 0.0, 0.2])
     assert (picture[:, 6:] == 1).all(), "no third image: white"
@@ -254,17 +254,17 @@ def test_mosaic_puts_each_class_in_its_row():
 
 def test_mosaic_clips_and_keeps_colours():
     pixels = torch.tensor([-0.5, 0.25, 1.5]).reshape(1, 3, 1, 1)
-    picture = pictures.mosaic(pixels, torch.tensor([0]), [0], 1)
+    picture = images.mosaic(pixels, torch.tensor([0]), [0], 1)
     assert picture.tolist() == [[[0.0, 0.25, 1.0]]]
     for wrong in (pixels[0], torch.zeros(1, 2, 4, 4), torch.zeros(2, 3, 4, 4)):
         with pytest.raises(ValueError, match="expected pixels"):
-            pictures.mosaic(wrong, torch.tensor([0]), [0], 1)
+            images.mosaic(wrong, torch.tensor([0]), [0], 1)
 
 
 def test_side_by_side_shares_the_classes():
     labels = torch.arange(12).repeat_interleave(2)
     arms = {name: torch.rand(24, 3, 8, 8) for name in ("none", "clom grad_norm_avg", "x" * 30)}
-    figure = pictures.side_by_side(arms, labels, [f"class {i}" for i in range(12)])
+    figure = images.side_by_side(arms, labels, [f"class {i}" for i in range(12)])
     assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM grad_norm_avg", "x" * 30]
     assert texts(figure.axes[0].get_yticklabels()) == [f"class {i}" for i in range(10)]
     assert figure.get_supxlabel() == "10 of 12 classes, 1 of 2 images for each class"
@@ -274,12 +274,12 @@ def test_side_by_side_shares_the_classes():
     assert rows - 1 - ticks[-1] == pytest.approx(3.5)
     check(figure)
     with pytest.raises(ValueError, match="`arms` is empty"):
-        pictures.side_by_side({}, labels, [])
+        images.side_by_side({}, labels, [])
 
 
 def test_image_grid_is_one_panel():
     labels = torch.tensor([0, 0, 2])
-    ax = pictures.image_grid(torch.rand(3, 1, 8, 8), labels, ["cat", "dog", "eel"], title="real images")
+    ax = images.image_grid(torch.rand(3, 1, 8, 8), labels, ["cat", "dog", "eel"], title="real images")
     assert texts(ax.get_yticklabels()) == ["cat", "eel"]
     assert ax.get_title() == "real images"
     assert ax.images[0].get_array().shape == (17, 17, 3)
@@ -289,12 +289,12 @@ def test_image_grid_is_one_panel():
 
 def test_alpha_curve_without_unguided_runs_has_no_dashed_line():
     table = pd.concat([records(arms=["clom"], alpha=a) for a in (1.0, 10.0)], ignore_index=True)
-    assert texts(plots.alpha_curve(table).get_legend().get_texts()) == ["CLoM (n = 4)"]
+    assert texts(figures.alpha_curve(table).get_legend().get_texts()) == ["CLoM (n = 4)"]
 
 
 def test_step_costs_has_a_line_for_each_strategy():
     rows = [(k, name, 0.01 * k, mb) for k in (1, 2, 4) for name, mb in (("loss_avg", 10.0 * k), ("grad_avg", 10.0))]
-    figure = plots.step_costs(pd.DataFrame(rows, columns=["num_ptms", "strategy", "seconds", "graph_mb"]))
+    figure = benchmark_figures.step_costs(pd.DataFrame(rows, columns=["num_ptms", "strategy", "seconds", "graph_mb"]))
     time, memory = figure.axes
     assert [list(line.get_ydata()) for line in memory.lines] == [[10, 20, 40], [10, 10, 10]]
     assert list(time.lines[0].get_ydata()) == pytest.approx([10, 20, 40])  # milliseconds
@@ -303,6 +303,6 @@ def test_step_costs_has_a_line_for_each_strategy():
 
 
 def test_pair_label_puts_a_shared_guidance_in_front():
-    assert plots.pair_label("clom loss_avg", "clom random equal_passes") == "CLoM: loss_avg − random (equal passes)"
-    assert plots.pair_label("clom", "none") == "CLoM − no guidance"
-    assert plots.pair_label("clom random", "cclom random") == "CLoM random − CCLoM random"
+    assert arms.pair_label("clom loss_avg", "clom random equal_passes") == "CLoM: loss_avg − random (equal passes)"
+    assert arms.pair_label("clom", "none") == "CLoM − no guidance"
+    assert arms.pair_label("clom random", "cclom random") == "CLoM random − CCLoM random"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ddlib.progress import progress_bar, watched
+from ddlib.disk.progress import progress_bar, watched
 
 
 class Terminal(io.StringIO):

@@ -90,7 +90,7 @@ def test_make_help_lists_every_target(command):
 def test_make_book_runs_every_guidance_and_strategy():
     from ddlib.combine import STRATEGIES
     from ddlib.guidance import GUIDANCE
-    from ddlib.parameters import BASELINES
+    from ddlib.study.parameters import BASELINES
 
     command = ["make", "--dry-run", "--always-make", "run"]
     plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

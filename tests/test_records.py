@@ -10,19 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from ddlib import provenance, records
-from ddlib.provenance import code_hash, environment, git_commit, peak_memory_bytes
-from ddlib.records import (
-    default_arm,
-    load_failures,
-    load_records,
-    parameter_hash,
-    read_record,
-    reason,
-    record_path,
-    write_failure,
-    write_record,
-)
+from ddlib.study import provenance
+from ddlib.study import record as records
+from ddlib.study.arms import default_arm
+from ddlib.study.provenance import environment, git_commit, peak_memory_bytes, run_hash
+from ddlib.study.record import parameter_hash, read_record, reason, record_path, write_failure, write_record
+from ddlib.study.runs import load_failures, load_records
 
 PARAMETERS = {
     "dataset": "digits",
@@ -92,7 +85,7 @@ def test_round_trip(tmp_path):
     assert record["history"]["loss"].tolist() == pytest.approx([3.0, math.nan, 1.23457], nan_ok=True)
     assert record["parameters"] == PARAMETERS
     assert (record["arm"], record["ptm_hashes"]) == ("clom loss_avg", ["a" * 16, "b" * 16])
-    assert record["code_hash"] == code_hash()
+    assert record["code_hash"] == run_hash()
     assert record["created"].endswith("+00:00")
 
 
@@ -123,7 +116,7 @@ def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkey
     def no_space(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("ddlib.files.os.replace", no_space)
+    monkeypatch.setattr("ddlib.disk.files.os.replace", no_space)
     with pytest.raises(OSError, match="no space left"):
         write_record(tmp_path, **run(ptm_passes=41))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -285,8 +278,8 @@ def test_a_failure_never_replaces_a_result_of_the_same_code(tmp_path):
 
 def test_a_failure_sets_a_result_of_other_code_aside(tmp_path, monkeypatch):
     path = write_record(tmp_path, **run())
-    before, code = path.read_text(), code_hash()
-    monkeypatch.setattr(records, "code_hash", lambda: "other code")
+    before, code = path.read_text(), run_hash()
+    monkeypatch.setattr(records, "run_hash", lambda: "other code")
     assert write_failure(tmp_path, MemoryError(), **failure()) == path
     assert read_record(path)["status"] == "failed"
     assert path.with_suffix(f".{code}").read_text() == before, "nothing that was computed is lost"
@@ -360,26 +353,6 @@ def test_a_result_has_no_reason_to_fail(tmp_path):
 )
 def test_default_arm(parameters, arm):
     assert default_arm(parameters) == arm
-
-
-def test_code_hash_follows_the_computing_files_only(tmp_path, monkeypatch):
-    for name in ("losses", "plots"):
-        (tmp_path / f"{name}.py").write_text("x = 1\n")
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
-    before = code_hash()
-    (tmp_path / "plots.py").write_text("x = 2\n")
-    provenance._code_hash.cache_clear()  # as a new process would find it
-    assert code_hash() == before
-    (tmp_path / "losses.py").write_text("x = 2\n")
-    assert code_hash() == before  # what this process has imported did not change
-    provenance._code_hash.cache_clear()
-    assert code_hash() != before
-
-
-def test_files_exempt_from_the_code_hash_exist():
-    package = Path(provenance.__file__).parent
-    expected = provenance.NOT_COMPUTING - {"__init__", "parameters"}
-    assert {path.stem for path in package.glob("*.py")} >= expected
 
 
 def test_git_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from ddlib import plots, report
-from ddlib.ddranking import hlr, ior, lrs
-from ddlib.records import read_record, write_failure, write_record
+from ddlib.study import contrasts, figures, images, runs, tables
+from ddlib.study.ddranking import hlr, ior, lrs
+from ddlib.study.record import read_record, write_failure, write_record
 from ddlib.synthetic import SyntheticSet, labels_of
 
 mpl.use("Agg")
@@ -70,51 +70,51 @@ def ensemble():
 
 def test_settings_group_runs_that_share_all_but_the_arm(guidance, ensemble):
     other = pd.DataFrame(rows("01_guidance", "clom", 0.7, alpha_clom=100.0))
-    records = report.with_settings(pd.concat([other, guidance, ensemble], ignore_index=True))
+    records = runs.with_settings(pd.concat([other, guidance, ensemble], ignore_index=True))
     assert set(records.loc[records["alpha_clom"] == 10.0, "setting"]) == {0}  # the one with most runs
     assert set(records.loc[records["alpha_clom"] == 100.0, "setting"]) == {1}
-    table = report.settings_table(records)
+    table = tables.settings_table(records)
     assert table["runs"].tolist() == [33, 3]
     assert table["alpha_clom"].tolist() == [10.0, 100.0]
     assert "ipc" in table
-    assert len(report.choose_setting(records, 1)) == 12
+    assert len(runs.choose_setting(records, 1)) == 12
     with pytest.raises(ValueError, match="settings 0, 1"):
-        report.choose_setting(records, 2)
+        runs.choose_setting(records, 2)
 
 
 def test_arms_of_another_base_method_are_not_mixed_in(guidance):
     dsa = pd.DataFrame(rows("01_guidance", "clom", 0.7)).assign(base_method="dsa", run="dsa")
     alone = pd.DataFrame(rows("01_guidance", "clom alone", 0.6, base_method="none"))
     real = pd.DataFrame(rows("01_guidance", "herding", 0.4, base_method="herding", guidance="none"))
-    records = report.with_settings(pd.concat([guidance, dsa, alone, real], ignore_index=True))
-    dm, other = (report.choose_setting(records, 0, method) for method in ("dm", "dsa"))
+    records = runs.with_settings(pd.concat([guidance, dsa, alone, real], ignore_index=True))
+    dm, other = (runs.choose_setting(records, 0, method) for method in ("dm", "dsa"))
     assert set(dm["arm"]) == {*LEVELS, "clom alone", "herding"}
     assert set(other["arm"]) == {"clom", "clom alone", "herding"}
-    assert report.accuracy_table(other).loc["CLoM alone", "ConvNet-3"].startswith("61.0")
-    pairs = report.guidance_contrasts(report.first_architecture(dm))
+    assert tables.accuracy_table(other).loc["CLoM alone", "ConvNet-3"].startswith("61.0")
+    pairs = contrasts.guidance_contrasts(runs.first_architecture(dm))
     assert ("clom alone", "clom") in set(zip(pairs["a"], pairs["b"], strict=True))
 
 
 def test_other_data_are_another_setting(guidance):
     other = guidance.assign(dataset_hash="e", run=guidance["run"] + "e")
-    assert report.with_settings(pd.concat([guidance, other], ignore_index=True))["setting"].nunique() == 2
+    assert runs.with_settings(pd.concat([guidance, other], ignore_index=True))["setting"].nunique() == 2
 
 
 def test_an_ablation_has_one_row_for_the_two_averages(guidance, ensemble):
     records = pd.concat([guidance, ensemble], ignore_index=True)
-    assert set(report.ablation(records, "01_guidance")["arm"]) == set(LEVELS)
-    assert "clom grad_avg" not in set(report.ablation(records, "02_ensemble")["arm"])
+    assert set(runs.ablation(records, "01_guidance")["arm"]) == set(LEVELS)
+    assert "clom grad_avg" not in set(runs.ablation(records, "02_ensemble")["arm"])
     alone = records[records["strategy"] != "loss_avg"]
-    assert "clom grad_avg" in set(report.ablation(alone, "02_ensemble")["arm"])
-    assert report.ablation(records, "01_guidance", augment=False).empty
+    assert "clom grad_avg" in set(runs.ablation(alone, "02_ensemble")["arm"])
+    assert runs.ablation(records, "01_guidance", augment=False).empty
 
 
 def test_first_architecture_is_the_first_named(guidance):
-    assert set(report.first_architecture(guidance)["architecture"]) == {"ConvNet-3"}
+    assert set(runs.first_architecture(guidance)["architecture"]) == {"ConvNet-3"}
 
 
 def test_accuracy_table_by_hand(guidance):
-    table = report.accuracy_table(guidance)
+    table = tables.accuracy_table(guidance)
     # Sets of CLoM: 0.50, 0.51, 0.52; half the t interval of three: 4.302653 * 1 / sqrt(3) points.
     assert table.loc["CLoM", "ConvNet-3"] == "51.0 ± 2.5"
     assert table.loc["CLoM", "VGG-11"] == "41.0 ± 2.5"
@@ -124,18 +124,18 @@ def test_accuracy_table_by_hand(guidance):
 
 
 def test_accuracy_table_shows_n_where_it_differs_and_no_interval_of_one_set(guidance):
-    table = report.accuracy_table(guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)])
+    table = tables.accuracy_table(guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)])
     assert table.loc["CLoM", "ConvNet-3"] == "50.0 (n = 1)"
     assert table.loc["no guidance", "ConvNet-3"].endswith("(n = 3)")
 
 
 def test_accuracy_table_says_which_arms_had_failed_runs(guidance):
-    table = report.accuracy_table(guidance[guidance["arm"] != "both"], {"clom": 1, "both": 3})
+    table = tables.accuracy_table(guidance[guidance["arm"] != "both"], {"clom": 1, "both": 3})
     assert table.loc["CLoM (1 failed)", "ConvNet-3"] == "51.0 ± 2.5"
     assert table.loc["CLoM + CCLoM (3 failed)"].tolist() == ["failed", "failed"]
-    plain = report.accuracy_table(guidance).index.tolist()
+    plain = tables.accuracy_table(guidance).index.tolist()
     assert [label.split(" (")[0] for label in table.index] == plain, "in the order of arms"
-    alone = report.accuracy_table(guidance.head(0), {"clom": 2})
+    alone = tables.accuracy_table(guidance.head(0), {"clom": 2})
     assert alone.to_dict() == {"accuracy": {"CLoM (2 failed)": "failed"}}
 
 
@@ -172,14 +172,14 @@ def folder(tmp_path):
 
 
 def test_failed_runs_have_the_setting_of_those_they_would_be_compared_with(folder):
-    records, failures = report.load_runs(folder[0])
+    records, failures = runs.load_runs(folder[0])
     assert records["setting"].tolist() == [0, 0, 0]
     assert failures.groupby("alpha_clom")["setting"].unique().map(list).to_dict() == {10.0: [0], 1e9: [1]}
-    chosen = report.choose_setting(records, 0)
-    failed = report.failed_arms(failures, chosen, 0)
+    chosen = runs.choose_setting(records, 0)
+    failed = runs.failed_arms(failures, chosen, 0)
     assert failed == {"01_guidance": {"clom": 1, "cclom": 3}, "02_ensemble": {"clom grad_avg": 1}}
-    assert report.failed_arms(failures, chosen, 0, "dsa")["01_guidance"] == {"clom": 1}
-    table = report.accuracy_table(report.ablation(chosen, "01_guidance"), failed["01_guidance"])
+    assert runs.failed_arms(failures, chosen, 0, "dsa")["01_guidance"] == {"clom": 1}
+    table = tables.accuracy_table(runs.ablation(chosen, "01_guidance"), failed["01_guidance"])
     assert table["ConvNet-3"].to_dict() == {"CLoM (1 failed)": "50.0 ± 0.0", "CCLoM (3 failed)": "failed"}
 
 
@@ -187,14 +187,14 @@ def test_a_failed_grad_avg_has_no_row_where_loss_avg_is_there(folder):
     path, write = folder
     write(0, notebook="02_ensemble", strategy="loss_avg", num_ptms=2)
     write(0, MemoryError(), notebook="02_ensemble", strategy="mgda", num_ptms=2)
-    records, failures = report.load_runs(path)
-    failed = report.failed_arms(failures, report.choose_setting(records, 0), 0)
+    records, failures = runs.load_runs(path)
+    failed = runs.failed_arms(failures, runs.choose_setting(records, 0), 0)
     assert failed["02_ensemble"] == {"clom mgda": 1}
 
 
 def test_the_table_of_failed_runs_gives_whole_reasons(folder):
-    _, failures = report.load_runs(folder[0])
-    styler = report.failure_table(failures)
+    _, failures = runs.load_runs(folder[0])
+    styler = tables.failure_table(failures)
     table = styler.data
     assert table.columns.tolist() == ["setting", "notebook", "arm", "seed", "reason"]
     assert table["setting"].is_monotonic_increasing
@@ -208,16 +208,16 @@ def test_without_failed_runs_one_line_says_so(folder, recwarn):
     for file, record in [(file, read_record(file)) for file in path.glob("*.json")]:
         if record["status"] == "failed":
             file.unlink()
-    records, failures = report.load_runs(path)
+    records, failures = runs.load_runs(path)
     assert len(records) == 3
     assert failures.empty
-    assert "No run has failed" in report.failure_table(failures).to_html()
-    assert report.failed_arms(failures, records, 0) == {"01_guidance": {}, "02_ensemble": {}}
+    assert "No run has failed" in tables.failure_table(failures).to_html()
+    assert runs.failed_arms(failures, records, 0) == {"01_guidance": {}, "02_ensemble": {}}
     assert not recwarn
 
 
 def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
-    table = report.guidance_contrasts(report.first_architecture(guidance))
+    table = contrasts.guidance_contrasts(runs.first_architecture(guidance))
     pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
     assert pairs == [
         ("clom", "cclom", True, 0.05),
@@ -226,7 +226,7 @@ def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
         ("both", "none", False, 0.12),
         ("none", "random_real", False, 0.10),
     ]
-    words = report.contrast_table(table)
+    words = tables.contrast_table(table)
     assert words.index[0] == "CLoM − CCLoM"
     assert words["points"].tolist()[0] == "+5.0"
     assert words["planned"].tolist() == ["primary"] + ["exploratory"] * 4
@@ -234,20 +234,20 @@ def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
 
 
 def test_ensemble_contrasts_compare_at_equal_steps_and_at_equal_passes(ensemble):
-    records = report.ablation(ensemble, "02_ensemble")
-    table = report.ensemble_contrasts(report.first_architecture(records))
+    records = runs.ablation(ensemble, "02_ensemble")
+    table = contrasts.ensemble_contrasts(runs.first_architecture(records))
     pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
     assert pairs == [
         ("clom loss_avg", "clom random", True, 0.02),
         ("clom loss_avg", "clom random equal_passes", True, -0.03),
         ("clom mgda", "clom loss_avg", False, -0.12),
     ]
-    assert report.contrast_table(table).index[1] == "CLoM: loss_avg − random (equal passes)"
+    assert tables.contrast_table(table).index[1] == "CLoM: loss_avg − random (equal passes)"
 
 
 def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
     records = guidance[(guidance["arm"] != "clom") | (guidance["seed"] < 2)]
-    table = report.guidance_contrasts(report.first_architecture(records)).set_index(["a", "b"])
+    table = contrasts.guidance_contrasts(runs.first_architecture(records)).set_index(["a", "b"])
     assert table.loc[("clom", "cclom"), "n"] == 2
     assert table.loc[("both", "none"), "n"] == 3
 
@@ -255,52 +255,56 @@ def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
 def test_arms_without_a_common_seed_are_not_compared(guidance):
     records = guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)]
     records = records[(records["arm"] != "cclom") | (records["seed"] == 1)]
-    table = report.guidance_contrasts(report.first_architecture(records))
+    table = contrasts.guidance_contrasts(runs.first_architecture(records))
     assert ("clom", "cclom") not in set(zip(table["a"], table["b"], strict=True))
     assert ("clom", "none") in set(zip(table["a"], table["b"], strict=True))
 
 
 def test_too_few_arms_give_an_empty_table_and_a_figure_that_says_so(guidance):
-    table = report.guidance_contrasts(report.first_architecture(guidance[guidance["arm"] == "clom"]))
+    table = contrasts.guidance_contrasts(runs.first_architecture(guidance[guidance["arm"] == "clom"]))
     assert table.empty
-    assert report.contrast_table(table).empty
-    assert "Nothing to compare yet" in plots.paired_differences(table).texts[0].get_text()
+    assert tables.contrast_table(table).empty
+    assert "Nothing to compare yet" in figures.paired_differences(table).texts[0].get_text()
 
 
 def test_an_ablation_that_was_not_run_is_shown_as_such(guidance, tmp_path):
-    none = report.ablation(guidance, "02_ensemble")
-    assert report.first_architecture(none).empty
-    assert report.accuracy_table(none).empty
-    assert report.ensemble_contrasts(none).empty
-    assert report.ranking_table(none).empty
-    for axes in (plots.accuracy_by_arm(none, "arm"), plots.cross_architecture(none, "arm"), plots.cost_accuracy(none)):
+    none = runs.ablation(guidance, "02_ensemble")
+    assert runs.first_architecture(none).empty
+    assert tables.accuracy_table(none).empty
+    assert contrasts.ensemble_contrasts(none).empty
+    assert tables.ranking_table(none).empty
+    for axes in (
+        figures.accuracy_by_arm(none, "arm"),
+        figures.cross_architecture(none, "arm"),
+        figures.cost_accuracy(none),
+    ):
         assert "Nothing to compare yet" in axes.texts[0].get_text()
-    assert "Nothing to compare yet" in report.show_images(none, tmp_path).axes[0].texts[0].get_text()
+    assert "Nothing to compare yet" in images.show_images(none, tmp_path).axes[0].texts[0].get_text()
 
 
 def test_several_architectures_are_named(guidance):
-    assert set(report.contrast_table(report.guidance_contrasts(guidance))["network"]) == {"ConvNet-3", "VGG-11"}
+    assert set(tables.contrast_table(contrasts.guidance_contrasts(guidance))["network"]) == {"ConvNet-3", "VGG-11"}
 
 
 def test_ranking_table(guidance):
-    records = report.first_architecture(guidance)
-    table = report.ranking_table(records)
+    records = runs.first_architecture(guidance)
+    table = tables.ranking_table(records)
     expected = hlr(0.91, 0.51), ior(0.51, 0.31)
     assert table.loc["CLoM"].tolist() == pytest.approx([*expected, lrs(*expected)], abs=1e-3)
     assert "full data" not in table.index
-    assert report.ranking_table(records[records["arm"] != "full_data"]).empty
+    assert tables.ranking_table(records[records["arm"] != "full_data"]).empty
 
 
 def test_cost_table_counts_runs_once(guidance):
-    table = report.cost_table(guidance)
+    table = tables.cost_table(guidance)
     assert table.loc["CLoM", "PTM passes"] == 30
     assert table.loc["CLoM", "n"] == 3
 
 
 def test_rounding_table(ensemble):
-    table = report.rounding_table(ensemble)
+    table = tables.rounding_table(ensemble)
     assert table.loc["ConvNet-3"].tolist() == pytest.approx([-0.1, 0.1, 6])
-    assert report.rounding_table(ensemble[ensemble["strategy"] != "grad_avg"]).empty
+    assert tables.rounding_table(ensemble[ensemble["strategy"] != "grad_avg"]).empty
 
 
 def test_show_images_takes_what_lies_beside_the_records(guidance, tmp_path):
@@ -309,7 +313,7 @@ def test_show_images_takes_what_lies_beside_the_records(guidance, tmp_path):
     for arm in ("clom", "none"):
         run = guidance[guidance["arm"] == arm]["run"].iloc[0]
         SyntheticSet(torch.rand(2, 1, 8, 8), labels, *moments, ("a", "b")).save(tmp_path / f"{run}.safetensors")
-    figure = report.show_images(guidance, tmp_path)
+    figure = images.show_images(guidance, tmp_path)
     assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"]
     with pytest.raises(FileNotFoundError, match="seed 1"):
-        report.show_images(guidance, tmp_path, seed=1)
+        images.show_images(guidance, tmp_path, seed=1)

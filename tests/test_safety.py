@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_records import run
 
-from ddlib.files import write_tensors
-from ddlib.ptms import train_ptms
-from ddlib.records import write_record
+from ddlib.disk.tensors import write_tensors
+from ddlib.ptms.pool import train_ptms
+from ddlib.study.record import write_record
 from ddlib.synthetic import SyntheticSet
 
 ROOT = Path(__file__).parents[1]

@@ -7,26 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from ddlib.records import load_records, read_record
+from ddlib.study.record import read_record
+from ddlib.study.runs import load_records
 
 ROOT = Path(__file__).parents[1]
 PROCESS = """
 import sys, os
 from pathlib import Path
 from types import SimpleNamespace
-from ddlib import ptms, study
-from ddlib.parameters import check_parameters
+from ddlib.ptms import pool as ptms
+from ddlib.study import run as study
+from ddlib.study.parameters import check_parameters
 import ast, nbformat
 
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
-plain = ptms.train_network
+plain = training.train_network
 
 def noted(*arguments, **settings):
     with (folder / "trained.txt").open("a") as file:
         file.write(f"{os.getpid()}\\n")
     plain(*arguments, **settings)
 
-ptms.train_network = noted
+training.train_network = noted
 cells = nbformat.read("notebooks/02_ensemble.ipynb", as_version=4).cells
 source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
 defaults = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body}

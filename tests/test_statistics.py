@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ddlib.comparison import common_seeds, paired_difference, paired_table
-from ddlib.ddranking import ars, hlr, ior, lrs
-from ddlib.statistics import hierarchical_bootstrap, set_means, summary, variance_components
+from ddlib.study.contrasts import common_seeds, paired_difference, paired_table
+from ddlib.study.ddranking import ars, hlr, ior, lrs
+from ddlib.study.statistics import hierarchical_bootstrap, set_means, summary, variance_components
 
 
 def table(arms, networks=1, architecture="ConvNet-3"):

@@ -13,9 +13,10 @@ import torch
 from test_fuzz import IMAGES, state
 from test_records import run
 
-import ddlib.ptms
-from ddlib.ptms import train_ptms
-from ddlib.records import read_record, write_record
+import ddlib.ptms.pool
+import ddlib.ptms.training
+from ddlib.ptms.pool import train_ptms
+from ddlib.study.record import read_record, write_record
 from ddlib.synthetic import SyntheticSet
 
 NOBODY = 65534
@@ -159,7 +160,7 @@ def train(tiny, cache, seed=0):
 @pytest.fixture
 def no_training(monkeypatch):
     def forbid():
-        monkeypatch.setattr(ddlib.ptms, "train_network", lambda *args, **options: pytest.fail("this trains"))
+        monkeypatch.setattr(ddlib.ptms.training, "train_network", lambda *args, **options: pytest.fail("this trains"))
 
     return forbid
 
@@ -181,7 +182,7 @@ def test_a_disk_that_fills_up_during_training(tiny, disk, monkeypatch):
     folder = disk("size=256k")
     train(tiny, folder)
     fill(folder)
-    monkeypatch.setattr(ddlib.ptms, "make_room", lambda wanted: None)
+    monkeypatch.setattr(ddlib.ptms.pool, "make_room", lambda wanted: None)
     refused(lambda: train(tiny, folder, seed=1), folder, "No space left on device")
     (folder / "filler").unlink()
     train(tiny, folder, seed=1)

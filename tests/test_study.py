@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import ddlib
-from ddlib import show, study
-from ddlib.memory import ADVICE
-from ddlib.records import load_failures, read_record, synthetic_path
+from ddlib.machine import ADVICE
+from ddlib.study import figures, images, tables
+from ddlib.study import run as study
+from ddlib.study.record import read_record, synthetic_path
+from ddlib.study.runs import load_failures
 
 mpl.use("Agg")
 
@@ -245,9 +247,9 @@ def test_baselines_run_under_the_same_roof(arm, method, name, images):
     assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, images, 0)
     assert run.distilled is None
     assert synthetic_path(run.record).exists() == (method != "full")
-    assert show.curves(run).startswith("Nothing was distilled")
+    assert figures.curves(run).startswith("Nothing was distilled")
     if method == "random":
-        figure = show.picture(run, study.open_dataset(SimpleNamespace(**SHORT)))
+        figure = images.picture(run, study.open_dataset(SimpleNamespace(**SHORT)))
         assert [ax.get_title() for ax in figure.axes] == ["chosen real images"]
 
 
@@ -313,17 +315,17 @@ def test_an_absent_device_is_one_clear_error():
 
 def test_tables_and_pictures(arm):
     runs = arm(num_sets=2, num_eval=2)
-    means = show.mean_accuracies(runs)
+    means = tables.mean_accuracies(runs)
     assert means.index.tolist() == ["seed 5", "seed 6"]
     assert means.loc["seed 6", "ConvNet-3"] == pytest.approx(100 * runs[1].accuracies["accuracy"].mean())
     p = SimpleNamespace(**SHORT)
     data = study.open_dataset(p)
-    table = show.ptm_table(study.open_ptms(p, data))
+    table = tables.ptm_table(study.open_ptms(p, data))
     assert table.index.tolist() == ["ConvNet-3 #0 @1", "ConvNet-3 #1 @1"]
     assert (table["storage (MB)"] > 0).all()
-    assert len(show.picture(runs[0], data).axes) == 2
-    assert len(show.curves(runs[0]).axes) == 2
-    tour = show.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
+    assert len(images.picture(runs[0], data).axes) == 2
+    assert len(figures.curves(runs[0]).axes) == 2
+    tour = tables.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
     assert tour["networks"].tolist() == [2, 2]
-    both = show.mean_accuracies(arm(eval_epochs_plain=1))
+    both = tables.mean_accuracies(arm(eval_epochs_plain=1))
     assert both.columns.names == ["architecture", "augment"]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from ddlib.paths import cache_folder
-from ddlib.records import record_path, write_failure
-from ddlib.study import recorded
+from ddlib.disk.paths import cache_folder
+from ddlib.study.record import record_path, write_failure
+from ddlib.study.run import recorded
 from workflow import grid as grids
 from workflow import run_job, sweep
 from workflow.grid import GridError, read_grid
@@ -202,7 +202,7 @@ def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypa
         for cell in cells:
             if cell.cell_type == "markdown":
                 cell.source += " More words."
-        cells[-1:] = [nbformat.v4.new_code_cell("figure = show.curves(runs[-1])  # another plot")]
+        cells[-1:] = [nbformat.v4.new_code_cell("figure = figures.curves(runs[-1])  # another plot")]
 
     def comment(cells):
         next(cell for cell in cells if "run_arm" in cell.source).source += "  # a remark"
@@ -216,7 +216,7 @@ def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypa
     notebooks(work)
     assert len(names_of_changed(before, read_grid(write()))) == len(before.jobs)
     notebooks(prose)
-    monkeypatch.setattr(grids, "code_hash", lambda modules=None: "other" if modules is None else "same")
+    monkeypatch.setattr(grids, "run_hash", lambda: "other")
     after = read_grid(write())
     assert {job.identity["code"] for job in after.jobs} == {"other"}
 

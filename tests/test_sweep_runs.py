@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from ddlib.files import read_tensors
+from ddlib.disk.tensors import read_tensors
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("DDLIB_KILLS", "3"))

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddlib.data import Dataset, Split, load_dataset
-from ddlib.files import write_tensors
+from ddlib.data.dataset import Dataset, Split
+from ddlib.data.readers import load_dataset
+from ddlib.disk.tensors import write_tensors
 from ddlib.synthetic import REFERENCE_MOMENTS, SyntheticSet, labels_of
 
 MEAN, STD = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.5, 0.25, 0.5])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ddlib.files import replacing
-from ddlib.records import read_record, synthetic_path
+from ddlib.disk.files import replacing
+from ddlib.study.record import read_record, synthetic_path
 from workflow.execute import main as execute
 from workflow.grid import Grid, read_grid
 

@@ -20,13 +20,13 @@ from types import SimpleNamespace
 import nbformat
 import yaml
 
-from ddlib import study
-from ddlib.data import DATASETS, dataset_name
-from ddlib.parameters import IMAGENET, INJECTED, ParameterError, check_parameters
-from ddlib.paths import runs_folder
-from ddlib.provenance import code_hash
-from ddlib.ptms import SHAPING
-from ddlib.records import record_path
+from ddlib.data.readers import DATASETS, dataset_name
+from ddlib.fingerprint import code_hash
+from ddlib.study import run as study
+from ddlib.study.parameters import IMAGENET, INJECTED, ParameterError, check_parameters
+from ddlib.study.places import runs_folder
+from ddlib.study.provenance import run_hash
+from ddlib.study.record import record_path
 
 PROJECT = Path(__file__).parents[1]
 NOTEBOOKS = ("01_guidance", "02_ensemble")
@@ -35,7 +35,7 @@ FOR_POOL = ("dataset", "image_size", "evaluate_on", "width", "num_ptms", "source
 FOR_POOL += ("ptm_architectures", "ptm_epochs", "ptm_epoch", "ptm_seed", "device")
 NOT_SHAPING = ("device", "runs_folder")
 TORCH = importlib.metadata.version("torch")
-COMPUTES = "study.run_arm"  # the last cell of a notebook that shapes a record calls this
+COMPUTES = "run.run_arm"  # the last cell of a notebook that shapes a record calls this
 
 
 class GridError(ValueError):
@@ -203,7 +203,7 @@ class Fingerprints:
     """Hashes that many jobs share, each computed once."""
 
     def __init__(self):
-        self.code, self.pool_code = code_hash(), code_hash(SHAPING)
+        self.code, self.pool_code = run_hash(), code_hash("ptms/training")
         self.folders: dict[str, str] = {}
         self.notebooks: dict[str, str] = {}
 

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ddlib.files import read_tensors, replacing, tensor_hash
+from ddlib.disk.files import replacing
+from ddlib.disk.tensors import read_tensors, tensor_hash
 
 WANTED = {"identity": dict, "files": dict, "seconds": (int, float), "bytes": int}
 

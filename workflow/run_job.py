@@ -22,10 +22,10 @@ from filelock import FileLock, Timeout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ddlib import study
-from ddlib.paths import cache_folder
-from ddlib.ptms import cached_file
-from ddlib.records import read_record
+from ddlib.disk.paths import cache_folder
+from ddlib.ptms.pool import cached_file
+from ddlib.study import run as study
+from ddlib.study.record import read_record
 from workflow.execute import main as execute
 from workflow.grid import PROJECT, Grid, GridError, Job, Pool, read_grid
 from workflow.markers import write_marker, wrong_with

@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ddlib.paths import cache_folder
-from ddlib.records import read_record
+from ddlib.disk.paths import cache_folder
+from ddlib.study.record import read_record
 from workflow.grid import PROJECT, Grid, GridError, Job, Pool, read_grid
 from workflow.markers import read_marker, why_stale, wrong_with
 from workflow.run_job import FAILED, PER_GPU, gpus, lock_of

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddlib.data import Dataset
+from ddlib.data.dataset import Dataset
 from ddlib.rng import generator
 from ddlib.synthetic import SyntheticSet, labels_of
 

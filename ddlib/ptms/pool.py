@@ -15,18 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ddlib.cache import make_room, touch
-from ddlib.data import Dataset
-from ddlib.files import locked, read_tensors, write_tensors
-from ddlib.networks import build_network
-from ddlib.paths import cache_folder
-from ddlib.progress import progress_bar
-from ddlib.provenance import code_hash
-from ddlib.ptm import PTM, InputFormat
-from ddlib.rng import generator
-from ddlib.training import accuracy, augment_strategy, train_network
-
-SHAPING = ("augmentation", "networks", "ptms", "rng", "training")  # modules whose code shapes a PTM
+from ddlib.data.dataset import Dataset
+from ddlib.disk.files import locked
+from ddlib.disk.paths import cache_folder
+from ddlib.disk.progress import progress_bar
+from ddlib.disk.tensors import read_tensors, write_tensors
+from ddlib.fingerprint import code_hash
+from ddlib.ptms.cache import make_room, touch
+from ddlib.ptms.ptm import PTM, InputFormat
+from ddlib.ptms.training import fresh_network, train
+from ddlib.training import accuracy, augment_strategy
 
 
 def train_ptms(
@@ -53,7 +51,7 @@ def train_ptms(
     last; sub-optimal PTMs are such early checkpoints of a long training. Order: by initialisation, then
     architecture, then epoch, so that a larger pool begins with a smaller one.
 
-    What is trained lands in ``cache`` (default :func:`ddlib.paths.cache_folder`); a second process that wants
+    What is trained lands in ``cache`` (default :func:`ddlib.disk.paths.cache_folder`); a second process that wants
     the same PTM waits for the first. A damaged file there is trained again. Works on the device of ``dataset``.
 
     Raises ValueError for impossible numbers and unknown names, and if there is no room, before anything is trained.
@@ -104,22 +102,12 @@ class _Job:
             self.index,
             self.seed,
             self.recipe,
-            code_hash(SHAPING),
+            code_hash("ptms/training"),
         ]
         return hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()[:16]
 
     def build(self) -> nn.Module:
-        data = self.dataset
-        return build_network(
-            self.architecture,
-            data.channels,
-            data.num_classes,
-            data.image_size,
-            width=self.recipe["width"],
-            norm=self.recipe["norm"],
-            generator=generator(self.seed, f"ptm {self.architecture}", self.index),
-            device=data.device,
-        )
+        return fresh_network(self.dataset, self.architecture, self.index, self.seed, self.recipe)
 
     def path(self, epoch: int) -> Path:
         return file_of(self.cache, self.key, epoch)
@@ -134,8 +122,7 @@ class _Job:
 
     def train(self, keep: Sequence[int]) -> None:
         """Train up to the last wanted epoch and write each wanted checkpoint."""
-        recipe, data, network = dict(self.recipe), self.dataset, self.build()
-        total, clock = recipe.pop("epochs"), _Clock()
+        data, network, clock = self.dataset, self.build(), _Clock()
 
         def checkpoint(epoch: int) -> None:
             if epoch not in keep:
@@ -154,15 +141,15 @@ class _Job:
             write_tensors(self.path(epoch), network.state_dict(), about)
             clock.start()
 
-        train_network(
+        train(
             network,
-            data.train.images,
-            data.train.labels,
+            data,
+            self.architecture,
+            self.index,
+            self.seed,
+            self.recipe,
             epochs=max(keep),
-            milestones=[total // 3, 2 * total // 3],
-            generator=generator(self.seed, f"ptm training {self.architecture}", self.index),
             after_epoch=checkpoint,
-            **{name: value for name, value in recipe.items() if name not in ("width", "norm")},
         )
 
     def load(self, epoch: int) -> PTM:

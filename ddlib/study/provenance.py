@@ -1,49 +1,25 @@
 """Where a number comes from: the code, the software and the machine that made it, and the memory it took."""
 
-import hashlib
 import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
 import torch
 
-# These files compute no result: changing them makes no run out of date.
-NOT_COMPUTING = {"__init__", "parameters", "provenance", "records", "schema"}
-NOT_COMPUTING |= {
-    "statistics",
-    "comparison",
-    "ddranking",
-    "report",
-    "plots",
-    "pictures",
-    "cost",
-    "speed",
-    "memory",
-    "paths",
-    "files",
-    "cache",
-    "progress",
-    "show",
-}
-PACKAGE = Path(__file__).parent
+from ddlib.fingerprint import PACKAGE, core_files, hash_of_files
 
 
-def code_hash(modules: Collection[str] | None = None) -> str:
-    """16 hex digits for the source of ``modules``; by default of all that shape a result (not ``NOT_COMPUTING``)."""
-    return _code_hash(PACKAGE, frozenset(modules) if modules else None)
+def run_hash() -> str:
+    """16 hex digits for all code that shapes a record: the core, and how the study runs it."""
+    return _run_hash(PACKAGE)
 
 
-@cache  # the code that a process has imported is that of its start, whatever happens to the files later
-def _code_hash(package: Path, modules: frozenset[str] | None) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(package.glob("*.py")):
-        if path.stem in modules if modules else path.stem not in NOT_COMPUTING:
-            digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}".encode())
-    return digest.hexdigest()[:16]
+@cache  # as that of ddlib.fingerprint: the code of this process
+def _run_hash(package: Path) -> str:
+    return hash_of_files(package, core_files(package) | {package / "study" / "run.py"})
 
 
 def git_commit() -> str | None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddlib.data import Dataset
+from ddlib.data.dataset import Dataset
 from ddlib.losses import ClassSums, class_sums
 
 LUMA = (0.299, 0.587, 0.114)  # grey from RGB (ITU-R BT.601), as Pillow does it

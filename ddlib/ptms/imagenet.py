@@ -5,8 +5,8 @@ import os
 import torch
 from torch import nn
 
-from ddlib.paths import data_folder
-from ddlib.ptm import PTM, InputFormat
+from ddlib.disk.paths import data_folder
+from ddlib.ptms.ptm import PTM, InputFormat
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # all but two of torchvision's classifiers have these, fewer have later ones
 
@@ -39,7 +39,7 @@ def load_imagenet_ptm(
 
     ``name``: e.g. ``"mobilenet_v2"``. ``image_size``: what images are up-sampled to, by default the size that
     the weights were trained for (224 as a rule); less is faster and blurs less small images.
-    The weights lie in ``hub/checkpoints`` of the data folder (:func:`ddlib.paths.data_folder`) and are
+    The weights lie in ``hub/checkpoints`` of the data folder (:func:`ddlib.disk.paths.data_folder`) and are
     downloaded on first use. Raises ValueError for an unknown name, FileNotFoundError if there is no download.
     """
     from torchvision import models  # here, because the import takes seconds

@@ -14,7 +14,27 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from ddlib.statistics import LEVEL, MARGIN, cells, require_columns, set_means, std, t_interval
+from ddlib.study.arms import ordered
+from ddlib.study.statistics import LEVEL, MARGIN, cells, require_columns, set_means, std, t_interval
+
+
+def guidance_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+    """Ablation 1: the primary contrast CLoM - CCLoM, and the exploratory ones against no guidance."""
+    exploratory = [("clom", "none"), ("cclom", "none"), ("both", "none"), ("none", "random_real")]
+    exploratory += [("clom alone", "clom"), ("cclom alone", "cclom")]
+    return contrasts(records, "arm", [("clom", "cclom")], exploratory, by)
+
+
+def ensemble_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+    """Ablation 2: averaging - random at equal steps and at equal PTM passes; the other strategies - averaging."""
+    primary, exploratory = [], []
+    for guidance in ("clom", "cclom", "both"):
+        average, random = f"{guidance} loss_avg", f"{guidance} random"
+        primary += [(average, random), (average, f"{random} equal_passes")]
+        arms = ordered({arm for arm in records["arm"] if arm.startswith(f"{guidance} ")} - {average, random})
+        exploratory += [(arm, average) for arm in arms if not arm.endswith("equal_passes")]
+    return contrasts(records, "arm", primary, exploratory, by)
+
 
 MIN_PAIRS = 6  # below it the smallest exact two-sided p, 2 / 2^n, cannot fall under 0.05
 EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from ddlib.base_methods import BASE_METHODS
-from ddlib.baselines import SELECTIONS
 from ddlib.combine import STRATEGIES
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
+from ddlib.selection import SELECTIONS
 
 BASELINES = (*SELECTIONS, "full")
 INJECTED = "# Parameters"  # papermill's first line of the cell it adds

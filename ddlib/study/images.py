@@ -1,14 +1,42 @@
 """Pictures of images: a data set or a synthetic set as a grid, and several synthetic sets side by side."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ddlib.plots import arm_label, style
+from ddlib.data.dataset import Dataset
+from ddlib.study.arms import arm_label, ordered
+from ddlib.study.record import synthetic_path
+from ddlib.study.run import Run
+from ddlib.study.style import nothing_yet, style
+from ddlib.synthetic import SyntheticSet
+
+
+def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = None, per_class: int = 1) -> Figure:
+    """The synthetic sets of all arms side by side, for one seed (by default the smallest).
+
+    The arm ``full_data`` keeps no set. Raises FileNotFoundError if no set is there.
+    """
+    if records.empty:
+        return nothing_yet().figure
+    seed = int(records["seed"].min()) if seed is None else seed
+    runs = records[records["seed"] == seed].drop_duplicates("arm").set_index("arm")["run"]
+    paths = {arm: synthetic_path(Path(folder) / f"{runs[arm]}.json") for arm in ordered(runs.index)}
+    sets = {arm: SyntheticSet.load(path) for arm, path in paths.items() if path.is_file()}
+    if not sets:
+        raise FileNotFoundError(
+            f"no synthetic sets of seed {seed} lie beside the records in {folder}: run an arm again."
+        )
+    first = next(iter(sets.values()))
+    pixels = {arm: synthetic.pixels for arm, synthetic in sets.items()}
+    return side_by_side(pixels, first.labels, first.class_names, per_class)
+
 
 GAP = 1  # pixels between images
 
@@ -93,3 +121,11 @@ def side_by_side(
     if left_out:
         fig.supxlabel(", ".join(left_out), fontsize="small")
     return fig
+
+
+def picture(run: Run, data: Dataset, per_class: int = 10) -> Figure:
+    """The images of one run, beside those it started from if it was distilled."""
+    arms = {"synthetic images" if run.distilled else "chosen real images": run.synthetic.pixels}
+    if run.distilled:
+        arms = {"start": data.denormalise(run.distilled.snapshots[0]), **arms}
+    return side_by_side(arms, run.synthetic.labels, data.class_names, min(per_class, 50 // len(arms)))

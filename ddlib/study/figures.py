@@ -5,8 +5,7 @@ Colours come from seaborn's colour-blind palette, and never alone: markers or la
 Every function draws inside ``style()``; importing this module changes no setting of matplotlib.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,51 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from ddlib.combine import STRATEGIES
-from ddlib.networks import NETWORKS
-from ddlib.statistics import MARGIN, require_columns, set_means, summary
+from ddlib.study.arms import LABELS, _order, arm_label, ordered, pair_label
+from ddlib.study.run import Run
+from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
+from ddlib.study.style import BLUE, GREY, INK, MARKERS, PALETTE, nothing_yet, style
 
-STYLE = {
-    "figure.facecolor": "white",  # the same on light and dark pages
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,  # nothing is cut off
-    "font.size": 10,
-    "figure.titlesize": 10.5,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "legend.frameon": False,
-}
-PALETTE = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 8]  # no yellow
-BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
-MARKERS = "osD^vPX"
-LABELS = {  # words of arms as the text spells them, in the order of figures
-    "random_real": "random real images",
-    "herding": "herding",
-    "k_center": "K-Center",
-    "none": "no guidance",
-    "clom": "CLoM",
-    "cclom": "CCLoM",
-    "both": "CLoM + CCLoM",
-    "alone": "alone",  # without a base loss
-    "equal_passes": "(equal passes)",
-    "full_data": "full data",
-}
 COSTS = {
     "ptm_passes": "PTM passes over the synthetic set",
     "seconds_distill": "distillation time (s)",
     "peak_memory_mb": "peak memory (MB)",
 }
-
-
-@contextlib.contextmanager
-def style() -> Iterator[None]:
-    """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
-    plt.draw_if_interactive()  # loads the backend now: loaded inside, a notebook's would be reset to non-interactive
-    with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE}):
-        yield
 
 
 @style()
@@ -297,102 +261,6 @@ def gradient_cosines(matrix: np.ndarray, names: Sequence[str]) -> Axes:
     return ax
 
 
-def arm_label(name: object) -> str:
-    """The name of an arm as the text spells it: ``"cclom random"`` becomes "CCLoM random"."""
-    return " ".join(LABELS.get(word, word) for word in str(name).split(" "))
-
-
-@style()
-def step_costs(table: pd.DataFrame) -> Figure:
-    """Seconds and graph memory of one step against the number of PTMs, one line per strategy (``cost.step_costs``)."""
-    require_columns(table, ["num_ptms", "strategy", "seconds", "graph_mb"])
-    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-    panels = {"seconds": ("time of one step (ms)", 1000), "graph_mb": ("memory of graphs (MB)", 1)}
-    for ax, (column, (label, factor)) in zip(axes, panels.items(), strict=True):
-        for index, (name, line) in enumerate(table.groupby("strategy", sort=False)):
-            dashed = "--" if index else "-"
-            ax.plot(
-                line["num_ptms"],
-                factor * line[column],
-                dashed,
-                marker=MARKERS[index],
-                color=PALETTE[index],
-                label=name,
-            )
-        ax.set_xlabel("number of PTMs, K")
-        ax.set_ylabel(label)
-        ax.set_xticks(sorted(table["num_ptms"].unique()))
-        ax.set_ylim(bottom=0)
-    axes[0].legend()
-    return fig
-
-
-@style()
-def speed_ratios(rows: pd.DataFrame) -> Axes:
-    """How many times faster than the time to beat, with the spread over repeats and the targets (``speed.rows_of``)."""
-    require_columns(rows, ["work", "ratio", "ratio_min", "ratio_max", "target"])
-    ax = plt.subplots(figsize=(7.5, 0.6 + 0.36 * len(rows)))[1]
-    place = np.arange(len(rows))[::-1]
-    ax.axvline(1, color=GREY, lw=1)
-    ax.hlines(place, rows["ratio_min"], rows["ratio_max"], color=BLUE, lw=2)
-    ax.plot(rows["ratio"], place, "o", color=BLUE, label="measured: median and range")
-    ax.plot(rows["target"], place, "|", color=INK, markersize=16, markeredgewidth=2, label="target")
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_yticks(place, rows["work"])
-    ax.set_xlabel("time to beat / time of ddlib (log scale)")
-    ax.legend(loc="lower right")
-    return ax
-
-
-@style()
-def growth(table: pd.DataFrame) -> Figure:
-    """Seconds and graph memory of one step against the sizes of the problem, a column for each, a line for each work.
-
-    The dashed line has slope one: cost in proportion.
-    """
-    require_columns(table, ["axis", "value", "work", "seconds", "graph_mb"])
-    labels = {"ipc": "images per class", "num_classes": "classes", "image_size": "image side (pixels)"}
-    axes_of = list(dict.fromkeys(table["axis"]))
-    fig, grid = plt.subplots(2, len(axes_of), figsize=(2.9 * len(axes_of), 5), sharey="row", squeeze=False)
-    for column, axis in enumerate(axes_of):
-        part = table[table["axis"] == axis]
-        values = np.sort(part["value"].unique())
-        for row, (name, label) in enumerate({"seconds": "time of one step (s)", "graph_mb": "graphs (MB)"}.items()):
-            ax = grid[row, column]
-            for index, (work, line) in enumerate(part.groupby("work", sort=False)):
-                ax.plot(line["value"], line[name], marker=MARKERS[index], color=PALETTE[index], label=work)
-            power = 2 if axis == "image_size" else 1  # pixels grow with the square of the side
-            start = part[part["value"] == values[0]][name].min() / 2
-            ax.plot(values, start * (values / values[0]) ** power, "--", color=GREY, label="in proportion")
-            ax.set_xscale("log")
-            ax.set_yscale("log")
-            ax.set_xticks(values, [f"{value:g}" for value in values])
-            ax.minorticks_off()
-            if column == 0:
-                ax.set_ylabel(label)
-        grid[1, column].set_xlabel(labels.get(axis, axis))
-    fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return fig
-
-
-@style()
-def nothing_yet() -> Axes:
-    """An empty figure that says why: what the functions here draw from a table without rows."""
-    _, ax = plt.subplots(figsize=(8, 0.6))
-    ax.text(0, 0.5, "Nothing to compare yet: these arms have not been run in this setting.", va="center")
-    ax.set_axis_off()
-    return ax
-
-
-def pair_label(a: str, b: str) -> str:
-    """Two arms that are compared; a guidance they share stands in front: "CLoM: loss_avg − random"."""
-    first, second = a.split(" "), b.split(" ")
-    if len(first) > 1 and len(second) > 1 and first[0] == second[0]:
-        return f"{arm_label(first[0])}: {arm_label(' '.join(first[1:]))} − {arm_label(' '.join(second[1:]))}"
-    return f"{arm_label(a)} − {arm_label(b)}"
-
-
 def _interval(ax: Axes, mean: float, y: float, low: float, high: float) -> None:
     ax.plot([low, high], [y, y], color=INK, lw=1.8, solid_capstyle="butt")
     ax.plot(mean, y, "D", color=INK, markersize=5)
@@ -417,18 +285,15 @@ def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
     ax.figure.suptitle(text, x=0.01, ha="left")
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Names of arms or networks in the order of their tables."""
-    return sorted(names, key=_order)
-
-
-def _order(*names: str) -> list[tuple[int, str]]:
-    """A sort key: guidances, strategies, networks in the order of their tables, all else after, by name."""
-    known = [*list(LABELS)[:-1], *STRATEGIES, *NETWORKS, "full_data"]
-    words = " ".join(map(str, names)).split(" ")
-    return [(known.index(word) if word in known else len(known), word) for word in words]
-
-
 def _span(numbers: pd.Series) -> str:
     low, high = numbers.min(), numbers.max()
     return f"{low}" if low == high else f"{low} to {high}"
+
+
+def curves(run: Run) -> Figure | str:
+    """How the losses of one run went; baselines have none."""
+    if run.distilled is None:
+        return "Nothing was distilled: this arm is a baseline of real images."
+    history = run.distilled.history
+    columns = [name for name in ("base_loss", "guidance_loss") if history[name].any()]
+    return history(history, columns)

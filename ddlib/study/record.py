@@ -14,7 +14,6 @@ import math
 import re
 import shutil
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -23,22 +22,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ddlib.files import replacing
-from ddlib.provenance import code_hash, environment, git_commit
-from ddlib.schema import ACCURACY_COLUMNS, SCHEMA, plain, validate
+from ddlib.disk.files import replacing
+from ddlib.study.arms import default_arm
+from ddlib.study.provenance import environment, git_commit, run_hash
 
 HISTORY_ROWS = 200
-UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
 ERROR_LENGTH = 300  # of the message in the reason of a failed run
 # The folders of an absolute path: inside quotes, where they may hold spaces, and elsewhere.
 FOLDERS = (
     re.compile(r"""(?<=['"])(?:~?/|[A-Za-z]:[\\/])(?:[^\\/'"]*[\\/]+)*(?=[^\\/'"])"""),
     re.compile(r"""(?<![\w.:/\\])(?:~?/|[A-Za-z]:[\\/])(?:[^\s\\/'"]+[\\/]+)*(?=[^\s\\/'"])"""),
 )
-# The leading columns of the table that load_records gives.
-SETTING = ("run", "notebook", "dataset", "arm", "base_method", "guidance", "strategy", "num_ptms", "ipc")
-FIRST_COLUMNS = (*SETTING, "seed", "architecture", "network", "augment", "accuracy")
-ORIGIN = ("device", "status", "created", "code_hash", "git_commit", "parameter_hash", "dataset_hash")
 
 
 def parameter_hash(parameters: Mapping[str, object]) -> str:
@@ -115,7 +109,7 @@ def write_record(
         "seed": seed,
         "parameters": parameters,
         "parameter_hash": path.stem.split("-")[1],
-        "code_hash": code_hash(),
+        "code_hash": run_hash(),
         "git_commit": git_commit(),
         "dataset_hash": dataset_hash,
         "ptm_hashes": list(ptm_hashes),
@@ -155,7 +149,7 @@ def write_failure(
     """
     path = record_path(folder, notebook, parameters, seed)
     code = _code_of_result(path)
-    if code == code_hash():
+    if code == run_hash():
         return None
     if code:
         shutil.copy2(path, path.with_suffix(f".{code}"))
@@ -213,69 +207,6 @@ def checksum(record: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load_records(folder: str | Path) -> pd.DataFrame:
-    """All records of a folder as one tidy table, one row per (run, architecture, network, augment).
-
-    Columns: ``FIRST_COLUMNS``, then ``seconds`` (of this network) and costs of the run (``seconds_<part>``,
-    ``ptm_passes``, ``peak_memory_mb`` in 10^6 bytes), origin (hashes, device, ...), and all other parameters;
-    lists in parameters become text. A record's own field wins over a parameter of the same name.
-    Runs without accuracies (status "failed") have no row, and a warning names them.
-
-    Raises:
-        FileNotFoundError: no folder, or no record in it.
-        ValueError: records are damaged; names every one of them.
-    """
-    records = _read_all(folder)
-    rows = [row for run, record in records.items() for row in _tidy(run, record)]
-    empty = {run: record for run, record in records.items() if record["accuracies"].empty}
-    if not rows:
-        reasons = [f"{run}.json: {record.get('error', UNKNOWN)}" for run, record in empty.items()]
-        raise ValueError("\n".join([f"no record in {folder} holds accuracies, all its runs failed:", *reasons]))
-    if empty:
-        names = ", ".join(f"{run}.json ({record['status']})" for run, record in empty.items())
-        warnings.warn(f"runs without accuracies are left out: {names}", stacklevel=2)
-    return _ordered_columns(pd.DataFrame(rows))
-
-
-def load_failures(folder: str | Path) -> pd.DataFrame:
-    """The runs of a folder that failed, a row each: the columns of ``load_records`` without accuracies, and ``error``.
-
-    No rows if none failed; a run that was killed or interrupted leaves no record. Raises as ``load_records`` does for
-    no or damaged records.
-    """
-    rows = [
-        {**_about(run, record), "error": record.get("error", UNKNOWN)}
-        for run, record in _read_all(folder).items()
-        if record["status"] == "failed"
-    ]
-    return _ordered_columns(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*SETTING, "seed", "error"])
-
-
-def default_arm(parameters: Mapping[str, object]) -> str:
-    """The name of an arm when none is given: its guidance, and the strategy if that combines several PTMs."""
-    guidance, strategy = parameters.get("guidance", "none"), parameters.get("strategy", "single")
-    return str(guidance) if guidance == "none" or strategy == "single" else f"{guidance} {strategy}"
-
-
-def _read_all(folder: str | Path) -> dict[str, dict[str, object]]:
-    """All records by the names of their runs."""
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(
-            f"no run records (*.json) in {folder}: run a notebook first, for example "
-            "`papermill notebooks/01_guidance.ipynb out.ipynb`, or `make book`"
-        )
-    records, damaged = {}, []
-    for path in paths:
-        try:
-            records[path.stem] = read_record(path)
-        except ValueError as error:
-            damaged.append(str(error))
-    if damaged:
-        raise ValueError("\n".join([f"{len(damaged)} of {len(paths)} records cannot be read:", *damaged]))
-    return records
-
-
 def _code_of_result(path: Path) -> str | None:
     """The code hash of the record there, if it holds a result."""
     try:
@@ -283,38 +214,6 @@ def _code_of_result(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return record["code_hash"] if record["status"] == "ok" else None
-
-
-def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:
-    about = _about(run, record)
-    return [{**about, **row} for row in record["accuracies"].to_dict("records")]
-
-
-def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
-    """All of a record but its accuracies and its history, flat."""
-    memory = record["peak_memory_bytes"]
-    own = ("notebook", "arm", "seed", "ptm_passes", *ORIGIN, "ptm_hashes", "synthetic_hash")
-    shared = {
-        "run": run,
-        **{name: _text(record[name]) for name in own},
-        **{f"seconds_{part}": value for part, value in record["seconds"].items()},
-        "peak_memory_mb": math.nan if memory is None else memory / 1e6,
-        **record["environment"],
-    }
-    parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
-    return {**parameters, **shared}
-
-
-def _ordered_columns(table: pd.DataFrame) -> pd.DataFrame:
-    first = [column for column in FIRST_COLUMNS if column in table]
-    return table[[*first, *(column for column in table if column not in first)]]
-
-
-def _text(value: object) -> object:
-    """Lists and dicts as text, so that table columns can be grouped by."""
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def _thin(history: pd.DataFrame) -> pd.DataFrame:
@@ -359,3 +258,91 @@ def _float(digits: str) -> float:
     if not math.isfinite(value := float(digits)):
         raise ValueError(f"{digits:.20} is no finite number")
     return value
+
+
+SCHEMA = 1
+ACCURACY_COLUMNS = ("architecture", "network", "augment", "accuracy", "seconds")
+FIELDS = {  # field: the types it may have
+    **dict.fromkeys(("schema", "seed", "ptm_passes", "history_length"), (int,)),
+    **dict.fromkeys(("status", "created", "notebook", "arm", "device"), (str,)),
+    **dict.fromkeys(("parameter_hash", "code_hash", "dataset_hash"), (str,)),
+    **dict.fromkeys(("git_commit", "synthetic_hash"), (str, type(None))),
+    **dict.fromkeys(("parameters", "environment", "seconds", "accuracies", "history"), (dict,)),
+    "ptm_hashes": (list,),
+    "peak_memory_bytes": (int, type(None)),
+}
+OPTIONAL = {"error": (str,)}  # why a run failed, in one line; records of schema 1 from before it lack it
+STATUSES = ("ok", "failed")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+COLUMNS = {  # of accuracies, the accuracy itself aside: what each value must be, and the same in words
+    "architecture": (lambda value: isinstance(value, str), "names"),
+    "network": (lambda value: _is_number(value) and value == int(value) >= 0, "whole numbers"),
+    "augment": (lambda value: isinstance(value, bool), "true or false"),
+    "seconds": (lambda value: value is None or (_is_number(value) and value >= 0), "numbers of 0 or more"),
+}
+
+
+def validate(record: Mapping[str, object], where: str | Path) -> None:
+    """Raises ValueError naming ``where`` (the file) and the field that is missing, unknown, mistyped or impossible."""
+
+    def wrong(field: str, found: str) -> ValueError:
+        return ValueError(f"{where}: field {field!r} {found}")
+
+    if unknown := record.keys() - FIELDS.keys() - OPTIONAL.keys() - {"sha256"}:
+        raise wrong(min(unknown), "is unknown")
+    if missing := [field for field in FIELDS if field not in record]:
+        raise wrong(missing[0], "is missing")
+    for field, kinds in (FIELDS | OPTIONAL).items():
+        if field not in record:
+            continue
+        value = record[field]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise wrong(field, f"is {value!r:.60}, expected {expected}")
+        if field == "schema" and value != SCHEMA:
+            raise wrong(field, f"is {value}, this ddlib reads {SCHEMA}: use a matching ddlib or run again")
+    if record["status"] not in STATUSES:
+        raise wrong("status", f"is {record['status']!r}, expected one of {', '.join(STATUSES)}")
+    if "error" in record and (record["status"] != "failed" or len(record["error"].splitlines()) != 1):
+        raise wrong("error", f"is {record['error']!r:.60}, expected one line, and that of a failed run only")
+    for field in ("accuracies", "history"):
+        if no_list := [name for name, values in record[field].items() if not isinstance(values, list)]:
+            raise wrong(field, f"has columns that are no lists: {no_list}")
+        lengths = {name: len(values) for name, values in record[field].items()}
+        if len(set(lengths.values())) > 1:
+            raise wrong(field, f"has columns of unequal length: {lengths}")
+    if missing := [name for name in ACCURACY_COLUMNS if name not in record["accuracies"]]:
+        raise wrong("accuracies", f"lacks the columns {missing}")
+    accuracies = record["accuracies"]["accuracy"]
+    if bad := [value for value in accuracies if not (_is_number(value) and 0 <= value <= 1)]:
+        raise wrong("accuracies", f"holds {bad[:3]!r:.60}, expected fractions in 0..1")
+    for column, (fits, expected) in COLUMNS.items():
+        if bad := [value for value in record["accuracies"][column] if not fits(value)]:
+            raise wrong("accuracies", f"holds {bad[:3]!r:.60} as {column}, expected {expected}")
+    if bad := [value for value in record["seconds"].values() if not (_is_number(value) and value >= 0)]:
+        raise wrong("seconds", f"holds {bad[:3]!r:.60}, expected numbers of 0 or more")
+    if record["status"] == "ok" and not accuracies:
+        raise wrong("accuracies", "is empty, but the status is ok: write a run without accuracies as failed")
+
+
+def plain(value: object, name: str) -> object:
+    """The value in types JSON knows: numpy and torch scalars become Python's, tuples lists.
+
+    Raises ValueError for NaN and infinity, TypeError for other types, both naming the value by ``name``.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, name) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}: records hold finite numbers, or None for 'no value'")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}; records hold numbers, text, None, lists and dicts")

@@ -1,6 +1,7 @@
 """Room for trained PTMs: what the cache may hold, and which files give way to new ones."""
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -9,8 +10,23 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from ddlib.files import locked
-from ddlib.paths import cache_limit
+from ddlib.disk.files import locked
+
+
+def cache_limit() -> float:
+    """What the PTMs in the cache may take, in bytes: `DDLIB_CACHE_LIMIT` in gigabytes (10^9 bytes), else no limit.
+
+    Raises ValueError if the variable is no number above 0.
+    """
+    text = os.environ.get("DDLIB_CACHE_LIMIT") or "inf"
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        limit = math.nan
+    if not limit > 0:
+        raise ValueError(f"DDLIB_CACHE_LIMIT is {text!r}; expected gigabytes, such as 20 or 0.5")
+    return limit
+
 
 FILE = re.compile(r"([0-9a-f]{16})-epoch\d{4,}\.safetensors")  # nothing else is ever removed
 
@@ -18,7 +34,7 @@ FILE = re.compile(r"([0-9a-f]{16})-epoch\d{4,}\.safetensors")  # nothing else is
 def make_room(wanted: Mapping[Path, int]) -> None:
     """Make room for the files of one folder that are ``wanted`` and not there yet; the values are their bytes.
 
-    Beyond :func:`ddlib.paths.cache_limit` the least recently used PTMs go, but none that is wanted or in work.
+    Beyond :func:`cache_limit` the least recently used PTMs go, but none that is wanted or in work.
     Raises ValueError if that is not enough, or the disk too full.
     """
     new = {path: size for path, size in wanted.items() if not path.exists()}

@@ -1,29 +1,23 @@
-"""Files that are whole or absent: atomic replacement, a lock between processes, checked safetensors.
+"""Files that are whole or absent: atomic replacement, and a lock between processes.
 
 A process that is killed while it writes leaves the old file, or none; one that reads sees a whole file or
 gets an error that names it. What such a process leaves beside the file is removed by the next one that writes
-there. Nothing here unpickles.
+there.
 """
 
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
-import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
-HEADER = "ddlib"  # the one key of a safetensors header that is ours: JSON text
 TEMPORARY = re.compile(r"\..+-([0-9a-f]{8})-(\d+)-\w+\.tmp")  # place and number of the process that writes it
 STALE_SECONDS = 24 * 3600  # no write takes so long: then a temporary file of another machine has no writer any more
 
@@ -121,47 +115,3 @@ def _alive(process: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
-
-
-def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
-    """Write tensors and ``about`` (what JSON can hold) as one safetensors file, atomically, with a checksum."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {HEADER: json.dumps({"about": about, "sha256": _checksum(tensors, about)})}
-    content = safetensors.torch.save(tensors, metadata=header)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """What :func:`write_tensors` wrote: tensors on the CPU, and ``about``.
-
-    Raises FileNotFoundError if there is no such file, ValueError (naming it) if it is damaged or not ours.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        about, checksum = header["about"], header["sha256"]
-        right = isinstance(about, dict) and checksum == _checksum(tensors, about)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or was not written by ddlib ({error!r:.200}); delete it.") from error
-    if not right:
-        raise ValueError(f"{path} is damaged: its checksum does not match its content; delete it.")
-    return tensors, about
-
-
-def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits of the SHA-256 of names, types, shapes and bits, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())  # numpy does not know every type
-    return digest.hexdigest()[:16]
-
-
-def _checksum(tensors: Mapping[str, Tensor], about: object) -> str:
-    """Of all that a file holds: a damaged digit in ``about`` would change a result as a damaged tensor does."""
-    return hashlib.sha256(f"{tensor_hash(tensors)} {json.dumps(about)}".encode()).hexdigest()[:16]

@@ -9,23 +9,24 @@ from types import SimpleNamespace
 import pandas as pd
 import torch
 
-from ddlib.baselines import full_data, select_real
 from ddlib.combine import STRATEGIES
-from ddlib.data import Dataset, load_dataset
+from ddlib.data.dataset import Dataset
+from ddlib.data.readers import load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
-from ddlib.imagenet import load_imagenet_ptm
-from ddlib.memory import out_of_memory_explained
-from ddlib.parameters import BASELINES, IMAGENET, names
-from ddlib.paths import runs_folder
-from ddlib.provenance import peak_memory_bytes
-from ddlib.ptm import PTM
-from ddlib.ptms import train_ptms
-from ddlib.records import record_path, synthetic_path, write_failure, write_record
+from ddlib.machine import out_of_memory_explained
+from ddlib.ptms.imagenet import load_imagenet_ptm
+from ddlib.ptms.pool import train_ptms
+from ddlib.ptms.ptm import PTM
+from ddlib.selection import full_data, select_real
+from ddlib.study.arms import arm_name
+from ddlib.study.parameters import BASELINES, IMAGENET, names
+from ddlib.study.places import runs_folder
+from ddlib.study.provenance import peak_memory_bytes
+from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
 from ddlib.synthetic import SyntheticSet
 
 NOT_RECORDED = ("device", "runs_folder", "num_sets", "seed")  # they shape no result, or are in the record by themselves
-BASELINE_ARMS = {"random": "random_real", "herding": "herding", "k_center": "k_center", "full": "full_data"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +105,6 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     if diverged:
         raise diverged
     return runs
-
-
-def arm_name(p: SimpleNamespace, num_ptms: int) -> str:
-    """The name of an arm in tables: what distinguishes it in its ablation."""
-    if p.base_method in BASELINES or p.guidance == "none":
-        return BASELINE_ARMS.get(p.base_method, "none")
-    name = p.guidance if num_ptms == 1 else f"{p.guidance} {p.strategy}"
-    name = f"{name} alone" if p.base_method == "none" else name
-    return f"{name} equal_passes" if p.equal_passes else name
 
 
 def recorded(p: SimpleNamespace, dataset: str) -> dict[str, object]:

@@ -1,0 +1,133 @@
+"""What a data set is: two splits of labelled images as tensors, and how their pixels were normalised.
+
+A data set here is small enough to live in memory as one float32 tensor a split (CIFAR-10: 0.74 GB in all), so
+there is no loader, no worker and no transform on the way.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ddlib.rng import generator
+
+CHUNK = 256  # images handled at a time: bounds the working memory, at 256 x 256 pixels too
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images float32 `[N, C, H, W]`, normalised, and their labels int64 `[N]`."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise ValueError(
+                "a split needs images [N, C, H, W] and int64 labels [N], found images "
+                f"{list(images.shape)} and {labels.dtype} labels {list(labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same split on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def select(self, index: Tensor) -> "Split":
+        """A copy of the images at `index` (positions or a mask, on any device)."""
+        index = torch.as_tensor(index, device=self.images.device)
+        return Split(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Two splits, class names, and the mean and std `[C]` (of pixels in [0, 1]) that normalised both."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; labels are below it."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """C of `[N, C, H, W]`: 1 for grey, 3 for RGB."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height = width of the images, in pixels."""
+        return self.train.images.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.images.device
+
+    @cached_property  # fits a frozen dataclass: it writes to the instance's __dict__, past __setattr__
+    def hash(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of everything but the name: splits, class names, mean, std.
+
+        Equal hashes mean equal bits, wherever the files lay and whatever the device. Computed once, so do not
+        write into the tensors. At another than the native `image_size` the last bits, and so the hash, may
+        differ between kinds of CPU.
+        """
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        splits = (self.train.images, self.train.labels, self.test.images, self.test.labels)
+        for tensor in (*splits, self.mean, self.std):
+            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+            for chunk in tensor.split(CHUNK):
+                digest.update(chunk.cpu().contiguous().numpy())
+        return digest.hexdigest()[:16]
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data set on `device`."""
+        tensors = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}
+        return dataclasses.replace(self, **tensors)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1], `[..., C, H, W]`, as the networks see them."""
+        mean, std = (moment.to(pixels).view(-1, 1, 1) for moment in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The inverse of `normalise`. Synthetic images may leave [0, 1]: clamp before showing them."""
+        mean, std = (moment.to(images).view(-1, 1, 1) for moment in (self.mean, self.std))
+        return images * std + mean
+
+    def holdout(self, fraction: float = 0.1, seed: int = 0) -> "Dataset":
+        """To choose hyper-parameters on: test = a held-out part of the *train* split, train = the rest of it.
+
+        The held-out part has equally many images of every class: `fraction` of the smallest class, rounded,
+        at least one. The real test split is not in it; mean and std stay. Name and hash are new, so that
+        nothing cached or recorded for one is taken for the other. Raises ValueError if `fraction` is not
+        between 0 and 1 or leaves a class without an image on either side.
+        """
+        counts = torch.bincount(self.train.labels, minlength=self.num_classes)
+        smallest = int(counts.min())
+        held = max(1, round(fraction * smallest)) if 0 < fraction < 1 else 0
+        if not 0 < held < smallest:
+            raise ValueError(
+                f"the fraction of {self.name} to hold out must be between 0 and 1 and leave an image of "
+                f"every class on both sides, found {fraction}; the smallest class, "
+                f"{self.class_names[int(counts.argmin())]!r}, has {smallest}"
+            )
+        labels, draw = self.train.labels.cpu(), generator(seed, "holdout")
+        mask = torch.zeros(len(labels), dtype=torch.bool)
+        for label in range(self.num_classes):
+            members = (labels == label).nonzero().flatten()
+            mask[members[torch.randperm(len(members), generator=draw)[:held]]] = True
+        train, test = self.train.select(~mask), self.train.select(mask)
+        return dataclasses.replace(self, name=f"{self.name}-holdout", train=train, test=test)

@@ -1,0 +1,185 @@
+"""A folder of run records as one table, and what is chosen from it: settings, ablations, failures."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ddlib.study.parameters import BASELINES, PARAMETERS
+from ddlib.study.record import read_record
+
+UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
+# The leading columns of the table that load_records gives.
+SETTING = ("run", "notebook", "dataset", "arm", "base_method", "guidance", "strategy", "num_ptms", "ipc")
+FIRST_COLUMNS = (*SETTING, "seed", "architecture", "network", "augment", "accuracy")
+ORIGIN = ("device", "status", "created", "code_hash", "git_commit", "parameter_hash", "dataset_hash")
+
+
+def load_records(folder: str | Path) -> pd.DataFrame:
+    """All records of a folder as one tidy table, one row per (run, architecture, network, augment).
+
+    Columns: ``FIRST_COLUMNS``, then ``seconds`` (of this network) and costs of the run (``seconds_<part>``,
+    ``ptm_passes``, ``peak_memory_mb`` in 10^6 bytes), origin (hashes, device, ...), and all other parameters;
+    lists in parameters become text. A record's own field wins over a parameter of the same name.
+    Runs without accuracies (status "failed") have no row, and a warning names them.
+
+    Raises:
+        FileNotFoundError: no folder, or no record in it.
+        ValueError: records are damaged; names every one of them.
+    """
+    records = _read_all(folder)
+    rows = [row for run, record in records.items() for row in _tidy(run, record)]
+    empty = {run: record for run, record in records.items() if record["accuracies"].empty}
+    if not rows:
+        reasons = [f"{run}.json: {record.get('error', UNKNOWN)}" for run, record in empty.items()]
+        raise ValueError("\n".join([f"no record in {folder} holds accuracies, all its runs failed:", *reasons]))
+    if empty:
+        names = ", ".join(f"{run}.json ({record['status']})" for run, record in empty.items())
+        warnings.warn(f"runs without accuracies are left out: {names}", stacklevel=2)
+    return _ordered_columns(pd.DataFrame(rows))
+
+
+def load_failures(folder: str | Path) -> pd.DataFrame:
+    """The runs of a folder that failed, a row each: the columns of ``load_records`` without accuracies, and ``error``.
+
+    No rows if none failed; a run that was killed or interrupted leaves no record. Raises as ``load_records`` does for
+    no or damaged records.
+    """
+    rows = [
+        {**_about(run, record), "error": record.get("error", UNKNOWN)}
+        for run, record in _read_all(folder).items()
+        if record["status"] == "failed"
+    ]
+    return _ordered_columns(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*SETTING, "seed", "error"])
+
+
+def _read_all(folder: str | Path) -> dict[str, dict[str, object]]:
+    """All records by the names of their runs."""
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no run records (*.json) in {folder}: run a notebook first, for example "
+            "`papermill notebooks/01_guidance.ipynb out.ipynb`, or `make book`"
+        )
+    records, damaged = {}, []
+    for path in paths:
+        try:
+            records[path.stem] = read_record(path)
+        except ValueError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise ValueError("\n".join([f"{len(damaged)} of {len(paths)} records cannot be read:", *damaged]))
+    return records
+
+
+def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:
+    about = _about(run, record)
+    return [{**about, **row} for row in record["accuracies"].to_dict("records")]
+
+
+def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
+    """All of a record but its accuracies and its history, flat."""
+    memory = record["peak_memory_bytes"]
+    own = ("notebook", "arm", "seed", "ptm_passes", *ORIGIN, "ptm_hashes", "synthetic_hash")
+    shared = {
+        "run": run,
+        **{name: _text(record[name]) for name in own},
+        **{f"seconds_{part}": value for part, value in record["seconds"].items()},
+        "peak_memory_mb": math.nan if memory is None else memory / 1e6,
+        **record["environment"],
+    }
+    parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
+    return {**parameters, **shared}
+
+
+def _ordered_columns(table: pd.DataFrame) -> pd.DataFrame:
+    first = [column for column in FIRST_COLUMNS if column in table]
+    return table[[*first, *(column for column in table if column not in first)]]
+
+
+def _text(value: object) -> object:
+    """Lists and dicts as text, so that table columns can be grouped by."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK = "01_guidance", "02_ensemble"
+# What tells arms of one ablation apart; everything else that was set is the setting they share.
+ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed", "setting")
+
+
+def load_runs(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The records of a folder and its failed runs (``load_failures``), both with the column ``setting``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "runs without accuracies")  # they are the second table
+        records, failures = load_records(folder), load_failures(folder)
+    together = pd.concat([table for table in (records, failures) if not table.empty], ignore_index=True)
+    settings = with_settings(together)["setting"].to_numpy()
+    return records.assign(setting=settings[: len(records)]), failures.assign(setting=settings[len(records) :])
+
+
+def with_settings(records: pd.DataFrame) -> pd.DataFrame:
+    """The records with a column ``setting``: 0 for the setting with most runs, then 1, 2, ...
+
+    Runs of one setting share the data and every parameter but those that make the arm, so they can be compared. Failed
+    runs, which have no accuracy, do not count.
+    """
+    columns = [*_setting_columns(records), "dataset_hash"]
+    keys = records[columns].astype(str).agg("|".join, axis=1)
+    runs = records["run"].where(records["accuracy"].notna())
+    order = runs.groupby(keys).nunique().sort_values(ascending=False, kind="stable").index
+    return records.assign(setting=keys.map({key: index for index, key in enumerate(order)}))
+
+
+def choose_setting(records: pd.DataFrame, setting: int, base_method: str = "dm") -> pd.DataFrame:
+    """The records of one setting and base method, with its baselines and with guidance alone, which need none.
+
+    Raises ValueError, naming the settings there are, for another number.
+    """
+    known = sorted(records["setting"].unique())
+    if setting not in known:
+        raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}.")
+    return _of_setting(records, setting, base_method)
+
+
+def failed_arms(
+    failures: pd.DataFrame, chosen: pd.DataFrame, setting: int, base_method: str = "dm"
+) -> dict[str, dict[str, int]]:
+    """How many runs failed, by notebook and arm, in what ``choose_setting`` and ``ablation`` select (``chosen``)."""
+    failures = _of_setting(failures, setting, base_method)
+    rows = {notebook: failures[failures["notebook"] == notebook] for notebook in (GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK)}
+    if "loss_avg" in set(ablation(chosen, ENSEMBLE_NOTEBOOK)["strategy"]):
+        averages = rows[ENSEMBLE_NOTEBOOK]
+        rows[ENSEMBLE_NOTEBOOK] = averages[averages["strategy"] != "grad_avg"]
+    return {notebook: failed["arm"].value_counts().to_dict() for notebook, failed in rows.items()}
+
+
+def ablation(records: pd.DataFrame, notebook: str, augment: bool = True) -> pd.DataFrame:
+    """The rows of one notebook (``01_guidance``, ``02_ensemble``), of networks trained with augmentation or without.
+
+    ``grad_avg`` is left out where ``loss_avg`` is there: they are one method, and get one row.
+    """
+    rows = records[(records["notebook"] == notebook) & (records["augment"] == augment)]
+    averages = set(rows["strategy"]) >= {"loss_avg", "grad_avg"}
+    return rows[rows["strategy"] != "grad_avg"] if averages and notebook == ENSEMBLE_NOTEBOOK else rows
+
+
+def first_architecture(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the architecture that the parameter ``architectures`` names first: the one distilled with."""
+    if records.empty:
+        return records
+    first = records["architectures"].iloc[0].split(",")[0].strip()
+    return records[records["architecture"] == first]
+
+
+def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFrame:
+    methods = runs["base_method"].isin([base_method, "none", *BASELINES])
+    return runs[(runs["setting"] == setting) & methods]
+
+
+def _setting_columns(records: pd.DataFrame) -> list[str]:
+    return [name for name in records if name in PARAMETERS and name not in ARM_COLUMNS]

@@ -1,0 +1,45 @@
+"""The look of all figures. Importing this module changes no setting of matplotlib.
+
+Colours come from seaborn's colour-blind palette, and never alone: markers or labels tell arms apart too.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+
+STYLE = {
+    "figure.facecolor": "white",  # the same on light and dark pages
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,  # nothing is cut off
+    "font.size": 10,
+    "figure.titlesize": 10.5,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+}
+PALETTE = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 8]  # no yellow
+BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
+MARKERS = "osD^vPX"
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
+    plt.draw_if_interactive()  # loads the backend now: loaded inside, a notebook's would be reset to non-interactive
+    with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE}):
+        yield
+
+
+@style()
+def nothing_yet() -> Axes:
+    """An empty figure that says why: what the functions here draw from a table without rows."""
+    _, ax = plt.subplots(figsize=(8, 0.6))
+    ax.text(0, 0.5, "Nothing to compare yet: these arms have not been run in this setting.", va="center")
+    ax.set_axis_off()
+    return ax

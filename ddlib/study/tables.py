@@ -1,0 +1,168 @@
+"""From the table of all records to the tables of the report: settings, ablations, contrasts, pictures."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from ddlib.ptms.ptm import PTM
+from ddlib.study.arms import arm_label, ordered, pair_label
+from ddlib.study.ddranking import hlr, ior, lrs
+from ddlib.study.run import Run
+from ddlib.study.runs import ENSEMBLE_NOTEBOOK, _setting_columns
+from ddlib.study.statistics import summary
+
+
+def settings_table(records: pd.DataFrame) -> pd.DataFrame:
+    """A row for each setting: data set, number of runs and of arms, and the parameters in which settings differ."""
+    columns = [name for name in _setting_columns(records) if records[name].astype(str).nunique() > 1]
+    groups = records.groupby("setting")
+    table = groups.agg(
+        dataset=("dataset", "first"), ipc=("ipc", "first"), runs=("run", "nunique"), arms=("arm", "nunique")
+    )
+    table = table.join(groups[[name for name in columns if name not in table]].first())
+    return table.rename_axis(None).rename(index="setting {}".format)
+
+
+def failure_table(failures: pd.DataFrame) -> Styler:
+    """The failed runs of all settings with their reasons, which are not cut off; a caption alone if there are none."""
+    if failures.empty:
+        none = "No run has failed (one that was killed or interrupted leaves no record)."
+        return pd.DataFrame().style.set_caption(none).set_uuid("failures")
+    table = failures.sort_values(["setting", "notebook", "run"], kind="stable").set_index("run")
+    table = table[["setting", "notebook", "arm", "seed", "error"]].assign(arm=table["arm"].map(arm_label))
+    styler = table.rename(columns={"error": "reason"}).rename_axis(None).style.set_uuid("failures")
+    return styler.set_properties(subset=["reason"], **{"white-space": "normal", "text-align": "left"})
+
+
+def accuracy_table(records: pd.DataFrame, failed: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not the same for all.
+
+    ``failed`` counts the runs of arms that failed: their rows say so, and hold nothing else if all of them did.
+    """
+    table = pd.DataFrame(columns=["accuracy"] if failed else []) if records.empty else _accuracies(records)
+    failed = failed or {}
+    rows = table.reindex(ordered({*table.index, *failed})).fillna("failed")
+    return rows.rename(index=lambda arm: arm_label(arm) + (f" ({failed[arm]} failed)" if arm in failed else ""))
+
+
+def _accuracies(records: pd.DataFrame) -> pd.DataFrame:
+    cells = summary(records, ["arm", "architecture"])
+    counts = sorted(cells["n"].unique())
+
+    def words(cell: pd.Series) -> str:
+        half = "" if pd.isna(cell["low"]) else f" ± {50 * (cell['high'] - cell['low']):.1f}"
+        return f"{100 * cell['mean']:.1f}{half}" + (f" (n = {cell['n']:.0f})" if len(counts) > 1 else "")
+
+    cells = cells.assign(accuracy=cells.apply(words, axis=1))
+    table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
+    sets = f", n = {counts[0]} sets" if len(counts) == 1 else ""
+    return table[ordered(table.columns)].rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
+
+
+def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Contrasts in words, differences in percentage points."""
+    spans = ["–" if pd.isna(row.t_low) else _points(row.t_low, row.t_high) for row in table.itertuples()]
+    columns = {
+        "contrast": [pair_label(row.a, row.b) for row in table.itertuples()],
+        "network": table.get("architecture", "all"),
+        "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
+        "points": [_points(row.difference) for row in table.itertuples()],
+        "95 % interval": spans,
+        "P(>0)": [f"{row.improvement:.2f}" for row in table.itertuples()],
+        "n": table["n"],
+        "verdict": [verdict.replace(" ", "\N{NO-BREAK SPACE}") for verdict in table["verdict"]],
+    }
+    if "architecture" not in table or table["architecture"].nunique() == 1:
+        del columns["network"]
+    return pd.DataFrame(columns).set_index("contrast").rename_axis(None)
+
+
+def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
+    """DD-Ranking (arXiv 2505.13300) of each arm: hard-label recovery, improvement over random, label-robust score.
+
+    Empty unless the arms ``full_data`` and ``random_real`` are there. ``records`` holds one architecture.
+    """
+    if not {"full_data", "random_real"} <= set(records["arm"]):
+        return pd.DataFrame(columns=["HLR", "IOR", "LRS"])
+    means = summary(records, ["arm"]).set_index("arm")["mean"]
+    rows = {}
+    for arm in ordered(means.index.drop("full_data")):
+        accuracy = means[arm]
+        recovery, improvement = hlr(means["full_data"], accuracy), ior(accuracy, means["random_real"])
+        rows[arm_label(arm)] = {"HLR": recovery, "IOR": improvement, "LRS": lrs(recovery, improvement)}
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+
+def cost_table(records: pd.DataFrame) -> pd.DataFrame:
+    """What each arm costs, means over its sets: seconds of distillation, PTM passes, peak memory, PTM training."""
+    runs = records.drop_duplicates("run")
+    columns = {
+        "seconds_distill": "distillation (s)",
+        "seconds_ptms": "PTM training (s)",
+        "ptm_passes": "PTM passes",
+        "peak_memory_mb": "peak memory (MB)",
+        "run": "n",
+    }
+    how = {name: "nunique" if name == "run" else "mean" for name in columns}
+    table = runs.groupby("arm").agg(how).rename(columns=columns).round(1)
+    return table.loc[ordered(table.index)].rename(index=arm_label).rename_axis(index=None)
+
+
+def rounding_table(records: pd.DataFrame, a: str = "loss_avg", b: str = "grad_avg") -> pd.DataFrame:
+    """How far two strategies that are one method lie apart, in points: what rounding alone does to an accuracy.
+
+    Pairs are single networks, equal in guidance, seed, architecture and number. No rows if one of the two is absent.
+    """
+    index = ["guidance", "seed", "architecture", "network", "augment"]
+    both = records[records["strategy"].isin([a, b]) & (records["notebook"] == ENSEMBLE_NOTEBOOK)]
+    pairs = both.pivot_table(index=index, columns="strategy", values="accuracy")
+    if not {a, b} <= set(pairs):
+        return pd.DataFrame()
+    gaps = (100 * (pairs[a] - pairs[b])).dropna().groupby(level="architecture", sort=False)
+    table = pd.DataFrame(
+        {"mean": gaps.mean(), "largest": gaps.apply(lambda gap: gap.abs().max()), "networks": gaps.size()}
+    )
+    return table.round(2).rename_axis(index=None, columns=f"{a} − {b}, points")
+
+
+def _points(*fractions: float) -> str:
+    """Signed percentage points, several as an interval."""
+    texts = [f"{100 * fraction:+z.1f}".replace("-", "−") for fraction in fractions]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+
+def ptm_table(ptms: Sequence[PTM]) -> pd.DataFrame:
+    """What the pool is and what it costs: a row for each PTM."""
+    return (
+        pd.DataFrame(
+            {
+                "": [ptm.name for ptm in ptms],
+                "trained on": [ptm.source_dataset for ptm in ptms],
+                "test accuracy (%)": [None if ptm.accuracy is None else 100 * ptm.accuracy for ptm in ptms],
+                "training (s)": [ptm.seconds for ptm in ptms],
+                "storage (MB)": [ptm.size_bytes / 1e6 for ptm in ptms],
+            }
+        )
+        .set_index("")
+        .rename_axis(None)
+    )
+
+
+def mean_accuracies(runs: Sequence[Run]) -> pd.DataFrame:
+    """Mean accuracy (%) of each set, a row for each seed and a column for each architecture."""
+    rows = [run.accuracies.assign(seed=run.seed) for run in runs]
+    table = pd.concat(rows)
+    columns = ["architecture"] if table["augment"].nunique() == 1 else ["architecture", "augment"]
+    means = 100 * table.pivot_table(index="seed", columns=columns, values="accuracy", sort=False)
+    return means.rename_axis(index=None).rename(index="seed {}".format)
+
+
+def tour_table(accuracies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Mean and spread of the networks trained on each of some sets, in per cent."""
+    columns = {name: 100 * table["accuracy"] for name, table in accuracies.items()}
+    rows = {
+        name: {"mean accuracy (%)": values.mean(), "std of networks": values.std(), "networks": len(values)}
+        for name, values in columns.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").round(1)
