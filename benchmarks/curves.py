@@ -4,8 +4,8 @@ import torch
 
 from benchmarks.measure import best_of
 from benchmarks.rows import base_step, guided, random_ptms, stand_in, synthetic_images
-from ddlib.base_methods import Task
-from ddlib.guidance import make_signals
+from ddlib.base_methods import Matching, Task
+from ddlib.guidance import Guidance
 from ddlib.study.step_costs import GraphMemory, step_costs
 
 WORKS = ("DM step", "CLoM", "CCLoM")
@@ -40,8 +40,8 @@ def steps(data, ipc: int, width: int, batch_real: int) -> list:
     """One call for each of ``WORKS``."""
     images, labels = synthetic_images(data, ipc)
     ptms = random_ptms(data, 1, width)
-    task = Task(data, labels, width=width, batch_real=batch_real)
-    guidance = [make_signals(ptms, data, labels, kind, 1.0, 1.0) for kind in ("clom", "cclom")]
+    task = Task(data, labels, Matching(width=width, batch_real=batch_real))
+    guidance = [Guidance(kind, ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels) for kind in ("clom", "cclom")]
     return [
         lambda: base_step("dm", task, images),
         *(lambda signals=signals: guided("single", images, signals) for signals in guidance),
@@ -52,7 +52,7 @@ def ensembles(device: torch.device) -> list[dict[str, object]]:
     """``ddlib.cost.step_costs`` of K PTMs of width 128 on 100 images."""
     data = stand_in(device, per_class=1)
     images, labels = synthetic_images(data)
-    signals = make_signals(random_ptms(data, max(NUM_PTMS)), data, labels, "clom", 1.0, 1.0)
+    signals = Guidance("clom", random_ptms(data, max(NUM_PTMS)), alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels)
     return step_costs(images, signals, num_ptms=NUM_PTMS, repeats=3).to_dict("records")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ddlib.machine import SETTINGS, keep_freed_memory
+from ddlib.memory import SETTINGS, keep_freed_memory
 
 Work = Callable[[], Sequence[Tensor | float] | None]
 

@@ -11,13 +11,13 @@ from torch.utils.data import TensorDataset
 from benchmarks import plain
 from benchmarks.measure import Against, Row
 from ddlib.augmentation import DSA_STRATEGY
-from ddlib.base_methods import BASE_METHODS, Task
+from ddlib.base_methods import BASE_METHODS, Matching, Task
 from ddlib.combine import STRATEGIES, Step
-from ddlib.data.dataset import Dataset, Split
+from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.evaluate import evaluate
-from ddlib.guidance import make_signals
+from ddlib.guidance import Guidance
 from ddlib.networks import build_network
-from ddlib.ptms.ptm import PTM, InputFormat
+from ddlib.ptms.ptm import PTM
 from ddlib.rng import generator
 from ddlib.selection import select_real
 from ddlib.synthetic import labels_of
@@ -37,7 +37,7 @@ def stand_in(device: torch.device, num_classes: int = 10, size: int = 32, per_cl
         return Split(colour[labels] + torch.randn(len(labels), 3, size, size, generator=draw), labels)
 
     names = tuple(f"class {label}" for label in range(num_classes))
-    data = Dataset("stand-in", split(per_class), split(26), names, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    data = Dataset("stand-in", split(per_class), split(26), names, ImageFormat(3, 32, (0.5,) * 3, (0.25,) * 3))
     return data.to(device)
 
 
@@ -50,7 +50,7 @@ def random_ptms(data: Dataset, count: int, width: int = 128) -> list[PTM]:
             "ConvNet-3",
             data.name,
             data.class_names,
-            InputFormat.of(data),
+            data.format,
             hash=f"random-{index}",
             index=index,
         )
@@ -82,13 +82,13 @@ def all_rows(device: torch.device) -> list[Row]:
     data = stand_in(device)
     images, labels = synthetic_images(data)
     ptms = random_ptms(data, 10)
-    clom = make_signals(ptms, data, labels, "clom", 1.0, 1.0)
+    clom = Guidance("clom", ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels)
     batch = data.train.images[:CCLOM_BATCH], data.train.labels[:CCLOM_BATCH]
-    part = Dataset("part", Split(*batch), data.test, data.class_names, data.mean, data.std)
-    cclom = functools.cache(lambda: make_signals(ptms[:1], part, labels, "cclom", 1.0, 1.0))  # sums over 8196 images
+    part = dataclasses.replace(data, name="part", train=Split(*batch))
+    cclom = functools.cache(lambda: Guidance("cclom", ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(part, labels))  # sums over 8196 images
     ptm = plain.PlainNetwork(ptms[0].network)
-    task = Task(data, labels, outer_loops=1)
-    compiled = dataclasses.replace(task, compile=True)
+    task = Task(data, labels, Matching(outer_loops=1, inner_loops=1))
+    compiled = dataclasses.replace(task, matching=dataclasses.replace(task.matching, compile=True))
 
     ours_clom = functools.partial(guided, "single", images, clom)
     plain_clom = functools.partial(plain.clom, ptm, images, labels)
@@ -105,7 +105,7 @@ def all_rows(device: torch.device) -> list[Row]:
         base, said = step(), ours_clom()
         return base[0] + said[0], base[1] + said[1]
 
-    real = sum(min(task.batch_real, len(members)) for members in task.members) * images[0].numel()
+    real = sum(min(task.matching.batch_real, len(members)) for members in task.members) * images[0].numel()
     on_cpu = device.type == "cpu"
     slow = 2 if on_cpu else 5
     ten = functools.partial(
@@ -224,8 +224,8 @@ def ptm_pool(data: Dataset, count: int, networks: int) -> Row:
     loader = plain.Pictures(
         pictures.permute(0, 2, 3, 1).cpu().numpy(),
         data.train.labels[:count].tolist(),
-        data.mean.tolist(),
-        data.std.tolist(),
+        list(data.format.mean),
+        list(data.format.std),
     )
     sizes = (data.channels, data.num_classes, data.image_size)
 

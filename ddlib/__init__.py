@@ -1,16 +1,20 @@
 """Dataset distillation guided by pre-trained models."""
 
-from ddlib.base_methods import BASE_METHODS
+from ddlib import threads  # noqa: F401, before anything imports torch
+
+# isort: split
+from ddlib.base_methods import BASE_METHODS, Matching
 from ddlib.combine import STRATEGIES
-from ddlib.data.dataset import Dataset, Split
+from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.data.readers import DATASETS, load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
-from ddlib.guidance import GUIDANCE
+from ddlib.guidance import GUIDANCE, Guidance
 from ddlib.networks import NETWORKS, build_network
 from ddlib.ptms.imagenet import load_imagenet_ptm
 from ddlib.ptms.pool import train_ptms
 from ddlib.ptms.ptm import PTM
+from ddlib.recipe import Optimisation, Recipe
 from ddlib.selection import SELECTIONS, full_data, select_real
 from ddlib.synthetic import SyntheticSet
 
@@ -24,6 +28,11 @@ __all__ = [
     "STRATEGIES",
     "Dataset",
     "Distilled",
+    "Guidance",
+    "ImageFormat",
+    "Matching",
+    "Optimisation",
+    "Recipe",
     "Split",
     "SyntheticSet",
     "build_network",
@@ -38,7 +47,7 @@ __all__ = [
 
 MOVED = {
     "check_parameters": "ddlib.study.parameters",
-    "keep_freed_memory": "ddlib.machine",
+    "keep_freed_memory": "ddlib.memory",
     "load_records": "ddlib.study.runs",
     "read_record": "ddlib.study.record",
     "write_record": "ddlib.study.record",

@@ -5,6 +5,7 @@ iterates over it takes a step on the images between two yields; so DC can train 
 this step has left. Nothing is kept between iterations: iteration t can be done without those before it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,20 +25,58 @@ CHUNK = 512  # real images in one forward pass
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # of the reference
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What a base method matches, and with which settings."""
+@dataclass(frozen=True)
+class Matching:
+    """A base method (a key of :data:`BASE_METHODS`) and its settings; None: that of the method's authors.
 
-    dataset: Dataset
-    labels: Tensor  # [N] of the synthetic images, class after class
-    network: str = "ConvNet-3"
+    Raises ValueError for an unknown method and impossible numbers.
+    """
+
+    method: str = "dm"
+    network: str = "ConvNet-3"  # the random networks that it matches with
     width: int = 128
     batch_real: int = 256  # real images per class and update, at most
-    outer_loops: int = 1  # updates of the images in one iteration (DC, DSA)
-    inner_loops: int = 1  # epochs of network training between two of them
-    lr_net: float = 0.01
+    outer_loops: int | None = None  # updates of the images in one iteration (DC, DSA)
+    inner_loops: int | None = None  # epochs of network training between two of them
+    lr_net: float = 0.01  # of that training
+    compile: bool = False  # the networks, by torch.compile
+
+    def __post_init__(self):
+        if self.method not in BASE_METHODS:
+            raise ValueError(f"unknown base method {self.method!r}; known: {', '.join(BASE_METHODS)}.")
+        for name in ("batch_real", "outer_loops", "inner_loops"):
+            require_at_least_one(name, getattr(self, name))
+        if self.compile and not self.row.compiles:
+            able = ", ".join(name for name, row in BASE_METHODS.items() if row.compiles)
+            raise ValueError(f"compile is for base method {able} only; found {self.method}. Leave it out.")
+
+    @property
+    def row(self) -> "BaseMethod":
+        """Of the table."""
+        return BASE_METHODS[self.method]
+
+    def for_ipc(self, ipc: int) -> "Matching":
+        """With the authors' numbers of loops for ``ipc`` images per class where none are given."""
+        outer, inner = self.row.loops_for(ipc)
+        given = self.outer_loops, self.inner_loops
+        outer, inner = (authors if own is None else own for own, authors in zip(given, (outer, inner), strict=True))
+        return dataclasses.replace(self, outer_loops=outer, inner_loops=inner)
+
+
+def require_at_least_one(name: str, value: int | None) -> None:
+    """Raise ValueError for a number below 1; None passes."""
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be at least 1; found {value}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a base method matches: a data set, and a synthetic set with ``labels [N]``, class after class."""
+
+    dataset: Dataset
+    labels: Tensor
+    matching: Matching
     seed: int = 0
-    compile: bool = False  # DM's networks with torch.compile
 
     @cached_property
     def members(self) -> list[Tensor]:
@@ -49,7 +88,7 @@ class Task:
         """Real images of one class ``[batch_real or all, C, H, W]``, without replacement."""
         draw = generator(self.seed, "real batches", iteration, update, label)
         members = self.members[label]
-        chosen = torch.randperm(len(members), generator=draw)[: self.batch_real]
+        chosen = torch.randperm(len(members), generator=draw)[: self.matching.batch_real]
         return self.dataset.train.images[members[chosen.to(members.device)]]
 
     def pairs(
@@ -67,11 +106,11 @@ class Task:
     def fresh_network(self, iteration: int) -> nn.Module:
         """A randomly initialised network, another one in each iteration."""
         return build_network(
-            self.network,
+            self.matching.network,
             self.dataset.channels,
             self.dataset.num_classes,
             self.dataset.image_size,
-            width=self.width,
+            width=self.matching.width,
             generator=generator(self.seed, "network", iteration),
             device=self.dataset.device,
         )
@@ -83,7 +122,7 @@ Updates = Callable[[Tensor, Task, int], Iterator[Tensor | None]]
 def dm_updates(images: Tensor, task: Task, iteration: int) -> Iterator[Tensor]:
     """DM, one update: mean features of each class under a fresh random network."""
     network = task.fresh_network(iteration).requires_grad_(False)
-    if task.compile:
+    if task.matching.compile:
         network.body.compile(dynamic=False)  # once: the networks of later iterations find the compiled code
     pairs = zip(*task.pairs(images, iteration, 0, DSA_STRATEGY), strict=True)
     syn, syn_labels, real, real_labels = (torch.cat(parts) for parts in pairs)
@@ -99,15 +138,15 @@ def gradient_matching(augment: str) -> Updates:
     def updates(images: Tensor, task: Task, iteration: int) -> Iterator[Tensor]:
         network = task.fresh_network(iteration)
         parameters = list(network.parameters())
-        for update in range(task.outer_loops):
+        for update in range(task.matching.outer_loops):
             if update:
                 train_network(
                     network,
                     images.detach(),
                     task.labels,
-                    epochs=task.inner_loops,
+                    epochs=task.matching.inner_loops,
                     generator=generator(task.seed, "network training", iteration, update),
-                    lr=task.lr_net,
+                    lr=task.matching.lr_net,
                     momentum=0,
                     weight_decay=0,
                     augment=augment,
@@ -128,7 +167,7 @@ def no_updates(images: Tensor, task: Task, iteration: int) -> Iterator[None]:
     yield None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaseMethod:
     """One row: the updates, and the settings that its authors use."""
 
@@ -137,23 +176,25 @@ class BaseMethod:
     start: str
     source: str
     loops: bool = False  # whether one iteration has several updates
+    compiles: bool = False  # whether its networks may be compiled
 
-    def defaults(self, ipc: int) -> dict[str, float | str | int]:
-        """The authors' settings for this many images per class; between the rows of their table, its rule."""
-        outer, inner = LOOPS.get(ipc, (ipc, max(1, min(50, round(500 / ipc))))) if self.loops else (1, 1)
-        return {"lr_img": self.lr_img, "start": self.start, "outer_loops": outer, "inner_loops": inner}
+    def loops_for(self, ipc: int) -> tuple[int, int]:
+        """The authors' outer and inner loops for ``ipc``; between the rows of their table, its rule."""
+        return LOOPS.get(ipc, (ipc, max(1, min(50, round(500 / ipc))))) if self.loops else (1, 1)
 
 
 BASE_METHODS: dict[str, BaseMethod] = {
-    "dm": BaseMethod(dm_updates, lr_img=1.0, start="real", source="Zhao and Bilen, WACV 2023"),
-    "dc": BaseMethod(gradient_matching("none"), lr_img=0.1, start="noise", source="Zhao et al., ICLR 2021", loops=True),
+    "dm": BaseMethod(updates=dm_updates, lr_img=1.0, start="real", source="Zhao and Bilen, WACV 2023", compiles=True),
+    "dc": BaseMethod(
+        updates=gradient_matching("none"), lr_img=0.1, start="noise", source="Zhao et al., ICLR 2021", loops=True
+    ),
     "dsa": BaseMethod(
-        gradient_matching(DSA_STRATEGY),
+        updates=gradient_matching(DSA_STRATEGY),
         lr_img=0.1,
         start="real",
         source="Zhao and Bilen, ICML 2021",
         loops=True,
     ),
-    "none": BaseMethod(no_updates, lr_img=0.1, start="real", source="arXiv 2310.03295, alpha to infinity"),
+    "none": BaseMethod(updates=no_updates, lr_img=0.1, start="real", source="arXiv 2310.03295, alpha to infinity"),
 }
-"""Base methods by name. A new one is one row here."""
+"""Every base method by its name. A new one is one row here."""

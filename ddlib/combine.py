@@ -1,45 +1,24 @@
 """Strategies: how the signals of K pre-trained models become one gradient on the synthetic images.
 
-Write ``L_k`` for the guidance loss of PTM k (its alpha inside), ``g_k = dL_k/dS`` for its gradient, and F, B
-for a forward and backward pass of one PTM over the synthetic set. A strategy is one row of
-:data:`STRATEGIES`: a function ``(images, signals, step) -> Combined``.
+Write ``L_k`` for the guidance loss of PTM k, its alpha inside (:func:`ddlib.objective.loss_of`), ``g_k = dL_k/dS`` for
+its gradient, and F, B for a forward and backward pass of one PTM over the synthetic set.
 
-Three families: *selection* asks one PTM a step; *weighting* turns the K losses into one weighted sum of
-gradients; *prediction* averages what the PTMs say before the loss is taken.
+A strategy is one row of :data:`STRATEGIES`. It belongs to a family, and one small function makes it:
+``select(K, step) -> k`` (:class:`Selecting`, which asks one PTM in a step), ``weights(accuracies) -> [K]``
+(:class:`Weighting`), ``weights(Gramian, step) -> [K]`` (:class:`GradientWeighting`) or ``average(outputs) -> outputs``
+(:class:`Averaging`); the last three ask all K.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddlib.losses import clom_loss
+from ddlib.objective import Alphas, Outputs, Signal, loss_of, objective
 from ddlib.rng import derive_seed, generator
-
-
-class Outputs(NamedTuple):
-    """What one PTM says about a synthetic set, before any loss; None where the guidance does not ask."""
-
-    logits: Tensor | None  # [N, num_classes], for CLoM
-    distances: tuple[Tensor, Tensor] | None  # (same-class, total) distance, for CCLoM
-
-
-class Signal(Protocol):
-    """One PTM as a strategy sees it (the library's own is :class:`ddlib.guidance.PTMSignal`)."""
-
-    labels: Tensor  # [N]
-    accuracy: float | None  # of the PTM on what it was trained on, in [0, 1]; the test set is not for choosing
-    alpha_clom: float
-    alpha_cclom: float
-
-    def outputs(self, images: Tensor) -> Outputs:
-        """What the PTM says about images ``[N, C, H, W]``."""
-
-    def loss(self, images: Tensor) -> Tensor:
-        """Its guidance loss, alphas inside; a scalar."""
 
 
 class Step(NamedTuple):
@@ -57,10 +36,91 @@ class Combined(NamedTuple):
     passes: int  # forward-backward passes of a PTM over the synthetic set
 
 
-Combine = Callable[[Tensor, Sequence[Signal], Step], Combined]
+# --- the families -----------------------------------------------------------------------------------------
 
 
-# --- selection: F + B a step ------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One row: what a reader asks of it. The families below add the piece that combines."""
+
+    rule: str
+    source: str
+    cost: str = "K (F + B)"  # of a step
+    guidance: tuple[str, ...] = ("clom", "cclom", "both")
+    needs_accuracy: bool = False  # of every PTM, on its train split
+
+    one_ptm = False  # whether a step asks one PTM only
+
+    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
+        """The guidance of one step for images ``[N, C, H, W]``, a leaf that requires a gradient."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Strategy):
+    """Follow the one PTM that ``select(K, step)`` names: F + B a step."""
+
+    select: Callable[[int, Step], int]
+    cost: str = "F + B"
+
+    one_ptm = True
+
+    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
+        """``g_k`` for the k of this step."""
+        return _descend(loss_of(signals[self.select(len(signals), step)], images), images, passes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighting(Strategy):
+    """``sum_k w_k g_k`` with weights that are known beforehand, from the accuracies of the PTMs ``[K]``.
+
+    ``together``: one backward pass through the graphs of all K PTMs, else K passes through one graph at a time. The
+    two differ in memory and in rounding.
+    """
+
+    weights: Callable[[Sequence[float | None]], list[float]]
+    together: bool = False
+
+    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
+        """The weighted sum of the gradients, and of the losses."""
+        weights = self.weights([signal.accuracy for signal in signals])
+        if self.together:
+            losses = torch.stack([loss_of(signal, images) for signal in signals])
+            return _descend((losses * losses.new_tensor(weights)).sum(), images, passes=len(signals))
+        loss, gradient = images.new_zeros(()), torch.zeros_like(images)
+        for weight, signal in zip(weights, signals, strict=True):
+            one = _descend(loss_of(signal, images), images, passes=1)
+            loss, gradient = loss + weight * one.loss, gradient.add_(one.gradient, alpha=weight)
+        return Combined(loss, gradient, len(signals))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientWeighting(Strategy):
+    """``sum_k w_k g_k`` with weights ``[K]`` from the Gramian ``[K, K]`` of the gradients: the gradient of no loss."""
+
+    weights: Callable[[Tensor, Step], Tensor]
+
+    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
+        """The weighted sum of the gradients; the loss is the mean of all."""
+        losses, jacobian = jacobian_of(images, signals)
+        weights = self.weights(jacobian @ jacobian.T, step)
+        return Combined(losses.mean(), (weights @ jacobian).view_as(images), len(signals))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging(Strategy):
+    """The loss of one average of what all PTMs say; alphas that differ between PTMs are averaged too."""
+
+    average: Callable[[Sequence[Outputs]], Outputs]
+
+    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
+        """The gradient of the objective of the average."""
+        said = self.average([signal.outputs(images) for signal in signals])
+        alphas = Alphas(*map(_mean, zip(*(signal.alphas for signal in signals), strict=True)))
+        return _descend(objective(said, signals[0].labels, alphas), images, passes=len(signals))
+
+
+# --- the pieces: select -----------------------------------------------------------------------------------
 
 
 def select_single(num_ptms: int, step: Step) -> int:
@@ -84,42 +144,26 @@ def select_shuffled(num_ptms: int, step: Step) -> int:
     return int(torch.randperm(num_ptms, generator=generator(step.seed, "selection", turn))[place])
 
 
-def selecting(select: Callable[[int, Step], int]) -> Combine:
-    """The strategy that follows the one PTM ``select`` names."""
-
-    def combine(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        return _descend(signals[select(len(signals), step)].loss(images), images, passes=1)
-
-    return combine
+# --- weights ----------------------------------------------------------------------------------------------
 
 
-# --- weighting: K (F + B) a step --------------------------------------------------------------------------
-
-
-def loss_avg(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-    """Backward of ``mean_k L_k``: one backward pass, the graphs of all K PTMs in memory."""
-    losses = torch.stack([signal.loss(images) for signal in signals])
-    return _descend(losses.mean(), images, passes=len(signals))
-
-
-def grad_avg(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-    """``mean_k g_k``: equal to :func:`loss_avg` but for rounding, with the memory of one graph."""
-    return _weighted_sum(images, signals, [1 / len(signals)] * len(signals))
+def equal_weights(accuracies: Sequence[float | None]) -> list[float]:
+    """``1 / K`` for each."""
+    return [1 / len(accuracies)] * len(accuracies)
 
 
 TEMPERATURE = 0.1  # of accuracy_weighted: ten points of accuracy multiply a PTM's weight by e
 
 
 def accuracy_weights(accuracies: Sequence[float | None], temperature: float = TEMPERATURE) -> list[float]:
-    """``softmax(acc_k / T)``, accuracies as fractions; the weights sum to one."""
+    """``softmax(acc_k / T)``, accuracies as fractions; the weights sum to one. Raises ValueError if one is None.
+
+    >>> [round(weight, 2) for weight in accuracy_weights([0.7, 0.6])]
+    [0.73, 0.27]
+    """
     if any(a is None for a in accuracies):
         raise ValueError("accuracy_weighted needs the accuracy of every PTM, and one of these has none recorded.")
     return torch.softmax(torch.tensor(accuracies, dtype=torch.float64) / temperature, 0).tolist()
-
-
-def accuracy_weighted(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-    """``sum_k w_k g_k`` with ``w = softmax(accuracy / T)``: better PTMs count more."""
-    return _weighted_sum(images, signals, accuracy_weights([s.accuracy for s in signals]))
 
 
 def weights_grad_norm(gramian: Tensor, step: Step) -> Tensor:
@@ -143,102 +187,73 @@ def weights_mgda(gramian: Tensor, step: Step) -> Tensor:
     return _torchjd().MGDAWeighting()(gramian)
 
 
-def weighting(weights: Callable[[Tensor, Step], Tensor]) -> Combine:
-    """The strategy ``sum_k w_k g_k`` whose weights come from the Gramian ``[K, K]`` of the gradients."""
-
-    def combine(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        losses, jacobian = jacobian_of(images, signals)
-        w = weights(jacobian @ jacobian.T, step)
-        return Combined(losses.mean(), (w @ jacobian).view_as(images), len(signals))
-
-    return combine
+# --- average ----------------------------------------------------------------------------------------------
 
 
-# --- prediction: K (F + B) a step -------------------------------------------------------------------------
+def average_logits(outputs: Sequence[Outputs]) -> Outputs:
+    """The mean logits ``[N, num_classes]``; for CCLoM, the sums over the distance matrices of all PTMs."""
+    logits = None if outputs[0].logits is None else torch.stack([said.logits for said in outputs]).mean(0)
+    return Outputs(logits, _distances(outputs))
 
 
-def logit_avg(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-    """Cross-entropy of the mean logits; for CCLoM, the loss of the mean distance matrix."""
-    said = [signal.outputs(images) for signal in signals]
-    return _predict(images, signals, said, lambda logits: clom_loss(torch.stack(logits).mean(0), signals[0].labels))
+def average_probabilities(outputs: Sequence[Outputs]) -> Outputs:
+    """The log of the mean probability ``[N, num_classes]``: its cross-entropy is minus the log of that mean."""
+    logs = torch.stack([said.logits.log_softmax(1) for said in outputs])
+    return Outputs(torch.logsumexp(logs, 0) - math.log(len(outputs)), None)
 
 
-def prob_avg(images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-    """``-log`` of the mean probability of the true class. CLoM only: CCLoM has no probabilities."""
-    said = [signal.outputs(images) for signal in signals]
-
-    def loss(logits: list[Tensor]) -> Tensor:
-        log_mean = torch.logsumexp(torch.stack([x.log_softmax(1) for x in logits]), 0) - math.log(len(logits))
-        return torch.nn.functional.nll_loss(log_mean, signals[0].labels)
-
-    return _predict(images, signals, said, loss)
-
-
-def _predict(images, signals, said: list[Outputs], loss_of_logits: Callable[[list[Tensor]], Tensor]) -> Combined:
-    """One loss of all predictions; alphas that differ between PTMs are averaged, as the predictions are."""
-    loss = images.new_zeros(())
-    if said[0].logits is not None:
-        loss = loss + _mean([s.alpha_clom for s in signals]) * loss_of_logits([o.logits for o in said])
-    if said[0].distances is not None:
-        same, total = (torch.stack(parts).sum() for parts in zip(*(o.distances for o in said), strict=True))
-        loss = loss + _mean([s.alpha_cclom for s in signals]) * same / total
-    return _descend(loss, images, passes=len(signals))
+def _distances(outputs: Sequence[Outputs]) -> tuple[Tensor, Tensor] | None:
+    if outputs[0].distances is None:
+        return None
+    same, total = (torch.stack(parts).sum() for parts in zip(*(said.distances for said in outputs), strict=True))
+    return same, total
 
 
 # --- the table --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Strategy:
-    """One row: the function, and what a reader asks of it."""
-
-    combine: Combine
-    rule: str
-    cost: str
-    source: str
-    guidance: tuple[str, ...] = ("clom", "cclom", "both")
-    needs_accuracy: bool = False  # of every PTM, on its train split
-
-    @property
-    def one_ptm(self) -> bool:
-        """Whether a step asks one PTM only."""
-        return self.cost == "F + B"
-
-    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        """The guidance of one step for images ``[N, C, H, W]``."""
-        return self.combine(images, signals, step)
-
-
 STRATEGIES: dict[str, Strategy] = {
-    "single": Strategy(selecting(select_single), "one fixed PTM", "F + B", "control"),
-    "random": Strategy(selecting(select_random), "k uniform in each step", "F + B", "arXiv 2310.03295"),
-    "sequential": Strategy(selecting(select_sequential), "k = t mod K", "F + B", "G-VBSM, arXiv 2311.17950"),
-    "shuffled": Strategy(
-        selecting(select_shuffled), "a fresh permutation every K steps", "F + B", "without replacement"
+    "single": Selecting(select=select_single, rule="one fixed PTM", source="control"),
+    "random": Selecting(select=select_random, rule="k uniform in each step", source="arXiv 2310.03295"),
+    "sequential": Selecting(select=select_sequential, rule="k = t mod K", source="G-VBSM, arXiv 2311.17950"),
+    "shuffled": Selecting(
+        select=select_shuffled, rule="a fresh permutation every K steps", source="without replacement"
     ),
-    "loss_avg": Strategy(loss_avg, "gradient of mean_k L_k", "K (F + B), K graphs", "CV-DD, equal weights"),
-    "grad_avg": Strategy(grad_avg, "mean_k g_k", "K (F + B), one graph", "identical to loss_avg"),
-    "grad_norm_avg": Strategy(
-        weighting(weights_grad_norm),
-        "mean of g_k / |g_k|, times the mean norm",
-        "K (F + B)",
-        "normalised gradients",
+    "loss_avg": Weighting(
+        weights=equal_weights,
+        together=True,
+        rule="gradient of mean_k L_k",
+        cost="K (F + B), K graphs",
+        source="CV-DD, equal weights",
     ),
-    "logit_avg": Strategy(
-        logit_avg,
-        "CE of the mean logits; CCLoM of the mean distance",
-        "K (F + B)",
-        "prediction-level ensemble",
+    "grad_avg": Weighting(
+        weights=equal_weights, rule="mean_k g_k", cost="K (F + B), one graph", source="identical to loss_avg"
     ),
-    "prob_avg": Strategy(
-        prob_avg, "-log of the mean probability", "K (F + B)", "prediction-level ensemble", guidance=("clom",)
+    "grad_norm_avg": GradientWeighting(
+        weights=weights_grad_norm, rule="mean of g_k / |g_k|, times the mean norm", source="normalised gradients"
     ),
-    "accuracy_weighted": Strategy(
-        accuracy_weighted, "weights softmax(acc_k / T)", "K (F + B)", "CV-DD, prior weights", needs_accuracy=True
+    "logit_avg": Averaging(
+        average=average_logits,
+        rule="CE of the mean logits; CCLoM of the mean distance",
+        source="prediction-level ensemble",
     ),
-    "pcgrad": Strategy(weighting(weights_pcgrad), "project conflicts away", "K (F + B) + Gram", "arXiv 2001.06782"),
-    "mgda": Strategy(weighting(weights_mgda), "least-norm convex combination", "K (F + B) + Gram", "Désidéri 2012"),
+    "prob_avg": Averaging(
+        average=average_probabilities,
+        rule="-log of the mean probability",
+        source="prediction-level ensemble",
+        guidance=("clom",),
+    ),
+    "accuracy_weighted": Weighting(
+        weights=accuracy_weights, rule="weights softmax(acc_k / T)", source="softmax of accuracies", needs_accuracy=True
+    ),
+    "pcgrad": GradientWeighting(
+        weights=weights_pcgrad, rule="project conflicts away", cost="K (F + B) + Gram", source="arXiv 2001.06782"
+    ),
+    "mgda": GradientWeighting(
+        weights=weights_mgda, rule="least-norm convex combination", cost="K (F + B) + Gram", source="Désidéri 2012"
+    ),
 }
+"""Every strategy by its name. A new one is one row here."""
 
 
 def get_strategy(name: str, guidance: str) -> Strategy:
@@ -258,7 +273,7 @@ def get_strategy(name: str, guidance: str) -> Strategy:
 
 def jacobian_of(images: Tensor, signals: Sequence[Signal]) -> tuple[Tensor, Tensor]:
     """Losses ``[K]`` and gradients ``[K, pixels]`` of all PTMs, one graph at a time."""
-    steps = [_descend(signal.loss(images), images, passes=1) for signal in signals]
+    steps = [_descend(loss_of(signal, images), images, passes=1) for signal in signals]
     return torch.stack([s.loss for s in steps]), torch.stack([s.gradient.flatten() for s in steps])
 
 
@@ -268,21 +283,12 @@ def gradient_cosines(images: Tensor, signals: Sequence[Signal]) -> Tensor:
     return (unit @ unit.T).clamp(-1, 1)
 
 
-def _weighted_sum(images: Tensor, signals: Sequence[Signal], weights: Sequence[float]) -> Combined:
-    """``sum_k w_k g_k``, one backward pass and one graph at a time."""
-    loss, gradient = images.new_zeros(()), torch.zeros_like(images)
-    for weight, signal in zip(weights, signals, strict=True):
-        one = _descend(signal.loss(images), images, passes=1)
-        loss, gradient = loss + weight * one.loss, gradient.add_(one.gradient, alpha=weight)
-    return Combined(loss, gradient, len(signals))
-
-
 def _descend(loss: Tensor, images: Tensor, passes: int) -> Combined:
     return Combined(loss.detach(), torch.autograd.grad(loss, images)[0], passes)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else sum(values) / len(values)
 
 
 def _torchjd():

@@ -6,23 +6,27 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ddlib.base_methods import BASE_METHODS, Task
+from ddlib.base_methods import Task, require_at_least_one
 from ddlib.checkpoint import State, identity
-from ddlib.combine import Combined, Step, Strategy, accuracy_weights, get_strategy, gradient_cosines
+from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
 from ddlib.data.dataset import Dataset
 from ddlib.disk.progress import progress_bar
-from ddlib.guidance import GUIDANCE, Alpha, PTMSignal, make_signals
-from ddlib.ptms.ptm import PTM
+from ddlib.guidance import PTMSignal
+from ddlib.memory import keep_freed_memory
+from ddlib.recipe import Recipe
 from ddlib.selection import require_enough_images, starting_images
 from ddlib.synthetic import SyntheticSet
+from ddlib.threads import threads_for
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOMENTUM = 0.5  # of the pixels' SGD, in all three base methods
-TASK_SETTINGS = ("width", "batch_real", "outer_loops", "inner_loops", "lr_net", "seed", "compile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,131 +34,127 @@ class Distilled:
     """What a distillation leaves."""
 
     synthetic: SyntheticSet
-    history: pd.DataFrame  # a row per iteration: iteration, base_loss, guidance_loss, cosine, ptm_passes, seconds
+    history: "pd.DataFrame"  # a row per iteration: iteration, base_loss, guidance_loss, cosine, ptm_passes, seconds
     cosines: Tensor  # [K, K], of the PTMs' gradients, mean over the logged steps; 0 x 0 for fewer than two PTMs
     snapshots: dict[int, Tensor] = field(default_factory=dict)  # iteration: images [N, C, H, W], as asked for
 
 
 def distill(
     dataset: Dataset,
+    recipe: Recipe | None = None,
     *,
-    ipc: int = 10,
-    base_method: str = "dm",
-    guidance: str = "none",
-    ptms: Sequence[PTM] = (),
-    strategy: str = "single",
-    alpha_clom: Alpha = 1.0,
-    alpha_cclom: Alpha = 1.0,
-    iterations: int = 1000,
-    lr_img: float | None = None,
-    start: str | None = None,
-    base_network: str = "ConvNet-3",
-    width: int = 128,
-    batch_real: int = 256,
-    outer_loops: int | None = None,
-    inner_loops: int | None = None,
-    lr_net: float = 0.01,
-    seed: int = 0,
-    compile: bool = False,
     snapshots: Iterable[int] = (),
-    log_every: int = 10,
     checkpoint: str | os.PathLike | None = None,
     checkpoint_every: int = 100,
+    **settings: object,
 ) -> Distilled:
-    """Distil ``dataset.train`` into ``ipc`` images for each class, on the device of ``dataset``.
+    """Distil ``dataset.train`` into a few images for each class, on the device of ``dataset``.
 
-    Minimises ``L_base + alpha_clom * CLoM + alpha_cclom * CCLoM`` by SGD with momentum 0.5 on the pixels.
+    Minimises ``L_base + alpha_clom * CLoM + alpha_cclom * CCLoM`` by SGD with momentum 0.5 on the pixels. A recipe says
+    how, or the names of its settings do: ``distill(data, ipc=1, guidance="clom", ptms=ptms)``.
 
     Args:
-        base_method: ``dm``, ``dc``, ``dsa``, or ``none`` for guidance alone.
-        guidance: ``none``, ``clom``, ``cclom`` or ``both``, by ``ptms`` (order counts) combined by ``strategy``,
-            a key of :data:`ddlib.combine.STRATEGIES`; added once in each update of the images.
-        alpha_clom, alpha_cclom: one number, or one for each PTM architecture as a dict.
-        lr_img, start (``real`` or ``noise``), outer_loops, inner_loops: by default those of the method's authors.
-        base_network, width: of the random networks that the base method matches with.
-        batch_real: real images per class and update, at most.
-        seed: start, real batches, networks, augmentation and selection each have a generator derived from it.
-        compile: ``dm`` only: its networks through ``torch.compile``, which pays in long runs, needs a C++ compiler on
-            the CPU, and differs by rounding.
+        settings: ipc, seed, log_every (:class:`ddlib.recipe.Recipe`); base_method (dm, dc, dsa; none: guidance alone),
+            base_network, width, batch_real, outer_loops, inner_loops, lr_net, compile
+            (:class:`ddlib.base_methods.Matching`); guidance (none, clom, cclom, both), ptms, strategy, alpha_clom,
+            alpha_cclom (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start
+            (:class:`ddlib.recipe.Optimisation`).
         snapshots: iterations after which the images are kept; 0 is the start.
-        log_every: the PTMs' gradients are compared at each of these iterations; not counted as PTM passes.
-        checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at
-            the end; delete it when the result is safe. On the CPU a resumed run is bit-identical.
+        checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at the
+            end; delete it when the result is safe. On the CPU a resumed run is bit-identical.
 
     Raises:
+        TypeError: a setting that no part of a recipe has.
         ValueError: impossible settings, or a checkpoint of other settings or code or of a longer run; before any work.
         FloatingPointError: a loss or a pixel is no longer finite.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("dataset", "ptms", "checkpoint")}
-    images, labels, task = _prepare(settings, dataset)
-    combine = get_strategy(strategy, guidance)
-    if combine.needs_accuracy and guidance != "none":
-        accuracy_weights([ptm.train_accuracy for ptm in ptms])  # one without fails here, not in the first step
-    signals = make_signals(ptms, dataset, labels, guidance, alpha_clom, alpha_cclom)
-    optimizer = torch.optim.SGD([images], lr=settings["lr_img"], momentum=MOMENTUM)
-    state = State(images, optimizer, len(signals), identity(settings, dataset, ptms))
-    if checkpoint:
-        state.resume(Path(checkpoint), iterations)
-    wanted = set(settings["snapshots"])
-    updates = task.outer_loops if BASE_METHODS[base_method].loops else 1  # of the images, in one iteration
-    if state.iteration == 0 and 0 in wanted:
-        state.snapshots[0] = images.detach().clone()
-    before = (state.history[-1]["seconds"] if state.history else 0.0) - time.perf_counter()
-
-    with progress_bar(iterations, "distillation", state.iteration) as bar:
-        while (t := state.iteration) < iterations:
-            if len(signals) > 1 and t % log_every == 0:
-                state.log_cosines(gradient_cosines(images, signals))
-            steps = [
-                _update(
-                    images,
-                    base_loss,
-                    combine,
-                    signals,
-                    Step(seed, t * updates + update),
-                    optimizer,
-                    t,
-                )
-                for update, base_loss in enumerate(BASE_METHODS[base_method].updates(images, task, t))
-            ]
-            state.log(steps, before + time.perf_counter())
-            if t + 1 in wanted:
-                state.snapshots[t + 1] = images.detach().clone()
-            if checkpoint and ((t + 1) % checkpoint_every == 0 or t + 1 == iterations):
-                state.save(Path(checkpoint))
-            bar.update()
-
-    synthetic = SyntheticSet.of(
-        dataset, images.clone(), labels, **settings, ptm_hashes=[ptm.hash for ptm in ptms] if signals else []
+    require_at_least_one("checkpoint_every", checkpoint_every)
+    keep_freed_memory()
+    if recipe and settings:
+        raise TypeError(
+            f"distill takes a recipe or settings by name, not both; found a recipe and {', '.join(settings)}."
+        )
+    run = Distillation(
+        dataset, (recipe or Recipe.of(**settings)).complete(), set(snapshots), checkpoint, checkpoint_every
     )
-    return Distilled(synthetic, pd.DataFrame(state.history), state.mean_cosines(), state.snapshots)
+    with threads_for(run.numbers), progress_bar(run.iterations, "distillation", run.state.iteration) as bar:
+        while run.state.iteration < run.iterations:
+            run.iterate()
+            bar.update()
+    return run.result()
 
 
-def _prepare(settings: dict[str, object], dataset: Dataset) -> tuple[Tensor, Tensor, Task]:
-    """Start images (a leaf), labels, and the base method's task; fills in the authors' defaults.
+class Distillation:
+    """One under way: its state, and what takes it one iteration further."""
 
-    Raises ValueError on impossible settings.
-    """
-    name, ipc = settings["base_method"], settings["ipc"]
-    if name not in BASE_METHODS:
-        raise ValueError(f"unknown base method {name!r}; known: {', '.join(BASE_METHODS)}.")
-    if settings["guidance"] not in GUIDANCE:
-        raise ValueError(f"unknown guidance {settings['guidance']!r}; known: {', '.join(GUIDANCE)}.")
-    if name == "none" and settings["guidance"] == "none":
-        raise ValueError("without a base method and without guidance nothing would be learned: choose one.")
-    for key in ("iterations", "log_every", "checkpoint_every", "batch_real", "outer_loops", "inner_loops"):
-        if settings[key] is not None and settings[key] < 1:
-            raise ValueError(f"{key} must be at least 1; found {settings[key]}.")
-    if settings["compile"] and name != "dm":
-        raise ValueError(f"compile is for base method dm only; found {name}. Leave it out.")
-    require_enough_images(dataset, ipc)
-    authors = BASE_METHODS[name].defaults(ipc)
-    settings |= {key: value for key, value in authors.items() if settings[key] is None}
-    settings["snapshots"] = sorted(settings["snapshots"])
-    images, labels = starting_images(dataset, ipc, settings["start"], settings["seed"])
-    task = Task(dataset, labels, settings["base_network"], **{key: settings[key] for key in TASK_SETTINGS})
-    task.fresh_network(0)  # an unknown network or an impossible width fails here
-    return images.requires_grad_(True), labels, task
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        snapshots: set[int],
+        checkpoint: str | os.PathLike | None,
+        checkpoint_every: int,
+    ):
+        require_enough_images(dataset, recipe.ipc)
+        images, labels = starting_images(dataset, recipe.ipc, recipe.optimisation.start, recipe.seed)
+        self.dataset, self.recipe, self.snapshots = dataset, recipe, snapshots
+        self.checkpoint, self.checkpoint_every = Path(checkpoint) if checkpoint else None, checkpoint_every
+        self.images, self.labels = images.requires_grad_(True), labels
+        self.task = Task(dataset, labels, recipe.base, recipe.seed)
+        self.task.fresh_network(0)  # an unknown network or an impossible width fails here
+        self.signals = recipe.guidance.signals(dataset, labels)
+        self.strategy = get_strategy(recipe.guidance.strategy, recipe.guidance.kind)
+        self.iterations = recipe.optimisation.iterations
+        self.settings = recipe.settings() | {"snapshots": sorted(snapshots)}
+        optimizer = torch.optim.SGD([self.images], lr=recipe.optimisation.lr_img, momentum=MOMENTUM)
+        about = identity(self.settings, dataset, recipe.guidance.ptms)
+        self.state = State(self.images, optimizer, len(self.signals), about)
+        if self.checkpoint:
+            self.state.resume(self.checkpoint, self.iterations)
+        if self.state.iteration == 0:
+            self._snapshot()
+        self.before = (self.state.history[-1]["seconds"] if self.state.history else 0.0) - time.perf_counter()
+
+    @property
+    def numbers(self) -> int:
+        """In the largest map of a step, for the number of threads: of one class's real images, or of the set."""
+        base = self.recipe.base
+        return max(len(self.labels), base.batch_real) * base.width * self.dataset.image_size**2
+
+    def iterate(self) -> None:
+        """One iteration: all its updates, its logs, and the checkpoint if it is due."""
+        t = self.state.iteration
+        if len(self.signals) > 1 and t % self.recipe.log_every == 0:
+            self.state.log_cosines(gradient_cosines(self.images, self.signals))
+        updates = self.recipe.base.outer_loops if self.recipe.base.row.loops else 1
+        steps = [
+            _update(
+                self.images,
+                base_loss,
+                self.strategy,
+                self.signals,
+                Step(self.recipe.seed, t * updates + update),
+                self.state.optimizer,
+                t,
+            )
+            for update, base_loss in enumerate(self.recipe.base.row.updates(self.images, self.task, t))
+        ]
+        self.state.log(steps, self.before + time.perf_counter())
+        self._snapshot()
+        if self.checkpoint and ((t + 1) % self.checkpoint_every == 0 or t + 1 == self.iterations):
+            self.state.save(self.checkpoint)
+
+    def _snapshot(self) -> None:
+        if self.state.iteration in self.snapshots:
+            self.state.snapshots[self.state.iteration] = self.images.detach().clone()
+
+    def result(self) -> Distilled:
+        """The synthetic set, and what was logged on the way."""
+        import pandas as pd  # here, so that `import ddlib` is light
+
+        hashes = [ptm.hash for ptm in self.recipe.guidance.ptms] if self.signals else []
+        synthetic = SyntheticSet.of(self.dataset, self.images.clone(), self.labels, **self.settings, ptm_hashes=hashes)
+        return Distilled(synthetic, pd.DataFrame(self.state.history), self.state.mean_cosines(), self.state.snapshots)
 
 
 def _update(

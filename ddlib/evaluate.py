@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from torch import nn
 
 from ddlib.data.dataset import Dataset
 from ddlib.disk.progress import progress_bar
+from ddlib.memory import keep_freed_memory
 from ddlib.networks import build_network
 from ddlib.rng import generator
 from ddlib.synthetic import SyntheticSet
 from ddlib.training import accuracy, augment_strategy, group_size, train_networks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluate(
@@ -28,7 +34,7 @@ def evaluate(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     batch_size: int = 256,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Raw accuracies of ``num_eval`` fresh networks of each architecture, trained on ``synthetic``.
 
     The field's recipe: SGD with hard labels, the rate times 0.1 at half time, DSA augmentation or none
@@ -42,44 +48,43 @@ def evaluate(
     """
     if num_eval < 1 or eval_epochs < 1:
         raise ValueError(f"num_eval and eval_epochs must be at least 1; found {num_eval} and {eval_epochs}.")
+    import pandas as pd  # here, so that `import ddlib` is light
+
+    keep_freed_memory()
     synthetic, strategy = synthetic.normalised_for(dataset), augment_strategy(augment) or "none"
-
-    def fresh(architecture: str, index: int):
-        return build_network(
-            architecture,
-            dataset.channels,
-            dataset.num_classes,
-            dataset.image_size,
-            width=width,
-            norm=norm,
-            generator=generator(seed, f"evaluation {architecture}", index),
-            device=dataset.device,
-        )
-
+    recipe = {"epochs": eval_epochs, "milestones": [eval_epochs // 2], "augment": strategy, "batch_size": batch_size}
+    recipe |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    fresh = partial(_fresh_network, dataset, seed, width, norm)
     sizes = {name: group_size(fresh(name, 0), synthetic.images, batch_size) for name in architectures}
     rows = []
     with progress_bar(len(architectures) * num_eval, "evaluation") as bar:
-        for architecture in architectures:
-            size = sizes[architecture]
+        for name, size in sizes.items():
             for first in range(0, num_eval, size):
-                group = range(num_eval)[first : first + size]
-                start, networks = time.perf_counter(), [fresh(architecture, index) for index in group]
-                train_networks(
-                    networks,
-                    synthetic.images,
-                    synthetic.labels,
-                    epochs=eval_epochs,
-                    generators=[generator(seed, f"evaluation training {architecture}", index) for index in group],
-                    lr=lr,
-                    momentum=momentum,
-                    weight_decay=weight_decay,
-                    batch_size=batch_size,
-                    milestones=[eval_epochs // 2],
-                    augment=strategy,
-                )
+                group, start = range(num_eval)[first : first + size], time.perf_counter()
+                networks = [fresh(name, index) for index in group]
+                draws = [generator(seed, f"evaluation training {name}", index) for index in group]
+                train_networks(networks, synthetic.images, synthetic.labels, generators=draws, **recipe)
                 reached = [accuracy(network, dataset.test.images, dataset.test.labels) for network in networks]
                 seconds = (time.perf_counter() - start) / len(group)
-                for index, value in zip(group, reached, strict=True):
-                    rows.append((architecture, index, strategy != "none", value, seconds))
+                rows += [
+                    (name, index, strategy != "none", value, seconds)
+                    for index, value in zip(group, reached, strict=True)
+                ]
                 bar.update(len(group))
     return pd.DataFrame(rows, columns=["architecture", "network", "augment", "accuracy", "seconds"])
+
+
+def _fresh_network(
+    dataset: Dataset, seed: int, width: int, norm: str | None, architecture: str, index: int
+) -> nn.Module:
+    """Network number ``index`` of an architecture before its training, the same for every synthetic set."""
+    return build_network(
+        architecture,
+        dataset.channels,
+        dataset.num_classes,
+        dataset.image_size,
+        width=width,
+        norm=norm,
+        generator=generator(seed, f"evaluation {architecture}", index),
+        device=dataset.device,
+    )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddlib.combine import Outputs
+from ddlib.combine import accuracy_weights, get_strategy
 from ddlib.data.dataset import Dataset
-from ddlib.losses import ClassSums, cclom_parts_from_sums, clom_loss
+from ddlib.losses import ClassSums, cclom_parts_from_sums
+from ddlib.objective import Alphas, Outputs
 from ddlib.ptms.ptm import PTM
 
 GUIDANCE: dict[str, tuple[str, ...]] = {
@@ -28,13 +29,12 @@ Alpha = float | Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class PTMSignal:
-    """One PTM's guidance of a synthetic set with ``labels [N]``: the :class:`ddlib.combine.Signal` of ddlib."""
+    """One PTM's guidance of a synthetic set with ``labels [N]``: the :class:`ddlib.objective.Signal` of ddlib."""
 
     ptm: PTM
     labels: Tensor
-    alpha_clom: float | None  # None: CLoM is not asked for
-    alpha_cclom: float | None
-    sums: ClassSums | None = None
+    alphas: Alphas
+    sums: ClassSums | None = None  # for CCLoM
 
     @property
     def accuracy(self) -> float | None:
@@ -45,54 +45,58 @@ class PTMSignal:
         """What the losses are made of, from one forward pass over images ``[N, C, H, W]``."""
         features = self.ptm.features(images)
         return Outputs(
-            None if self.alpha_clom is None else self.ptm.classify(features),
-            None if self.alpha_cclom is None else cclom_parts_from_sums(features, self.labels, self.sums),
+            None if self.alphas.clom is None else self.ptm.classify(features),
+            None if self.alphas.cclom is None else cclom_parts_from_sums(features, self.labels, self.sums),
         )
 
-    def loss(self, images: Tensor) -> Tensor:
-        """``alpha_clom * CLoM + alpha_cclom * CCLoM``, whichever of them the guidance asks for; a scalar."""
-        logits, distances = self.outputs(images)
-        loss = images.new_zeros(())
-        if logits is not None:
-            loss = loss + self.alpha_clom * clom_loss(logits, self.labels)
-        if distances is not None:
-            loss = loss + self.alpha_cclom * distances[0] / distances[1]
-        return loss
 
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """What PTMs add to the base loss: which losses, with which weights, and how several PTMs are combined.
 
-def make_signals(
-    ptms: Sequence[PTM],
-    dataset: Dataset,
-    labels: Tensor,
-    guidance: str,
-    alpha_clom: Alpha,
-    alpha_cclom: Alpha,
-) -> list[PTMSignal]:
-    """One signal for each PTM, or none at all without guidance.
-
-    Raises ValueError if the guidance is unknown, there is no PTM to give it, an alpha lacks an architecture,
-    or CLoM is asked of a PTM whose classes are not those of ``dataset``.
+    ``kind`` is a key of :data:`GUIDANCE`, ``strategy`` one of :data:`ddlib.combine.STRATEGIES`; the order of ``ptms``
+    counts. Raises ValueError if there is no PTM to give it, or for names and strategies that do not fit.
     """
-    if guidance not in GUIDANCE:
-        raise ValueError(f"unknown guidance {guidance!r}; known: {', '.join(GUIDANCE)}.")
-    wanted = GUIDANCE[guidance]
-    if not wanted:
-        return []
-    if not ptms:
-        raise ValueError(f"guidance {guidance!r} needs at least one PTM; train some with ddlib.train_ptms.")
-    if "clom" in wanted:
-        for ptm in ptms:
-            _require_same_classes(ptm, dataset)
-    return [
-        PTMSignal(
-            ptm,
-            labels,
-            _alpha_of(ptm, alpha_clom) if "clom" in wanted else None,
-            _alpha_of(ptm, alpha_cclom) if "cclom" in wanted else None,
-            ptm.class_sums(dataset) if "cclom" in wanted else None,
-        )
-        for ptm in (ptm.adapted_to(dataset) for ptm in ptms)
-    ]
+
+    kind: str = "none"
+    ptms: Sequence[PTM] = ()
+    strategy: str = "single"
+    alpha_clom: Alpha = 1.0
+    alpha_cclom: Alpha = 1.0
+
+    def __post_init__(self):
+        if self.kind not in GUIDANCE:
+            raise ValueError(f"unknown guidance {self.kind!r}; known: {', '.join(GUIDANCE)}.")
+        row = get_strategy(self.strategy, self.kind)
+        if not GUIDANCE[self.kind]:
+            return
+        if not self.ptms:
+            raise ValueError(f"guidance {self.kind!r} needs at least one PTM; train some with ddlib.train_ptms.")
+        if row.needs_accuracy:
+            accuracy_weights([ptm.train_accuracy for ptm in self.ptms])  # one without fails here, before any work
+
+    def signals(self, dataset: Dataset, labels: Tensor) -> list[PTMSignal]:
+        """One signal for each PTM for a synthetic set with ``labels [N]``, or none at all without guidance.
+
+        Raises ValueError if an alpha lacks an architecture, or CLoM is asked of a PTM whose classes are not those of
+        ``dataset``.
+        """
+        wanted = GUIDANCE[self.kind]
+        if "clom" in wanted:
+            for ptm in self.ptms:
+                _require_same_classes(ptm, dataset)
+        return [
+            PTMSignal(
+                ptm,
+                labels,
+                Alphas(
+                    _alpha_of(ptm, self.alpha_clom) if "clom" in wanted else None,
+                    _alpha_of(ptm, self.alpha_cclom) if "cclom" in wanted else None,
+                ),
+                ptm.class_sums(dataset) if "cclom" in wanted else None,
+            )
+            for ptm in (ptm.adapted_to(dataset) for ptm in self.ptms if wanted)
+        ]
 
 
 def _alpha_of(ptm: PTM, alpha: Alpha) -> float:

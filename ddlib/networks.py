@@ -12,6 +12,7 @@ only those of 28x28 are padded, since for other sizes nothing is won by it.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import zip_longest
 from numbers import Integral
@@ -38,7 +39,7 @@ SMALLEST = {
 
 Body = tuple[list[nn.Module], int]  # the layers, and the number of features d they end in
 
-CHUNK_BYTES = 16 * 2**20  # bytes of the first maps of a chunk: by measurement, and below the 32 MiB of ddlib.machine
+CHUNK_BYTES = 16 * 2**20  # bytes of the first maps of a chunk: by measurement, and below the 32 MiB of ddlib.memory
 
 
 # norm -> what to put after a convolution, given its channels and its map size: one layer or none
@@ -163,15 +164,22 @@ def residual(table: tuple, channels: int, image_size: int, width: int, norm: str
     return body, channels * (size // window) ** 2
 
 
-# name -> (layers, the table they come from)
-NETWORKS: dict[str, Callable[..., Body]] = {
-    "ConvNet-3": partial(chain, CONVNET_BLOCK * 3),
-    "ConvNet-4": partial(chain, CONVNET_BLOCK * 4),
-    "VGG-11": partial(chain, VGG_11),
-    "ResNet-18": partial(residual, RESNET_18),
-    "AlexNet": partial(chain, ALEXNET),
+@dataclass(frozen=True)
+class Architecture:
+    """One row: ``body(channels, image_size, width, norm)`` makes the layers, ``norm`` is the reference's."""
+
+    body: Callable[[int, int, int, str], Body]
+    norm: str = "instance"
+
+
+NETWORKS: dict[str, Architecture] = {
+    "ConvNet-3": Architecture(partial(chain, CONVNET_BLOCK * 3)),
+    "ConvNet-4": Architecture(partial(chain, CONVNET_BLOCK * 4)),
+    "VGG-11": Architecture(partial(chain, VGG_11)),
+    "ResNet-18": Architecture(partial(residual, RESNET_18)),
+    "AlexNet": Architecture(partial(chain, ALEXNET), norm="none"),
 }
-DEFAULT_NORM = dict.fromkeys(NETWORKS, "instance") | {"AlexNet": "none"}
+"""Every architecture by its name. A new one is one row here."""
 
 
 def build_network(
@@ -193,10 +201,10 @@ def build_network(
 
     Raises ValueError for an unknown name or norm and for sizes no network can have.
     """
-    norm = DEFAULT_NORM.get(name) if norm is None else norm
+    norm = NETWORKS[name].norm if norm is None and name in NETWORKS else norm
     check_request(name, norm, channels=channels, num_classes=num_classes, image_size=image_size, width=width)
     with torch.device("meta"):  # no memory yet: else PyTorch would initialise it from its global generator
-        body, num_features = NETWORKS[name](channels, image_size, width, norm)
+        body, num_features = NETWORKS[name].body(channels, image_size, width, norm)
         network = Network(body, num_features, num_classes)
     network.to_empty(device="cpu")
     initialise(network, generator)

@@ -1,10 +1,11 @@
-"""Baselines: synthetic sets of real images, chosen or all, judged by the same evaluation.
+"""Coreset selection: sets of real images, chosen or all, judged by the same evaluation as synthetic ones.
 
-A selection is a function ``(dataset, ipc, seed, features) -> index [num_classes * ipc]`` into the train split,
+A selection chooses by a function ``(dataset, ipc, seed, features) -> index [num_classes * ipc]`` into the train split,
 class after class. ``features [N, d]`` are those of a PTM, or the pixels.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ddlib.data.dataset import Dataset
 from ddlib.rng import generator
 from ddlib.synthetic import SyntheticSet, labels_of
 
-Selection = Callable[[Dataset, int, int, Tensor], Tensor]
+Choose = Callable[[Dataset, int, int, Tensor], Tensor]
 
 
 def random_real(dataset: Dataset, ipc: int, seed: int, features: Tensor | None = None) -> Tensor:
@@ -65,7 +66,22 @@ def k_center(dataset: Dataset, ipc: int, seed: int, features: Tensor) -> Tensor:
     return _by_class(dataset, ipc, choose)
 
 
-SELECTIONS: dict[str, Selection] = {"random": random_real, "herding": herding, "k_center": k_center}
+@dataclass(frozen=True)
+class Selection:
+    """One row: the function, and what a reader asks of it."""
+
+    choose: Choose
+    label: str  # in tables and figures
+    source: str
+    uses_features: bool = True  # of a PTM
+    seeded: bool = False  # else every seed gives the same set
+
+
+SELECTIONS: dict[str, Selection] = {
+    "random": Selection(random_real, "random real images", "control", uses_features=False, seeded=True),
+    "herding": Selection(herding, "herding", "Welling, ICML 2009; iCaRL, CVPR 2017"),
+    "k_center": Selection(k_center, "K-Center", "Sener and Savarese, ICLR 2018"),
+}
 """Ways to choose real images, by name. A new one is one row here."""
 
 
@@ -80,7 +96,7 @@ def select_real(
     if method not in SELECTIONS:
         raise ValueError(f"unknown selection {method!r}; known: {', '.join(SELECTIONS)}.")
     features = dataset.train.images.flatten(1) if features is None else features
-    chosen = dataset.train.select(SELECTIONS[method](dataset, ipc, seed, features))
+    chosen = dataset.train.select(SELECTIONS[method].choose(dataset, ipc, seed, features))
     return SyntheticSet.of(dataset, chosen.images, chosen.labels, method=method, ipc=ipc, seed=seed)
 
 

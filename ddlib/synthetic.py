@@ -12,17 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddlib.data.dataset import Dataset
+from ddlib.data.dataset import Dataset, ImageFormat
+from ddlib.data.readers import reference_format
 from ddlib.disk.files import replacing
 from ddlib.disk.tensors import read_tensors, tensor_hash, write_tensors
 
-# Mean and std by which the reference (github.com/VICO-UoE/DatasetCondensation, utils.py) normalises.
-REFERENCE_MOMENTS = {
-    "mnist": ([0.1307], [0.3081]),
-    "fashion_mnist": ([0.2861], [0.3530]),
-    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-    "cifar100": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
-}
 # Published .pt files keep accuracies as numpy scalars: harmless, but to be named to the safe loader.
 NUMPY_SCALARS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
 NUMPY_SCALARS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # as numpy 1 named it
@@ -30,16 +24,16 @@ NUMPY_SCALARS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar")] 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSet:
-    """Images ``[N, C, H, W]`` float32, normalised by ``mean`` and ``std`` ``[C]`` of the real train split, with
-    labels ``[N]`` int64. ``provenance`` says in JSON's types how it was made.
+    """Square images ``[N, C, H, W]`` float32, normalised by the mean and std of ``format``, with labels ``[N]`` int64.
+
+    ``provenance`` says in JSON's types how it was made.
 
     Raises ValueError if shapes or labels do not fit together, or a pixel is not finite.
     """
 
     images: Tensor
     labels: Tensor
-    mean: Tensor
-    std: Tensor
+    format: ImageFormat
     class_names: tuple[str, ...]
     provenance: dict[str, object] = field(default_factory=dict)
 
@@ -50,18 +44,16 @@ class SyntheticSet:
             raise ValueError(f"a synthetic set needs images [N, C, H, W] and int64 labels [N]; found {found}.")
         if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(f"a synthetic set needs images with labels from 0 to {classes - 1}.")
-        if not images.numel() or any(tensor.dtype != torch.float32 for tensor in (images, self.mean, self.std)):
-            raise ValueError("a synthetic set needs float32 images with pixels, and float32 mean and std.")
-        if self.mean.shape != images.shape[1:2] or self.std.shape != images.shape[1:2] or not (self.std > 0).all():
-            raise ValueError(f"mean and std need one number for each of {images.shape[1]} channels, std > 0.")
-        if not all(torch.isfinite(tensor).all() for tensor in (images, self.mean, self.std)):
-            raise ValueError("a synthetic set holds finite pixels, mean and std; found NaN or infinity.")
+        if not images.numel() or images.dtype != torch.float32 or not torch.isfinite(images).all():
+            raise ValueError("a synthetic set needs finite float32 images with pixels.")
+        if tuple(images.shape[1:]) != self.format.shape:
+            raise ValueError(f"images {list(images.shape[1:])} are not of their format, {list(self.format.shape)}.")
 
     @classmethod
     def of(cls, dataset: Dataset, images: Tensor, labels: Tensor, **provenance: object) -> "SyntheticSet":
         """Images and labels in the normalisation and with the classes of ``dataset``."""
         provenance = {"dataset": dataset.name, "dataset_hash": dataset.hash, **provenance}
-        return cls(images.detach(), labels, dataset.mean, dataset.std, dataset.class_names, provenance)
+        return cls(images.detach(), labels, dataset.format, dataset.class_names, provenance)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +61,7 @@ class SyntheticSet:
     @property
     def pixels(self) -> Tensor:
         """The images as pixels in [0, 1], to look at: what leaves that range is clamped."""
-        return self._denormalised().clamp(0, 1)
+        return self.format.denormalise(self.images).clamp(0, 1)
 
     @cached_property
     def hash(self) -> str:
@@ -78,32 +70,31 @@ class SyntheticSet:
 
     def to(self, device: torch.device | str) -> "SyntheticSet":
         """The same set on ``device``."""
-        moved = {name: getattr(self, name).to(device) for name in ("images", "labels", "mean", "std")}
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def normalised_for(self, dataset: Dataset) -> "SyntheticSet":
         """The same pixels, normalised as those of ``dataset`` and on its device.
 
         Raises ValueError if its classes or image shape are others.
         """
-        theirs = (dataset.channels, dataset.image_size, dataset.image_size)
-        if self.class_names != dataset.class_names or tuple(self.images.shape[1:]) != theirs:
+        theirs = dataset.format
+        if self.class_names != dataset.class_names or self.format.shape != theirs.shape:
             raise ValueError(
-                f"this synthetic set has images {list(self.images.shape[1:])} of the classes "
-                f"{', '.join(self.class_names[:3])}, ...; {dataset.name} has {list(theirs)} of "
+                f"this synthetic set has images {list(self.format.shape)} of the classes "
+                f"{', '.join(self.class_names[:3])}, ...; {dataset.name} has {list(theirs.shape)} of "
                 f"{', '.join(dataset.class_names[:3])}, ...: load the data set that it was made from."
             )
         moved = self.to(dataset.device)
-        if torch.equal(moved.mean, dataset.mean) and torch.equal(moved.std, dataset.std):
+        if self.format == theirs:
             return moved
-        images = dataset.normalise(moved._denormalised())
-        return dataclasses.replace(moved, images=images, mean=dataset.mean, std=dataset.std)
+        return dataclasses.replace(moved, images=theirs.normalise(self.format.denormalise(moved.images)), format=theirs)
 
     # --- files --------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it as one safetensors file, atomically."""
-        tensors = {name: getattr(self, name) for name in ("images", "labels", "mean", "std")}
+        moments = {"mean": torch.tensor(self.format.mean), "std": torch.tensor(self.format.std)}
+        tensors = {"images": self.images, "labels": self.labels, **moments}
         write_tensors(path, tensors, {"class_names": self.class_names, "provenance": self.provenance})
 
     @classmethod
@@ -118,8 +109,9 @@ class SyntheticSet:
             or type(provenance) is not dict
         ):
             raise ValueError(f"{path} is no synthetic set of ddlib: its class names are no list of names.")
+        images, mean, std = (tensors.pop(name) for name in ("images", "mean", "std"))
         try:
-            return cls(**tensors, class_names=tuple(names), provenance=provenance)
+            return cls(images, tensors["labels"], _format_of(images, mean, std), tuple(names), provenance)
         except ValueError as error:
             raise ValueError(f"{path} is no synthetic set of ddlib: {error}") from error
 
@@ -149,11 +141,11 @@ class SyntheticSet:
     def save_reference(self, path: str | os.PathLike, dataset: str = "") -> None:
         """Write the reference's layout, ``{"data": [[images, labels]]}``, normalised as the reference does.
 
-        ``dataset``: whose normalisation that is (a key of ``REFERENCE_MOMENTS``), by default the one in the
-        provenance; other data sets keep their own.
+        ``dataset``: whose normalisation that is (a key of ``DATASETS``), by default the one in the provenance; one that
+        the reference lacks keeps its own.
         """
-        mean, std = self._reference_moments(dataset or str(self.provenance.get("dataset")), self.mean, self.std)
-        images = ((self._denormalised() - mean) / std).cpu()
+        theirs = reference_format(dataset or str(self.provenance.get("dataset")), self.format)
+        images = theirs.normalise(self.format.denormalise(self.images)).cpu()
         content = io.BytesIO()  # writing to a full disk, torch.save raises an error that does not say so
         torch.save({"data": [[images, self.labels.cpu()]], "accs_all_exps": {}}, content)
         with replacing(path) as temporary:
@@ -177,23 +169,19 @@ class SyntheticSet:
             raise ValueError(
                 f'{path} does not hold {{"data": [[images, labels], ...]}}, set {index}: {reason}'
             ) from error
-        mean, std = cls._reference_moments(dataset.name, dataset.mean.cpu(), dataset.std.cpu())
+        theirs = reference_format(dataset.name, dataset.format)
         provenance = {"dataset": dataset.name, "dataset_hash": dataset.hash, "source": Path(path).name}
         try:
-            given = cls(images, labels, mean.flatten(), std.flatten(), dataset.class_names, provenance)
-            return given.normalised_for(dataset)
+            return cls(images, labels, theirs, dataset.class_names, provenance).normalised_for(dataset)
         except ValueError as error:
             raise ValueError(f"{path}, set {index}: {error}") from error
 
-    @staticmethod
-    def _reference_moments(dataset: str, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        name = dataset.removesuffix("-holdout")
-        moments = map(torch.tensor, REFERENCE_MOMENTS[name]) if name in REFERENCE_MOMENTS else (mean, std)
-        mean, std = (moment.to(mean).view(-1, 1, 1) for moment in moments)
-        return mean, std
 
-    def _denormalised(self) -> Tensor:
-        return self.images * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)
+def _format_of(images: Tensor, mean: Tensor, std: Tensor) -> ImageFormat:
+    """Of the tensors in a file. Raises ValueError if these are no moments of such images."""
+    if images.ndim != 4 or mean.dtype != torch.float32 or std.dtype != torch.float32 or mean.ndim != 1 or std.ndim != 1:
+        raise ValueError("it needs images [N, C, H, W], and mean [C] and std [C] in float32.")
+    return ImageFormat.of(images, mean, std)
 
 
 def _write_png(pixels: Tensor, path: Path) -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddlib.augmentation import DSA_STRATEGY, DSAParams, apply_dsa, sample_dsa
+from ddlib.threads import threads_for
 
 TOGETHER = 1024  # images of all networks in one step of train_networks
 
@@ -38,11 +39,12 @@ def train_network(
     for epoch in range(1, epochs + 1):
         network.train()
         order = torch.randperm(len(labels), generator=generator).to(labels.device)
-        for index in order.split(batch_size):
-            batch = augment_batch(images[index], augment, generator)
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(network(batch), labels[index]).backward()
-            optimizer.step()
+        with threads_for(largest_map(network, images[:batch_size])):
+            for index in order.split(batch_size):
+                batch = augment_batch(images[index], augment, generator)
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(network(batch), labels[index]).backward()
+                optimizer.step()
         scheduler.step()
         if after_epoch:
             after_epoch(epoch)
@@ -95,6 +97,12 @@ def group_size(network: nn.Module, images: Tensor, batch_size: int = 256) -> int
     return max(1, TOGETHER * 32 * 32 // (pixels * min(batch_size, len(images))))
 
 
+def largest_map(network: nn.Module, images: Tensor) -> int:
+    """Numbers in the maps of the first convolution for ``images [N, C, H, W]``; without one, in the images."""
+    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    return images[:, 0].numel() * (first.out_channels if first else images.shape[1])
+
+
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether it keeps running statistics."""
     return any(True for _ in network.buffers())
@@ -128,7 +136,7 @@ def augment_strategy(augment: bool | str) -> str:
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1024) -> float:
     """Share of images ``[N, C, H, W]`` that ``network`` in eval mode classifies as ``labels [N]``, in [0, 1]."""
-    with evaluating(network):
+    with evaluating(network), threads_for(largest_map(network, images[:batch_size])):
         hits = [
             (network(x).argmax(1) == y).sum()
             for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)

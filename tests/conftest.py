@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddlib.data.dataset import Dataset, Split
+from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.ptms.pool import train_ptms
 
 
@@ -19,7 +19,8 @@ def separable_dataset(name="tiny", channels=1, size=8, class_names=("ant", "bee"
         return Split((patterns[labels] + 0.5 * noise) / 1.25**0.5, labels)
 
     moments = torch.linspace(0.3, 0.5, channels), torch.linspace(0.2, 0.25, channels)
-    return Dataset(name, split(12), split(6), tuple(class_names), *moments)
+    train, test = split(12), split(6)
+    return Dataset(name, train, test, tuple(class_names), ImageFormat.of(train.images, *moments))
 
 
 @pytest.fixture(scope="session")

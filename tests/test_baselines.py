@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import separable_dataset
 
-from ddlib.data.dataset import Dataset, Split
+from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.selection import SELECTIONS, full_data, random_real, select_real, starting_images
 
 
@@ -15,7 +15,8 @@ def dataset_of(labels, name="by hand"):
     labels = torch.tensor(labels)
     images = torch.arange(float(len(labels))).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous()
     names = tuple("abcdef"[: int(labels.max()) + 1])
-    return Dataset(name, Split(images, labels), Split(images, labels), names, torch.tensor([0.5]), torch.tensor([0.25]))
+    split = Split(images, labels)
+    return Dataset(name, split, split, names, ImageFormat(1, images.shape[-1], (0.5,), (0.25,)))
 
 
 def squared_distance(x, y):

@@ -13,9 +13,8 @@ from torch import nn
 import ddlib.combine
 from ddlib.combine import (
     STRATEGIES,
-    Outputs,
+    Selecting,
     Step,
-    Strategy,
     accuracy_weights,
     get_strategy,
     gradient_cosines,
@@ -24,10 +23,11 @@ from ddlib.combine import (
     weights_mgda,
     weights_pcgrad,
 )
-from ddlib.data.dataset import Dataset, Split
-from ddlib.guidance import PTMSignal, make_signals
+from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.guidance import Guidance, PTMSignal
 from ddlib.losses import class_sums
-from ddlib.ptms.ptm import PTM, InputFormat
+from ddlib.objective import Alphas, Outputs
+from ddlib.ptms.ptm import PTM
 from ddlib.rng import generator
 
 N, B, PIXELS, FEATURES, NUM_CLASSES, K = 5, 12, 4, 3, 3, 3
@@ -65,14 +65,11 @@ class Pull:
     accuracy: float | None = 0.5
     asked: int = 0
 
-    labels, alpha_clom, alpha_cclom = LABELS, 1.0, 1.0
+    labels, alphas = LABELS, Alphas(None, 1.0)
 
     def outputs(self, images):
-        return Outputs(None, None)
-
-    def loss(self, images):
         self.asked += 1
-        return (self.direction * images).sum()
+        return Outputs(None, ((self.direction * images).sum(), torch.ones(())))
 
 
 def pulls(*directions):
@@ -98,7 +95,7 @@ class Tiny(nn.Module):
 
 
 def a_ptm(seed, architecture="Tiny", train_accuracy=0.5):
-    form = InputFormat(1, 2, (0.0,), (1.0,))
+    form = ImageFormat(1, 2, (0.0,), (1.0,))
     names = tuple("abc")
     return PTM(Tiny(seed), architecture, "toy", names, form, hash=str(seed), train_accuracy=train_accuracy)
 
@@ -109,8 +106,7 @@ def a_signal(seed, guidance, alpha_clom=3.0, alpha_cclom=7.0, accuracy=0.5, dtyp
     signal = PTMSignal(
         ptm,
         LABELS,
-        None if guidance == "cclom" else alpha_clom,
-        None if guidance == "clom" else alpha_cclom,
+        Alphas(None if guidance == "cclom" else alpha_clom, None if guidance == "clom" else alpha_cclom),
         None if guidance == "clom" else class_sums(ptm.features_of(REAL.to(dtype)), REAL_LABELS, NUM_CLASSES),
     )
     ptm.network.passes = 0
@@ -154,23 +150,23 @@ def plain_distances(signal, images):
 
 def plain_loss_of_one(signal, images):
     loss = 0.0
-    if signal.alpha_clom is not None:
-        loss += signal.alpha_clom * minus_log(plain_probabilities(plain_logits(signal, images)))
-    if signal.alpha_cclom is not None:
+    if signal.alphas.clom is not None:
+        loss += signal.alphas.clom * minus_log(plain_probabilities(plain_logits(signal, images)))
+    if signal.alphas.cclom is not None:
         distance, same = plain_distances(signal, images)
-        loss += signal.alpha_cclom * distance[same].sum() / distance.sum()
+        loss += signal.alphas.cclom * distance[same].sum() / distance.sum()
     return loss
 
 
 def plain_loss_of_mean(signals, images, mean_prediction):
     """The loss of the mean prediction and of the mean distance matrix, with the mean alpha."""
     loss = 0.0
-    if signals[0].alpha_clom is not None:
-        loss += np.mean([s.alpha_clom for s in signals]) * minus_log(mean_prediction(signals, images))
-    if signals[0].alpha_cclom is not None:
+    if signals[0].alphas.clom is not None:
+        loss += np.mean([s.alphas.clom for s in signals]) * minus_log(mean_prediction(signals, images))
+    if signals[0].alphas.cclom is not None:
         distance = np.mean([plain_distances(s, images)[0] for s in signals], axis=0)
         same = plain_distances(signals[0], images)[1]
-        loss += np.mean([s.alpha_cclom for s in signals]) * distance[same].sum() / distance.sum()
+        loss += np.mean([s.alphas.cclom for s in signals]) * distance[same].sum() / distance.sum()
     return loss
 
 
@@ -582,7 +578,7 @@ def test_prob_avg_of_a_ptm_that_excludes_the_true_class():
     class Says:
         logits: list
 
-        labels, alpha_clom, alpha_cclom = torch.tensor([0]), 2.0, None
+        labels, alphas = torch.tensor([0]), Alphas(2.0, None)
 
         def outputs(self, images):
             return Outputs(torch.tensor([self.logits], dtype=torch.float64) + 0 * images.sum(), None)
@@ -609,15 +605,15 @@ def test_logit_avg_of_cclom_is_the_ratio_of_the_mean_distances():
 def test_alpha_of_each_architecture_is_honoured(name):
     images = some_images()
     split = Split(REAL, REAL_LABELS)
-    dataset = Dataset("toy", split, split, tuple("abc"), torch.zeros(1), torch.ones(1))
+    dataset = Dataset("toy", split, split, tuple("abc"), ImageFormat(1, 2, (0.0,), (1.0,)))
     ptms = [a_ptm(0, "ConvNet-3"), a_ptm(1, "AlexNet")]
     alphas = {"AlexNet": 10.0, "ConvNet-3": 100.0}
-    signals = make_signals(ptms, dataset, LABELS, "both", alphas, alpha_cclom=4.0)
-    assert [(s.alpha_clom, s.alpha_cclom) for s in signals] == [(100, 4), (10, 4)]
+    signals = Guidance("both", ptms, alpha_clom=alphas, alpha_cclom=4.0).signals(dataset, LABELS)
+    assert [(s.alphas.clom, s.alphas.cclom) for s in signals] == [(100, 4), (10, 4)]
     at = images.detach().flatten(1).numpy()
     found = STRATEGIES[name](images, signals, STEP)
     assert found.loss.item() == pytest.approx(plain_loss(name, signals, at), rel=1e-10)
-    swapped = make_signals(ptms, dataset, LABELS, "both", {"AlexNet": 100.0, "ConvNet-3": 10.0}, 4.0)
+    swapped = Guidance("both", ptms, alpha_clom={"AlexNet": 100.0, "ConvNet-3": 10.0}, alpha_cclom=4.0).signals(dataset, LABELS)
     changed = STRATEGIES[name](images, swapped, STEP)
     assert ((changed.gradient - found.gradient).abs().max() > 1e-3) == (name != "logit_avg")  # it uses the mean alpha
 
@@ -642,7 +638,7 @@ def test_an_unknown_strategy_lists_the_known_ones():
 
 
 def test_a_new_row_is_all_a_strategy_needs(monkeypatch):
-    last = Strategy(lambda images, signals, step: STRATEGIES["single"](images, signals[-1:], step), "r", "c", "s")
+    last = Selecting(select=lambda num_ptms, step: num_ptms - 1, rule="the last PTM", source="this test")
     monkeypatch.setitem(ddlib.combine.STRATEGIES, "last", last)
     images, signals = pulls([1.0], [2.0])
     assert get_strategy("last", "both")(images, signals, STEP).gradient.item() == 2

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddlib.guidance import GUIDANCE, make_signals
+from ddlib.guidance import GUIDANCE, Guidance
+from ddlib.objective import loss_of
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -38,12 +39,12 @@ def plain_cclom(ptm, images, dataset):
 @pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
 def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
     images = synthetic(tiny).requires_grad_()
-    signals = make_signals(tiny_ptms, tiny, LABELS, guidance, 3.0, 50.0)
+    signals = Guidance(guidance, tiny_ptms, alpha_clom=3.0, alpha_cclom=50.0).signals(tiny, LABELS)
     assert [signal.ptm for signal in signals] == tiny_ptms
     for signal, ptm in zip(signals, tiny_ptms, strict=True):
         expected = 3.0 * plain_clom(ptm, images) * (guidance != "cclom")
         expected = expected + 50.0 * plain_cclom(ptm, images, tiny) * (guidance != "clom")
-        found = signal.loss(images)
+        found = loss_of(signal, images)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         gradient, plain = (torch.autograd.grad(loss, images)[0] for loss in (found, expected))
         assert plain.abs().max() > 1e-3
@@ -53,28 +54,28 @@ def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
 def test_a_ptm_of_another_domain_gives_cclom_through_its_adapter(tiny_rgb, tiny_ptms):
     """Three other classes, RGB, 16 x 16: the features are those of the converted images."""
     images = synthetic(tiny_rgb).requires_grad_()
-    (signal,) = make_signals(tiny_ptms[:1], tiny_rgb, LABELS, "cclom", 1.0, 7.0)
+    (signal,) = Guidance("cclom", tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=7.0).signals(tiny_rgb, LABELS)
     adapted = tiny_ptms[0].adapted_to(tiny_rgb)
-    torch.testing.assert_close(signal.loss(images), 7.0 * plain_cclom(adapted, images, tiny_rgb), rtol=1e-4, atol=1e-5)
-    (gradient,) = torch.autograd.grad(signal.loss(images), images)
+    torch.testing.assert_close(loss_of(signal, images), 7.0 * plain_cclom(adapted, images, tiny_rgb), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(loss_of(signal, images), images)
     assert gradient.abs().amax((1, 2, 3)).min() > 0
 
 
 def test_a_ptm_of_other_images_of_the_same_classes_may_give_clom(tiny, tiny_rgb, tiny_ptms):
     same_classes = dataclasses.replace(tiny_rgb, class_names=tiny.class_names)
-    (signal,) = make_signals(tiny_ptms[:1], same_classes, LABELS, "clom", 2.0, 0.0)
+    (signal,) = Guidance("clom", tiny_ptms[:1], alpha_clom=2.0, alpha_cclom=0.0).signals(same_classes, LABELS)
     images = synthetic(tiny_rgb)
     expected = 2.0 * plain_clom(tiny_ptms[0].adapted_to(tiny_rgb), images)
-    torch.testing.assert_close(signal.loss(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss_of(signal, images), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
 def test_one_forward_pass_over_the_synthetic_set(tiny, tiny_ptms, guidance):
-    signals = make_signals(tiny_ptms, tiny, LABELS, guidance, 1.0, 1.0)
+    signals = Guidance(guidance, tiny_ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
     passes = []
     hook = tiny_ptms[1].network.body.register_forward_hook(lambda *args: passes.append(len(args[2])))
     try:
-        signals[1].loss(synthetic(tiny))
+        loss_of(signals[1], synthetic(tiny))
     finally:
         hook.remove()
     assert passes == [len(LABELS)]
@@ -83,11 +84,11 @@ def test_one_forward_pass_over_the_synthetic_set(tiny, tiny_ptms, guidance):
 def test_outputs_are_what_the_guidance_asks_for(tiny, tiny_ptms):
     images = synthetic(tiny)
     for guidance, losses in GUIDANCE.items():
-        for signal in make_signals(tiny_ptms[:1], tiny, LABELS, guidance, 1.0, 1.0):
+        for signal in Guidance(guidance, tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS):
             logits, distances = signal.outputs(images)
-            assert (logits is not None) == ("clom" in losses) == (signal.alpha_clom is not None)
-            assert (distances is not None) == ("cclom" in losses) == (signal.alpha_cclom is not None)
-    (both,) = make_signals(tiny_ptms[:1], tiny, LABELS, "both", 1.0, 1.0)
+            assert (logits is not None) == ("clom" in losses) == (signal.alphas.clom is not None)
+            assert (distances is not None) == ("cclom" in losses) == (signal.alphas.cclom is not None)
+    (both,) = Guidance("both", tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
     logits, (same, total) = both.outputs(images)
     torch.testing.assert_close(logits, tiny_ptms[0].logits(images))
     torch.testing.assert_close(same / total, plain_cclom(tiny_ptms[0], images, tiny), rtol=1e-4, atol=1e-5)
@@ -95,9 +96,9 @@ def test_outputs_are_what_the_guidance_asks_for(tiny, tiny_ptms):
 
 
 def test_an_alpha_of_zero_is_a_loss_of_zero(tiny, tiny_ptms):
-    (signal,) = make_signals(tiny_ptms[:1], tiny, LABELS, "both", 0.0, 0.0)
+    (signal,) = Guidance("both", tiny_ptms[:1], alpha_clom=0.0, alpha_cclom=0.0).signals(tiny, LABELS)
     images = synthetic(tiny).requires_grad_()
-    loss = signal.loss(images)
+    loss = loss_of(signal, images)
     assert loss == 0
     assert torch.autograd.grad(loss, images)[0].abs().max() == 0
 
@@ -106,27 +107,27 @@ def test_alpha_of_each_architecture(tiny, tiny_ptms):
     pool = [tiny_ptms[0], dataclasses.replace(tiny_ptms[1], architecture="AlexNet")]
     alphas = {"ConvNet-3": 1000.0, "AlexNet": 100.0, "VGG-11": 10.0}
     for signals in (
-        make_signals(pool, tiny, LABELS, "both", alphas, 5.0),
-        make_signals(pool, tiny, LABELS, "both", 5.0, alphas),
+        Guidance("both", pool, alpha_clom=alphas, alpha_cclom=5.0).signals(tiny, LABELS),
+        Guidance("both", pool, alpha_clom=5.0, alpha_cclom=alphas).signals(tiny, LABELS),
     ):
-        found = {(signal.alpha_clom, signal.alpha_cclom) for signal in signals}
+        found = {(signal.alphas.clom, signal.alphas.cclom) for signal in signals}
         assert found in ({(1000.0, 5.0), (100.0, 5.0)}, {(5.0, 1000.0), (5.0, 100.0)})
     for guidance in ("clom", "both"):
         with pytest.raises(ValueError, match="alpha names ConvNet-3, but one of the PTMs is a AlexNet"):
-            make_signals(pool, tiny, LABELS, guidance, {"ConvNet-3": 1.0}, 1.0)
-    (first, second) = make_signals(pool, tiny, LABELS, "cclom", {"ConvNet-3": 1.0}, 2.0)  # that alpha is not asked for
-    assert (first.alpha_clom, second.alpha_cclom) == (None, 2.0)
+            Guidance(guidance, pool, alpha_clom={"ConvNet-3": 1.0}, alpha_cclom=1.0).signals(tiny, LABELS)
+    (first, second) = Guidance("cclom", pool, alpha_clom={"ConvNet-3": 1.0}, alpha_cclom=2.0).signals(tiny, LABELS)  # that alpha is not asked for
+    assert (first.alphas.clom, second.alphas.cclom) == (None, 2.0)
 
 
 def test_weighting_sees_the_train_accuracy(tiny, tiny_ptms):
     ptm = dataclasses.replace(tiny_ptms[0], accuracy=0.9, train_accuracy=0.625)
-    (signal,) = make_signals([ptm], tiny, LABELS, "clom", 1.0, 1.0)
+    (signal,) = Guidance("clom", [ptm], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
     assert signal.accuracy == 0.625
 
 
 def test_no_guidance_needs_nothing(tiny, tiny_ptms, tiny_rgb):
-    assert make_signals([], tiny, LABELS, "none", 1.0, 1.0) == []
-    assert make_signals(tiny_ptms, tiny_rgb, LABELS, "none", {}, {}) == []
+    assert Guidance("none", [], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS) == []
+    assert Guidance("none", tiny_ptms, alpha_clom={}, alpha_cclom={}).signals(tiny_rgb, LABELS) == []
 
 
 # Errors
@@ -134,13 +135,13 @@ def test_no_guidance_needs_nothing(tiny, tiny_ptms, tiny_rgb):
 
 def test_unknown_guidance_lists_the_known_ones(tiny, tiny_ptms):
     with pytest.raises(ValueError, match="unknown guidance 'CLoM'; known: none, clom, cclom, both"):
-        make_signals(tiny_ptms, tiny, LABELS, "CLoM", 1.0, 1.0)
+        Guidance("CLoM", tiny_ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
 
 
 @pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
 def test_guidance_needs_a_ptm(tiny, guidance):
     with pytest.raises(ValueError, match=f"guidance '{guidance}' needs at least one PTM.*ddlib.train_ptms"):
-        make_signals([], tiny, LABELS, guidance, 1.0, 1.0)
+        Guidance(guidance, [], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
 
 
 @pytest.mark.parametrize("guidance", ["clom", "both"])
@@ -149,9 +150,9 @@ def test_clom_of_other_classes_is_refused(tiny, tiny_ptms, guidance, names):
     """Other names, the same in another order, and one more. The PTM in question need not be the first."""
     stranger = dataclasses.replace(tiny_ptms[2], class_names=names, source_dataset="elsewhere")
     with pytest.raises(ValueError, match="Use guidance 'cclom'") as error:
-        make_signals([*tiny_ptms[:2], stranger], tiny, LABELS, guidance, 1.0, 1.0)
+        Guidance(guidance, [*tiny_ptms[:2], stranger], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
     message = str(error.value)
     assert "ConvNet-3 #2 @24 knows the classes of elsewhere" in message
     assert ", ".join(names[:3]) in message
     assert "those of tiny (ant, bee, cat" in message
-    assert len(make_signals([stranger], tiny, LABELS, "cclom", 1.0, 1.0)) == 1
+    assert len(Guidance("cclom", [stranger], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddlib.machine import ADVICE, out_of_memory_explained
+from ddlib.memory import ADVICE, out_of_memory_explained
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of making and freeing a tensor of 16 MiB a hundred times, after ten times to warm up.
@@ -44,7 +44,7 @@ def test_the_environment_wins():
 
 
 def test_nothing_happens_on_other_systems(monkeypatch):
-    from ddlib import machine as memory
+    from ddlib import memory
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert memory.keep_freed_memory() is False
@@ -52,7 +52,7 @@ def test_nothing_happens_on_other_systems(monkeypatch):
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
 def test_it_says_that_it_did():
-    from ddlib import machine as memory
+    from ddlib import memory
 
     assert memory.keep_freed_memory() is True
 

@@ -6,8 +6,9 @@ there is no loader, no worker and no transform on the way.
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -45,16 +46,61 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
+@dataclass(frozen=True)
+class ImageFormat:
+    """What images are like: channels, side in pixels, and the mean and std per channel (of pixels in [0, 1]).
+
+    Raises ValueError if mean or std do not have one number for each channel, or a std is not above 0.
+    """
+
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.mean) != self.channels or len(self.std) != self.channels or not all(std > 0 for std in self.std):
+            raise ValueError(f"mean and std need one number for each of {self.channels} channels, std > 0.")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("mean and std need finite numbers; found NaN or infinity.")
+
+    @classmethod
+    def of(cls, images: Tensor, mean: Tensor, std: Tensor) -> "ImageFormat":
+        """That of square images ``[N, C, H, W]`` normalised by ``mean [C]`` and ``std [C]``."""
+        return cls(images.shape[1], images.shape[-1], tuple(mean.tolist()), tuple(std.tolist()))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height, width."""
+        return self.channels, self.image_size, self.image_size
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1], ``[..., C, H, W]``, as the networks see them."""
+        mean, std = _moments(self, pixels.dtype, pixels.device)
+        return (pixels - mean) / std
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`normalise`. Synthetic images may leave [0, 1]: clamp before showing them."""
+        mean, std = _moments(self, images.dtype, images.device)
+        return images * std + mean
+
+
+@cache  # a copy to a GPU would wait for it, in every step
+def _moments(form: ImageFormat, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and std as ``[C, 1, 1]``, rounded to float32 as the files hold them."""
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (form.mean, form.std))
+    return mean.to(dtype).view(-1, 1, 1), std.to(dtype).view(-1, 1, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Two splits, class names, and the mean and std `[C]` (of pixels in [0, 1]) that normalised both."""
+    """Two splits, class names, and the format of the images, whose mean and std normalised both."""
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    mean: Tensor
-    std: Tensor
+    format: ImageFormat
 
     @property
     def num_classes(self) -> int:
@@ -64,12 +110,12 @@ class Dataset:
     @property
     def channels(self) -> int:
         """C of `[N, C, H, W]`: 1 for grey, 3 for RGB."""
-        return self.train.images.shape[1]
+        return self.format.channels
 
     @property
     def image_size(self) -> int:
         """Height = width of the images, in pixels."""
-        return self.train.images.shape[-1]
+        return self.format.image_size
 
     @property
     def device(self) -> torch.device:
@@ -86,7 +132,8 @@ class Dataset:
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         splits = (self.train.images, self.train.labels, self.test.images, self.test.labels)
-        for tensor in (*splits, self.mean, self.std):
+        moments = (torch.tensor(values, dtype=torch.float32) for values in (self.format.mean, self.format.std))
+        for tensor in (*splits, *moments):
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
             for chunk in tensor.split(CHUNK):
                 digest.update(chunk.cpu().contiguous().numpy())
@@ -94,18 +141,15 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data set on `device`."""
-        tensors = {name: getattr(self, name).to(device) for name in ("train", "test", "mean", "std")}
-        return dataclasses.replace(self, **tensors)
+        return dataclasses.replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], `[..., C, H, W]`, as the networks see them."""
-        mean, std = (moment.to(pixels).view(-1, 1, 1) for moment in (self.mean, self.std))
-        return (pixels - mean) / std
+        return self.format.normalise(pixels)
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The inverse of `normalise`. Synthetic images may leave [0, 1]: clamp before showing them."""
-        mean, std = (moment.to(images).view(-1, 1, 1) for moment in (self.mean, self.std))
-        return images * std + mean
+        return self.format.denormalise(images)
 
     def holdout(self, fraction: float = 0.1, seed: int = 0) -> "Dataset":
         """To choose hyper-parameters on: test = a held-out part of the *train* split, train = the rest of it.

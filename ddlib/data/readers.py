@@ -5,11 +5,13 @@ train split, per channel. A data set is one row of `DATASETS`.
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor
 
-from ddlib.data.dataset import CHUNK, Dataset, Split
+from ddlib.data.dataset import CHUNK, Dataset, ImageFormat, Split
 from ddlib.data.image_folder import LAYOUT, read_folder
 from ddlib.disk.paths import data_folder
 from ddlib.disk.progress import watched
@@ -50,7 +52,7 @@ def load_dataset(
         raise ValueError(f"image_size must be None or an integer from 8 to 256, found {image_size!r}")
     torch.empty(0, device=device)  # a wrong or absent device fails here, before the long work
     if name in DATASETS:
-        train, test, class_names = DATASETS[name](root, image_size)
+        train, test, class_names = DATASETS[name].read(root, image_size)
     else:
         folder = _folder(name)
         if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
@@ -64,7 +66,8 @@ def load_dataset(
         std[channel] = 1
     for pixels, _ in (train, test):  # in place: a second copy would double the memory
         pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
-    return Dataset(name, Split(*train), Split(*test), class_names, mean, std).to(device)
+    form = ImageFormat.of(train[0], mean, std)
+    return Dataset(name, Split(*train), Split(*test), class_names, form).to(device)
 
 
 def dataset_name(name: str | os.PathLike) -> str:
@@ -112,39 +115,48 @@ def _read_digits(root: object, image_size: int | None) -> Raw:
     return (pixels[~test], labels[~test]), (pixels[test], labels[test]), tuple("0123456789")
 
 
-def _read_torchvision(
-    kind: str, files: str, class_names: str, root: str | os.PathLike | None, image_size: int | None
-) -> Raw:
-    """Read `torchvision.datasets.<kind>`, whose folder holds `files`. `class_names` "": torchvision's."""
-    parts = []
-    for train in (True, False):
-        source = _open_torchvision(kind, files, data_folder(root), train)
-        raw = torch.as_tensor(source.data)  # [N, H, W] or [N, H, W, C]
-        raw = raw[:, None] if raw.ndim == 3 else raw.permute(0, 3, 1, 2)
-        parts.append((to_pixels(raw, 255, image_size), torch.as_tensor(source.targets, dtype=torch.int64)))
-    return parts[0], parts[1], tuple(class_names or source.classes)
+@dataclass(frozen=True)
+class Torchvision:
+    """A reader of the data set ``torchvision.datasets.<kind>``, whose folder holds ``files``."""
 
+    kind: str
+    files: str
+    class_names: str = ""  # a letter each; empty: those of torchvision
+    splits: tuple[Mapping[str, object], Mapping[str, object]] = ({"train": True}, {"train": False})
+    labels: str = "targets"
+    channels_first: bool = False
 
-def _open_torchvision(kind: str, files: str, folder: Path, train: bool):
-    """The torchvision data set from `folder`, downloaded to it if need be."""
-    import torchvision  # here, because the import takes seconds
+    def __call__(self, root: str | os.PathLike | None, image_size: int | None) -> Raw:
+        """Train and test split, the pixels resized if ``image_size`` says so."""
+        parts = []
+        for which in self.splits:
+            source = self.open(data_folder(root), which)
+            raw = torch.as_tensor(source.data)  # [N, H, W], [N, H, W, C] or [N, C, H, W]
+            raw = raw[:, None] if raw.ndim == 3 else raw if self.channels_first else raw.permute(0, 3, 1, 2)
+            labels = torch.as_tensor(getattr(source, self.labels), dtype=torch.int64)
+            parts.append((to_pixels(raw, 255, image_size), labels))
+        return parts[0], parts[1], tuple(self.class_names or source.classes)
 
-    opener = partial(getattr(torchvision.datasets, kind), folder, train=train)
-    try:
-        return opener()
-    except Exception as error:  # missing files, wrong checksums, damaged content: many types
-        found = f"{type(error).__name__}: {error}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{kind}.lock"), _download_manners():
-            return opener(download=True)
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{kind} is not (whole) in {folder} and could not be downloaded. Put {files} there, after "
-            "removing damaged files if there are any, or let the environment variable DDLIB_DATA (or the "
-            f"argument root) name the folder that has it.\n    reading: {found}\n"
-            f"    downloading: {type(error).__name__}: {error}"
-        ) from error
+    def open(self, folder: Path, which: Mapping[str, object]):
+        """The torchvision data set from ``folder``, downloaded to it if need be. Raises FileNotFoundError."""
+        import torchvision  # here, because the import takes seconds
+
+        opener = partial(getattr(torchvision.datasets, self.kind), folder, **which)
+        try:
+            return opener()
+        except Exception as error:  # missing files, wrong checksums, damaged content: many types
+            found = f"{type(error).__name__}: {error}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f".{self.kind}.lock"), _download_manners():
+                return opener(download=True)
+        except Exception as error:
+            raise FileNotFoundError(
+                f"{self.kind} is not (whole) in {folder} and could not be downloaded. Put {self.files} there, after "
+                "removing damaged files if there are any, or let the environment variable DDLIB_DATA (or the "
+                f"argument root) name the folder that has it.\n    reading: {found}\n"
+                f"    downloading: {type(error).__name__}: {error}"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -159,11 +171,51 @@ def _download_manners() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-DATASETS: dict[str, Callable[[str | os.PathLike | None, int | None], Raw]] = {
-    "digits": _read_digits,
-    "mnist": partial(_read_torchvision, "MNIST", "MNIST/raw/*-ubyte (four files)", "0123456789"),
-    "fashion_mnist": partial(_read_torchvision, "FashionMNIST", "FashionMNIST/raw/*-ubyte (four files)", ""),
-    "cifar10": partial(_read_torchvision, "CIFAR10", "cifar-10-batches-py/ or cifar-10-python.tar.gz", ""),
-    "cifar100": partial(_read_torchvision, "CIFAR100", "cifar-100-python/ or cifar-100-python.tar.gz", ""),
+@dataclass(frozen=True)
+class Source:
+    """One row: how a data set is read, and the mean and std that the reference normalises it by, if it does."""
+
+    read: Callable[[str | os.PathLike | None, int | None], Raw]
+    reference_mean: tuple[float, ...] = ()
+    reference_std: tuple[float, ...] = ()
+
+
+DATASETS: dict[str, Source] = {
+    "digits": Source(_read_digits),
+    "mnist": Source(Torchvision("MNIST", "MNIST/raw/*-ubyte (four files)", "0123456789"), (0.1307,), (0.3081,)),
+    "fashion_mnist": Source(Torchvision("FashionMNIST", "FashionMNIST/raw/*-ubyte (four files)"), (0.2861,), (0.3530,)),
+    "svhn": Source(
+        Torchvision(
+            "SVHN",
+            "train_32x32.mat and test_32x32.mat",
+            "0123456789",
+            splits=({"split": "train"}, {"split": "test"}),
+            labels="labels",
+            channels_first=True,
+        ),
+        (0.4377, 0.4438, 0.4728),
+        (0.1980, 0.2010, 0.1970),
+    ),
+    "cifar10": Source(
+        Torchvision("CIFAR10", "cifar-10-batches-py/ or cifar-10-python.tar.gz"),
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+    ),
+    "cifar100": Source(
+        Torchvision("CIFAR100", "cifar-100-python/ or cifar-100-python.tar.gz"),
+        (0.5071, 0.4866, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+    ),
 }
-"""Name -> reader(root, image_size). A new data set is one row here."""
+"""Every data set by its name. A new one is one row here.
+
+The reference is github.com/VICO-UoE/DatasetCondensation (utils.py).
+"""
+
+
+def reference_format(dataset: str, own: ImageFormat) -> ImageFormat:
+    """How the reference normalises a data set and its hold-out; one that it lacks keeps its ``own`` format."""
+    source = DATASETS.get(dataset.removesuffix("-holdout"))
+    if source is None or not source.reference_mean:
+        return own
+    return dataclasses.replace(own, mean=source.reference_mean, std=source.reference_std)

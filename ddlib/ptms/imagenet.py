@@ -5,8 +5,9 @@ import os
 import torch
 from torch import nn
 
+from ddlib.data.dataset import ImageFormat
 from ddlib.disk.paths import data_folder
-from ddlib.ptms.ptm import PTM, InputFormat
+from ddlib.ptms.ptm import PTM
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # all but two of torchvision's classifiers have these, fewer have later ones
 
@@ -71,7 +72,7 @@ def load_imagenet_ptm(
         name,
         "imagenet",
         tuple(weights.meta["categories"]),
-        InputFormat(3, size, tuple(preset.mean), tuple(preset.std)),
+        ImageFormat(3, size, tuple(preset.mean), tuple(preset.std)),
         hash=f"{name}-{IMAGENET_WEIGHTS}-{size}",
         accuracy=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100,
     )

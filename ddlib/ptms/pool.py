@@ -21,8 +21,9 @@ from ddlib.disk.paths import cache_folder
 from ddlib.disk.progress import progress_bar
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.fingerprint import code_hash
+from ddlib.memory import keep_freed_memory
 from ddlib.ptms.cache import make_room, touch
-from ddlib.ptms.ptm import PTM, InputFormat
+from ddlib.ptms.ptm import PTM
 from ddlib.ptms.training import fresh_network, train
 from ddlib.training import accuracy, augment_strategy
 
@@ -57,6 +58,7 @@ def train_ptms(
     Raises ValueError for impossible numbers and unknown names, and if there is no room, before anything is trained.
     Source: Lu et al., arXiv 2310.03295, and their code.
     """
+    keep_freed_memory()
     keep = list(keep) or [epochs]
     if not all(isinstance(number, Integral) for number in (num_ptms, epochs, *keep)):
         raise ValueError(f"num_ptms, epochs and keep are whole numbers; found {num_ptms!r}, {epochs!r} and {keep!r}.")
@@ -171,7 +173,7 @@ class _Job:
             self.architecture,
             self.dataset.name,
             self.dataset.class_names,
-            InputFormat.of(self.dataset),
+            self.dataset.format,
             hash=f"{self.key}-{epoch}",
             index=self.index,
             epoch=epoch,

@@ -11,26 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddlib.data.dataset import Dataset
+from ddlib.data.dataset import Dataset, ImageFormat
 from ddlib.losses import ClassSums, class_sums
 
 LUMA = (0.299, 0.587, 0.114)  # grey from RGB (ITU-R BT.601), as Pillow does it
 CHUNK = 512  # real images in one forward pass
-
-
-@dataclass(frozen=True)
-class InputFormat:
-    """What images a network was trained on: channels, side in pixels, and the mean and std per channel."""
-
-    channels: int
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "InputFormat":
-        """The format of a data set's images."""
-        return cls(dataset.channels, dataset.image_size, tuple(dataset.mean.tolist()), tuple(dataset.std.tolist()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +26,14 @@ class PTM:
     architecture: str
     source_dataset: str
     class_names: tuple[str, ...]
-    expects: InputFormat
+    expects: ImageFormat
     hash: str  # of everything that shaped it
     index: int = 0  # which initialisation
     epoch: int | None = None
     accuracy: float | None = None  # on the source's test split, to report; a fraction
     train_accuracy: float | None = None  # on its train split, to weight by: the test set stays unread
     seconds: float | None = None  # of training, up to this epoch
-    given: InputFormat | None = None  # of the images it is adapted to; None: what it expects
+    given: ImageFormat | None = None  # of the images it is adapted to; None: what it expects
     adapt: Callable[[Tensor], Tensor] = field(default=nn.Identity(), repr=False)
     _sums: dict[str, ClassSums] = field(default_factory=dict, repr=False)
 
@@ -79,10 +64,10 @@ class PTM:
 
     def adapted_to(self, dataset: Dataset) -> "PTM":
         """The same PTM for the images of ``dataset``: channels, size and normalisation are converted first."""
-        given = InputFormat.of(dataset)
+        given = dataset.format
         if given == (self.given or self.expects):
             return self
-        adapt = Adapter(given, self.expects).to(dataset.device)
+        adapt = Adapter(given, self.expects)
         return dataclasses.replace(self, given=given, adapt=adapt, _sums={})
 
     def class_sums(self, dataset: Dataset) -> ClassSums:
@@ -101,19 +86,16 @@ class PTM:
 class Adapter(nn.Module):
     """Images as one format normalises them -> images as another network expects them."""
 
-    def __init__(self, given: InputFormat, expected: InputFormat):
+    def __init__(self, given: ImageFormat, expected: ImageFormat):
         super().__init__()
-        self.channels, self.size = expected.channels, expected.image_size
-        for name, values in (("given", given), ("expected", expected)):
-            self.register_buffer(f"{name}_mean", torch.tensor(values.mean).view(-1, 1, 1))
-            self.register_buffer(f"{name}_std", torch.tensor(values.std).view(-1, 1, 1))
+        self.given, self.expected = given, expected
 
     def forward(self, images: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, channels, size, size]``; grey repeats into RGB, RGB becomes its luma."""
-        pixels = images * self.given_std + self.given_mean
-        if pixels.shape[1] == 3 and self.channels == 1:
+        pixels, size = self.given.denormalise(images), self.expected.image_size
+        if pixels.shape[1] == 3 and self.expected.channels == 1:
             pixels = (pixels * pixels.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-        pixels = pixels.expand(-1, self.channels, -1, -1)
-        if pixels.shape[-1] != self.size:
-            pixels = F.interpolate(pixels, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return (pixels - self.expected_mean) / self.expected_std
+        pixels = pixels.expand(-1, self.expected.channels, -1, -1)
+        if pixels.shape[-1] != size:
+            pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+        return self.expected.normalise(pixels)

@@ -2,7 +2,7 @@
 
 Without the first, training on a Linux CPU spends much of its time on page faults. A layer's output takes megabytes,
 lives for milliseconds, and then glibc returns it to the kernel; the next one must be mapped and zeroed anew, page by
-page, which takes longer than most layers compute. So glibc is told to keep it.
+page, which takes longer than most layers compute. So long work tells glibc to keep it; an import changes nothing.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 
@@ -26,11 +27,12 @@ ADVICE = (
 WORDS = ("can't allocate memory", "out of memory", "_status_alloc_failed")
 
 
+@cache
 def keep_freed_memory() -> bool:
     """Ask the C library to keep freed blocks for the next tensors; True if it does.
 
-    Called once, by ``import ddlib``. A threshold that the environment sets (glibc's own variables
-    ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_``, in bytes) wins. Elsewhere than on glibc nothing happens.
+    Called by long work (distillation, evaluation, training of PTMs), once in a process. A threshold that the
+    environment sets (glibc's own ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_``, in bytes) wins. Elsewhere than on glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
