@@ -158,6 +158,7 @@ lint: $(READY)  ## Check style and security of code and notebooks, in seconds
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/nbstripout --keep-count --verify notebooks/*.ipynb
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive ddlib workflow benchmarks book/*.py book/_ext
 
 .PHONY: audit

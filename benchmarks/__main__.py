@@ -48,6 +48,7 @@ def main() -> None:
         "once": curves.one_off(device),
         "cifar10_memory": processes.cifar10_memory(),
         "notebook_start": processes.notebook_start(),
+        "beside_one_busy_core": processes.beside_one_busy_core(),
     }
     record["seconds"] = time.perf_counter() - start
     path = options.out or RESULTS / f"{device.type}.json"

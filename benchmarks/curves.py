@@ -41,7 +41,9 @@ def steps(data, ipc: int, width: int, batch_real: int) -> list:
     images, labels = synthetic_images(data, ipc)
     ptms = random_ptms(data, 1, width)
     task = Task(data, labels, Matching(width=width, batch_real=batch_real))
-    guidance = [Guidance(kind, ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels) for kind in ("clom", "cclom")]
+    guidance = [
+        Guidance(kind, ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels) for kind in ("clom", "cclom")
+    ]
     return [
         lambda: base_step("dm", task, images),
         *(lambda signals=signals: guided("single", images, signals) for signals in guidance),

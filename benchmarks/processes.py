@@ -1,15 +1,16 @@
-"""What only a fresh process can tell: a row of the table, memory of a data set, and the start of a notebook's run."""
+"""What only a fresh process can tell: a row of the table, memory of a data set, a notebook's start and its busy neighbour."""
 
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ddlib.disk.paths import data_folder
 
 PROJECT = Path(__file__).parent.parent
 START_LIMIT = 300  # seconds after which a run counts as stuck
+BUSY_TARGET = 1.5  # a run beside one busy core takes at most so many times as long as alone
 
 MEMORY = """
 import json, ddlib, torchvision
@@ -73,19 +75,51 @@ def notebook_start(repeats: int = 3) -> dict[str, object]:
     return {"seconds": statistics.median(seconds[1:]), "repeats": repeats}  # the first has trained the PTMs
 
 
-def _start(folder: Path, name: str) -> float:
-    """The first checkpoint marks the first step; then the run is interrupted."""
+def beside_one_busy_core(repeats: int = 3) -> dict[str, object]:
+    """Seconds of a whole run of notebook 02 on two cores, alone and with a busy process on them too; in turns, medians."""
+    if not shutil.which("taskset") or (os.cpu_count() or 1) < 2:
+        return {"skipped": "needs two cores and the command taskset"}
+    pinned, alone, beside = ["taskset", "--cpu-list", "0,1"], [], []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        _whole(Path(folder), "first", pinned)  # trains the PTMs
+        for index in range(repeats):
+            alone.append(_whole(Path(folder), f"alone{index}", pinned))
+            with subprocess.Popen([*pinned, sys.executable, "-c", "while True: pass"]) as busy:
+                try:
+                    beside.append(_whole(Path(folder), f"beside{index}", pinned))
+                finally:
+                    busy.kill()
+    ratio = statistics.median(beside) / statistics.median(alone)
+    seconds = {"alone_seconds": statistics.median(alone), "beside_seconds": statistics.median(beside)}
+    return {"ratio": ratio, "target": BUSY_TARGET, **seconds, "repeats": repeats}
+
+
+def _whole(folder: Path, name: str, before: list[str]) -> float:
+    start = time.perf_counter()
+    with _notebook(folder, name, before) as run:
+        if run.wait(START_LIMIT):
+            raise RuntimeError(f"notebook 02 ended with exit status {run.returncode}")
+    return time.perf_counter() - start
+
+
+def _notebook(folder: Path, name: str, before: Sequence[str] = ()) -> subprocess.Popen:
+    """Papermill on notebook 02 with its defaults; records and PTMs in a folder of their own."""
     runs = folder / name
     runs.mkdir()
     command = [sys.executable, "-m", "papermill", PROJECT / "notebooks" / "02_ensemble.ipynb", runs / "out.ipynb"]
     settings = {"DDLIB_RUNS": str(runs), "DDLIB_CACHE": str(folder / "ptms")}
-    start = time.perf_counter()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=os.environ | settings, **quiet) as run:
+    return subprocess.Popen([*before, *command], env=os.environ | settings, **quiet)
+
+
+def _start(folder: Path, name: str) -> float:
+    """The first checkpoint marks the first step; then the run is interrupted."""
+    runs, start = folder / name, time.perf_counter()
+    with _notebook(folder, name) as run:
         while not list(runs.glob(".*.checkpoint")):
             if run.poll() is not None or time.perf_counter() - start > START_LIMIT:
                 run.kill()
-                raise RuntimeError(f"the run of {command[3]} ended without a step (exit status {run.poll()})")
+                raise RuntimeError(f"notebook 02 ended without a step (exit status {run.poll()})")
             time.sleep(0.02)
         passed = time.perf_counter() - start
         run.send_signal(signal.SIGINT)  # papermill then ends its kernel too

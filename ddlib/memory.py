@@ -10,7 +10,6 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 
@@ -27,11 +26,10 @@ ADVICE = (
 WORDS = ("can't allocate memory", "out of memory", "_status_alloc_failed")
 
 
-@cache
 def keep_freed_memory() -> bool:
     """Ask the C library to keep freed blocks for the next tensors; True if it does.
 
-    Called by long work (distillation, evaluation, training of PTMs), once in a process. A threshold that the
+    Called by long work: distillation, evaluation, training of PTMs. A threshold that the
     environment sets (glibc's own ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_``, in bytes) wins. Elsewhere than on glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
