@@ -41,9 +41,7 @@ def steps(data, ipc: int, width: int, batch_real: int) -> list:
     images, labels = synthetic_images(data, ipc)
     ptms = random_ptms(data, 1, width)
     task = Task(data, labels, Matching(width=width, batch_real=batch_real))
-    guidance = [
-        Guidance(kind, ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels) for kind in ("clom", "cclom")
-    ]
+    guidance = [Guidance(kind, ptms).signals(data, labels) for kind in ("clom", "cclom")]
     return [
         lambda: base_step("dm", task, images),
         *(lambda signals=signals: guided("single", images, signals) for signals in guidance),
@@ -54,7 +52,7 @@ def ensembles(device: torch.device) -> list[dict[str, object]]:
     """``ddlib.cost.step_costs`` of K PTMs of width 128 on 100 images."""
     data = stand_in(device, per_class=1)
     images, labels = synthetic_images(data)
-    signals = Guidance("clom", random_ptms(data, max(NUM_PTMS)), alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels)
+    signals = Guidance("clom", random_ptms(data, max(NUM_PTMS))).signals(data, labels)
     return step_costs(images, signals, num_ptms=NUM_PTMS, repeats=3).to_dict("records")
 
 

@@ -1,4 +1,4 @@
-"""What only a fresh process can tell: a row of the table, memory of a data set, a notebook's start and its busy neighbour."""
+"""What only a fresh process can tell: a row of the table, memory of data, how a notebook starts and shares cores."""
 
 import json
 import multiprocessing
@@ -76,7 +76,7 @@ def notebook_start(repeats: int = 3) -> dict[str, object]:
 
 
 def beside_one_busy_core(repeats: int = 3) -> dict[str, object]:
-    """Seconds of a whole run of notebook 02 on two cores, alone and with a busy process on them too; in turns, medians."""
+    """Seconds of a whole run of notebook 02 on two cores, alone and beside a busy process; in turns, medians."""
     if not shutil.which("taskset") or (os.cpu_count() or 1) < 2:
         return {"skipped": "needs two cores and the command taskset"}
     pinned, alone, beside = ["taskset", "--cpu-list", "0,1"], [], []

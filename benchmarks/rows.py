@@ -82,12 +82,10 @@ def all_rows(device: torch.device) -> list[Row]:
     data = stand_in(device)
     images, labels = synthetic_images(data)
     ptms = random_ptms(data, 10)
-    clom = Guidance("clom", ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels)
+    clom = Guidance("clom", ptms).signals(data, labels)
     batch = data.train.images[:CCLOM_BATCH], data.train.labels[:CCLOM_BATCH]
     part = dataclasses.replace(data, name="part", train=Split(*batch))
-    cclom = functools.cache(
-        lambda: Guidance("cclom", ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(part, labels)
-    )  # sums over 8196 images
+    cclom = functools.cache(lambda: Guidance("cclom", ptms[:1]).signals(part, labels))  # sums over 8196 images
     ptm = plain.PlainNetwork(ptms[0].network)
     task = Task(data, labels, Matching(outer_loops=1, inner_loops=1))
     compiled = dataclasses.replace(task, matching=dataclasses.replace(task.matching, compile=True))

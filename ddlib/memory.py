@@ -29,8 +29,8 @@ WORDS = ("can't allocate memory", "out of memory", "_status_alloc_failed")
 def keep_freed_memory() -> bool:
     """Ask the C library to keep freed blocks for the next tensors; True if it does.
 
-    Called by long work: distillation, evaluation, training of PTMs. A threshold that the
-    environment sets (glibc's own ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_``, in bytes) wins. Elsewhere than on glibc nothing happens.
+    Called by long work: distillation, evaluation, training of PTMs. A threshold that the environment sets (glibc's own
+    ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_``, in bytes) wins. Elsewhere than on glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
