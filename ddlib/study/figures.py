@@ -294,6 +294,6 @@ def curves(run: Run) -> Figure | str:
     """How the losses of one run went; baselines have none."""
     if run.distilled is None:
         return "Nothing was distilled: this arm is a baseline of real images."
-    history = run.distilled.history
-    columns = [name for name in ("base_loss", "guidance_loss") if history[name].any()]
-    return history(history, columns)
+    found = run.distilled.history
+    columns = [name for name in ("base_loss", "guidance_loss") if found[name].any()]
+    return history(found, columns)
