@@ -7,7 +7,7 @@ import torch
 
 import ddlib.base_methods
 from ddlib.augmentation import DSA_STRATEGY, OPERATIONS, DSAParams, apply_dsa, sample_dsa
-from ddlib.base_methods import BASE_METHODS, Task
+from ddlib.base_methods import BASE_METHODS, Matching, Task
 from ddlib.networks import build_network
 from ddlib.rng import generator
 from ddlib.synthetic import labels_of
@@ -15,9 +15,9 @@ from ddlib.synthetic import labels_of
 STEP = 0.5  # on the images, between two updates
 
 
-def make_task(dataset, ipc=2, **settings):
-    defaults = {"width": 4, "batch_real": 5, "outer_loops": 3, "inner_loops": 2, "lr_net": 0.2, "seed": 3}
-    return Task(dataset, labels_of(dataset.num_classes, ipc), **(defaults | settings))
+def make_task(dataset, ipc=2, seed=3, **settings):
+    defaults = {"width": 4, "batch_real": 5, "outer_loops": 3, "inner_loops": 2, "lr_net": 0.2}
+    return Task(dataset, labels_of(dataset.num_classes, ipc), Matching(**(defaults | settings)), seed)
 
 
 def start_of(task, seed=0):
@@ -49,13 +49,13 @@ def plain_network(task, iteration):
     data = task.dataset
     draw = generator(task.seed, "network", iteration)
     sizes = (data.channels, data.num_classes, data.image_size)
-    return build_network(task.network, *sizes, width=task.width, generator=draw).double()
+    return build_network(task.matching.network, *sizes, width=task.matching.width, generator=draw).double()
 
 
 def plain_real(task, label, iteration, update):
     train, draw = task.dataset.train, generator(task.seed, "real batches", iteration, update, label)
     members = [i for i, of_image in enumerate(train.labels.tolist()) if of_image == label]
-    chosen = torch.randperm(len(members), generator=draw).tolist()[: task.batch_real]
+    chosen = torch.randperm(len(members), generator=draw).tolist()[: task.matching.batch_real]
     return [train.images[members[i]] for i in chosen]
 
 
@@ -102,7 +102,7 @@ def plain_distance(syn, real):
 def plain_training(network, images, task, iteration, update, strategy):
     """Epochs of plain SGD, the whole set in one batch; each image augmented by parameters of its own."""
     draw = generator(task.seed, "network training", iteration, update)
-    for _ in range(task.inner_loops):
+    for _ in range(task.matching.inner_loops):
         order = torch.randperm(len(images), generator=draw).tolist()
         params = sample_dsa(images.shape, draw, strategy, siamese=False)
         own = [DSAParams(params.operation, params.uniform[:, i : i + 1]) for i in range(len(order))]
@@ -110,13 +110,13 @@ def plain_training(network, images, task, iteration, update, strategy):
         loss = plain_cross_entropy(network, batch, task.labels[order].tolist())
         parameters = list(network.parameters())
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.data -= task.lr_net * gradient
+            parameter.data -= task.matching.lr_net * gradient
 
 
 def plain_gradient_matching(strategy):
     def updates(images, task, iteration):
         network = plain_network(task, iteration)
-        for update in range(task.outer_loops):
+        for update in range(task.matching.outer_loops):
             loss = 0
             for label in range(task.dataset.num_classes):
                 params, parts = plain_params(task, label, iteration, update, strategy), []
@@ -126,7 +126,7 @@ def plain_gradient_matching(strategy):
                     parts.append(torch.autograd.grad(entropy, list(network.parameters()), create_graph=True))
                 loss = loss + plain_distance(parts[0], [gradient.detach() for gradient in parts[1]])
             yield loss
-            if update < task.outer_loops - 1:
+            if update < task.matching.outer_loops - 1:
                 plain_training(network, images, task, iteration, update + 1, strategy)
 
     return updates
@@ -158,9 +158,8 @@ def test_against_plain_versions(double, method, iteration):
 @pytest.mark.parametrize("changed", [{"inner_loops": 1}, {"lr_net": 0.1}, {"seed": 4}])
 def test_the_comparison_would_see_another_training(tiny, method, changed):
     """Steps of length 0 leave the images alone: what differs afterwards is the network."""
-    task = make_task(tiny)
-    losses, _ = descend(BASE_METHODS[method].updates, task, 0, step=0)
-    other, _ = descend(BASE_METHODS[method].updates, dataclasses.replace(task, **changed), 0, step=0)
+    losses, _ = descend(BASE_METHODS[method].updates, make_task(tiny), 0, step=0)
+    other, _ = descend(BASE_METHODS[method].updates, make_task(tiny, **changed), 0, step=0)
     assert relative(losses[1:], other[1:]) > 1e-3
     assert changed.keys() == {"seed"} or losses[0] == other[0]
 
@@ -335,8 +334,8 @@ def test_without_base_method_there_is_one_update_without_loss(tiny):
     ],
 )
 def test_loops_of_gradient_matching(method, ipc, loops):
-    found = BASE_METHODS[method].defaults(ipc)
-    assert (found["outer_loops"], found["inner_loops"]) == loops
+    found = Matching(method).for_ipc(ipc)
+    assert (found.outer_loops, found.inner_loops) == loops
 
 
 @pytest.mark.parametrize(
@@ -344,7 +343,15 @@ def test_loops_of_gradient_matching(method, ipc, loops):
     [("dm", 1.0, "real"), ("dc", 0.1, "noise"), ("dsa", 0.1, "real"), ("none", 0.1, "real")],
 )
 def test_step_and_start_of_the_authors(method, lr_img, start):
-    found = BASE_METHODS[method].defaults(1)
-    assert found == {"lr_img": lr_img, "start": start, "outer_loops": 1, "inner_loops": 1}
-    if method in ("dm", "none"):
-        assert BASE_METHODS[method].defaults(10) == found
+    row = BASE_METHODS[method]
+    assert (row.lr_img, row.start) == (lr_img, start)
+    for ipc in (1, 10) if method in ("dm", "none") else (1,):
+        found = Matching(method).for_ipc(ipc)
+        assert (found.outer_loops, found.inner_loops) == (1, 1)
+
+
+@pytest.mark.parametrize("method", BASE_METHODS)
+def test_given_loops_stay_as_they_are(method):
+    given = Matching(method, outer_loops=7, inner_loops=3, width=8)
+    assert given.for_ipc(10) == given
+    assert Matching(method, inner_loops=3).for_ipc(10).inner_loops == 3
