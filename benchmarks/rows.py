@@ -37,7 +37,7 @@ def stand_in(device: torch.device, num_classes: int = 10, size: int = 32, per_cl
         return Split(colour[labels] + torch.randn(len(labels), 3, size, size, generator=draw), labels)
 
     names = tuple(f"class {label}" for label in range(num_classes))
-    data = Dataset("stand-in", split(per_class), split(26), names, ImageFormat(3, 32, (0.5,) * 3, (0.25,) * 3))
+    data = Dataset("stand-in", split(per_class), split(26), names, ImageFormat(3, size, (0.5,) * 3, (0.25,) * 3))
     return data.to(device)
 
 

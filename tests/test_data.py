@@ -1,6 +1,6 @@
 """Data sets: what `load_dataset` promises, the hold-out split, the hash, and every error path."""
 
-import copy
+import dataclasses
 import pickle
 import socket
 import struct
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from ddlib.data.dataset import Dataset, Split
-from ddlib.data.readers import DATASETS, TIMEOUT, channel_moments, load_dataset, to_pixels
+from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.data.readers import DATASETS, TIMEOUT, Source, channel_moments, load_dataset, reference_format, to_pixels
 from ddlib.disk.paths import data_folder
 
 
@@ -30,7 +31,7 @@ def small_dataset(counts=(5, 3), name="small"):
     train = Split(torch.randn(len(labels), 3, 8, 8, generator=draw), labels)
     test = Split(torch.randn(len(counts), 3, 8, 8, generator=draw), torch.arange(len(counts)))
     names = tuple("abcdef"[: len(counts)])
-    return Dataset(name, train, test, names, torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.1, 0.3]))
+    return Dataset(name, train, test, names, ImageFormat(3, 8, (0.4, 0.5, 0.6), (0.2, 0.1, 0.3)))
 
 
 # Digits
@@ -61,7 +62,7 @@ def test_train_split_is_normalised_by_its_own_moments(digits):
     assert abs(images.mean()) < 1e-6
     assert abs(images.std(correction=0) - 1) < 1e-6
     pixels = digits.denormalise(digits.train.images).double()
-    assert abs(pixels.mean() - digits.mean) < 1e-6
+    assert abs(pixels.mean() - digits.format.mean[0]) < 1e-6
     assert pixels.amin() > -1e-6
     assert pixels.amax() < 1 + 1e-6
 
@@ -105,10 +106,10 @@ def test_constant_channel_is_not_divided_by_zero(monkeypatch):
     pixels = torch.rand(6, 2, 8, 8)
     pixels[:, 1] = 0.3
     raw = ((pixels, torch.arange(6) % 2), (pixels.clone(), torch.arange(6) % 2), ("a", "b"))
-    monkeypatch.setitem(DATASETS, "flat", lambda root, image_size: raw)
+    monkeypatch.setitem(DATASETS, "flat", Source(lambda root, image_size: raw))
     with pytest.warns(UserWarning, match="channel 1 of flat is constant"):
         dataset = load_dataset("flat")
-    assert dataset.std[1] == 1
+    assert dataset.format.std[1] == 1
     assert dataset.train.images[:, 1].abs().max() < 1e-6
     assert dataset.train.images.isfinite().all()
 
@@ -141,6 +142,55 @@ def test_normalise_and_denormalise_are_inverse():
     assert dataset.normalise(pixels.double()).dtype == torch.float64  # the dtype of what came in
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": (0.5,)}, "one number for each of 3 channels"),
+        ({"std": (0.2, 0.2)}, "one number for each of 3 channels"),
+        ({"channels": 1}, "one number for each of 1 channels"),
+        ({"std": (0.2, 0.0, 0.2)}, "std > 0"),
+        ({"std": (0.2, -0.1, 0.2)}, "std > 0"),
+        ({"std": (0.2, float("nan"), 0.2)}, "std > 0"),
+        ({"std": (0.2, 1e-60, 0.2)}, "std > 0"),  # 0 in float32
+        ({"mean": (0.5, float("nan"), 0.5)}, "finite numbers; found NaN or infinity"),
+        ({"std": (0.2, float("inf"), 0.2)}, "finite numbers; found NaN or infinity"),
+    ],
+)
+def test_an_image_format_checks_itself(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFormat(**({"channels": 3, "image_size": 8, "mean": (0.5,) * 3, "std": (0.2,) * 3} | changes))
+
+
+def test_an_image_format_is_that_of_its_float32():
+    """A tensor in a file has 0.1 as float32; that must not be another format than the one with 0.1."""
+    written = ImageFormat(1, 8, (0.1,), (0.3,))
+    read = ImageFormat.of(torch.zeros(2, 1, 8, 8), torch.tensor([0.1]), torch.tensor([0.3]))
+    assert written == read
+    assert hash(written) == hash(read)
+    assert written.mean == (float(np.float32(0.1)),)
+    assert written != ImageFormat(1, 8, (0.1,), (0.31,))
+    assert written.shape == (1, 8, 8)
+
+
+def test_a_look_in_inference_mode_leaves_training_as_it_was():
+    """The moments are kept from one call to the next: those of an inference would break a later backward pass."""
+    form = ImageFormat(1, 8, (0.123,), (0.456,))
+    with torch.inference_mode():
+        form.denormalise(torch.zeros(1, 1, 8, 8))
+    images = torch.ones(1, 1, 8, 8, requires_grad=True)
+    form.denormalise(images).sum().backward()
+    torch.testing.assert_close(images.grad, torch.full_like(images, 0.456))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("shape", [(8, 1, 8, 8), (8, 3, 16, 16), (8, 3, 8, 6)])
+def test_images_that_are_not_of_the_format_are_refused(part, shape):
+    split = Split(torch.zeros(shape), torch.zeros(8, dtype=torch.int64))
+    message = rf"the {part} images of small are \[{', '.join(map(str, shape[1:]))}\]; its format says \[3, 8, 8\]"
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(small_dataset(), **{part: split})
+
+
 def test_split_select_and_length():
     split = small_dataset().train
     assert len(split) == 8
@@ -164,7 +214,9 @@ def test_split_refuses_what_does_not_fit(images, labels):
 def test_to_moves_everything(digits):
     moved = digits.to("meta")
     assert moved.device.type == "meta"
-    assert {moved.test.labels.device.type, moved.mean.device.type, moved.std.device.type} == {"meta"}
+    tensors = (moved.train.images, moved.train.labels, moved.test.images, moved.test.labels)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.denormalise(moved.train.images).device.type == "meta"  # mean and std follow the images
     assert load_dataset("digits", device="meta").device.type == "meta"
 
 
@@ -177,14 +229,17 @@ def test_hash_depends_on_everything_but_the_name():
     assert int(dataset.hash, 16) >= 0
     assert small_dataset(name="other").hash == dataset.hash
     hashes = {dataset.hash}
-    for change in ("train.images", "train.labels", "test.images", "test.labels", "mean", "std"):
-        other = copy.deepcopy(small_dataset())
-        *where, what = change.split(".")
-        tensor = getattr(getattr(other, where[0]) if where else other, what)
-        tensor.view(-1)[-1] += 1
-        hashes.add(other.hash)
-    names = Dataset("small", dataset.train, dataset.test, ("a", "z"), dataset.mean, dataset.std)
-    assert len(hashes | {names.hash}) == 8
+    for part in ("train", "test"):
+        for what in ("images", "labels"):
+            other = small_dataset()
+            getattr(getattr(other, part), what).view(-1)[-1] += 1
+            hashes.add(other.hash)
+    for moment in ("mean", "std"):
+        values = getattr(dataset.format, moment)
+        changed = dataclasses.replace(dataset.format, **{moment: (*values[:-1], values[-1] + 1)})
+        hashes.add(dataclasses.replace(dataset, format=changed).hash)
+    hashes.add(dataclasses.replace(dataset, class_names=("a", "z")).hash)
+    assert len(hashes) == 8
 
 
 def test_hash_is_computed_once_on_a_frozen_dataset(monkeypatch):
@@ -205,7 +260,7 @@ def test_holdout_is_balanced_and_disjoint(digits):
     assert held.hash != digits.hash
     assert torch.bincount(held.test.labels).tolist() == [14] * 10  # a tenth of the smallest class
     assert len(held.train) + len(held.test) == len(digits.train)
-    assert torch.equal(held.mean, digits.mean)
+    assert held.format == digits.format
     rows = [set(map(tuple, split.images.flatten(1).tolist())) for split in (held.train, held.test, digits.train)]
     assert rows[0] | rows[1] == rows[2]
     assert not rows[0] & rows[1]
@@ -270,6 +325,18 @@ def write_cifar(root, kind, monkeypatch):
     return data["train"]
 
 
+def write_svhn(root, monkeypatch):
+    """Tiny files in SVHN's format (MATLAB, images last, the digit 0 as label 10). Returns the train images."""
+    draw, kept = np.random.default_rng(0), {}
+    for part, count in (("train", 12), ("test", 10)):
+        images, labels = draw.integers(0, 256, (32, 32, 3, count), dtype=np.uint8), np.arange(count) % 10
+        root.mkdir(parents=True, exist_ok=True)
+        savemat(root / f"{part}_32x32.mat", {"X": images, "y": np.where(labels == 0, 10, labels)[:, None]})
+        monkeypatch.setitem(torchvision.datasets.SVHN.split_list, part, ["", f"{part}_32x32.mat", None])
+        kept[part] = images.transpose(3, 2, 0, 1)
+    return kept["train"]
+
+
 @pytest.fixture
 def no_network(monkeypatch):
     """Every download attempt ends in a URLError; the list tells how they were made."""
@@ -280,7 +347,7 @@ def no_network(monkeypatch):
         print("a progress bar", file=sys.stderr)
         raise URLError("no route to host")
 
-    for kind in ("MNIST", "CIFAR10"):  # the other two inherit
+    for kind in ("MNIST", "CIFAR10", "SVHN"):  # the other two inherit
         monkeypatch.setattr(getattr(torchvision.datasets, kind), "download", fail)
     return attempts
 
@@ -309,11 +376,47 @@ def test_cifar_files_are_read(tmp_path, monkeypatch, no_network, name, kind):
     assert not no_network
 
 
+def test_svhn_files_are_read(tmp_path, monkeypatch, no_network):
+    images = write_svhn(tmp_path, monkeypatch)
+    dataset = load_dataset("svhn", root=tmp_path)
+    assert (dataset.name, dataset.format.shape, dataset.class_names) == ("svhn", (3, 32, 32), tuple("0123456789"))
+    assert dataset.train.labels.tolist() == [*range(10), 0, 1]  # the digit itself, not 10 for a zero
+    assert dataset.test.labels.tolist() == list(range(10))
+    assert dataset.train.labels.dtype == torch.int64
+    pixels = dataset.denormalise(dataset.train.images)
+    assert np.array_equal((pixels * 255).round().numpy(), images)
+    torch.testing.assert_close(dataset.train.images.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+    assert load_dataset("svhn", root=tmp_path, image_size=16).train.images.shape == (12, 3, 16, 16)
+    assert not no_network
+
+
+def test_a_new_row_is_a_data_set(monkeypatch):
+    """One row, and it loads by its name, with a normalisation of the reference if the row says one."""
+    pixels, labels = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+    asked = []
+
+    def read(root, image_size):
+        asked.append((root, image_size))
+        return (pixels.clone(), labels), (pixels[:3].clone(), labels[:3]), ("a", "b", "c")
+
+    monkeypatch.setitem(DATASETS, "dummy", Source(read, (0.25,), (0.5,)))
+    dataset = load_dataset("dummy", root="somewhere", image_size=8)
+    assert asked == [("somewhere", 8)]
+    assert (dataset.name, dataset.class_names, dataset.format.shape) == ("dummy", ("a", "b", "c"), (1, 8, 8))
+    torch.testing.assert_close(dataset.denormalise(dataset.train.images), pixels)
+    assert abs(dataset.train.images.mean()) < 1e-6
+    for name in ("dummy", "dummy-holdout"):
+        assert reference_format(name, dataset.format) == ImageFormat(1, 8, (0.25,), (0.5,))
+    for name in ("digits", "nowhere"):  # of which the reference says nothing
+        assert reference_format(name, dataset.format) == dataset.format
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
         ("mnist", "MNIST/raw/"),
         ("fashion_mnist", "FashionMNIST/raw/"),
+        ("svhn", "train_32x32.mat and test_32x32.mat"),
         ("cifar10", "cifar-10-batches-py/"),
         ("cifar100", "cifar-100-python/"),
     ],
@@ -374,22 +477,23 @@ def test_an_unwritable_root_is_named(tmp_path, no_network):
 
 
 @pytest.mark.parametrize(
-    ("name", "where", "shape", "mean"),
+    ("name", "where", "shape", "tested", "mean", "evenness"),
     [
-        ("mnist", "MNIST/raw", (60000, 1, 28, 28), [0.1307]),
-        ("fashion_mnist", "FashionMNIST/raw", (60000, 1, 28, 28), [0.2860]),
-        ("cifar10", "cifar-10-batches-py", (50000, 3, 32, 32), [0.4914, 0.4822, 0.4465]),
-        ("cifar100", "cifar-100-python", (50000, 3, 32, 32), [0.5071, 0.4865, 0.4409]),
+        ("mnist", "MNIST/raw", (60000, 1, 28, 28), 10000, [0.1307], 0.8),
+        ("fashion_mnist", "FashionMNIST/raw", (60000, 1, 28, 28), 10000, [0.2860], 0.8),
+        ("svhn", "train_32x32.mat", (73257, 3, 32, 32), 26032, [0.4377, 0.4438, 0.4728], 0.3),  # 1 is frequent, 9 rare
+        ("cifar10", "cifar-10-batches-py", (50000, 3, 32, 32), 10000, [0.4914, 0.4822, 0.4465], 0.8),
+        ("cifar100", "cifar-100-python", (50000, 3, 32, 32), 10000, [0.5071, 0.4865, 0.4409], 0.8),
     ],
 )
-def test_real_files(name, where, shape, mean):
-    if not (data_folder() / where).is_dir():
+def test_real_files(name, where, shape, tested, mean, evenness):
+    if not (data_folder() / where).exists():
         pytest.skip(f"{where} is not in {data_folder()} (the environment variable DDLIB_DATA names the folder)")
     dataset = load_dataset(name)
     assert dataset.train.images.shape == shape
-    assert len(dataset.test) == 10000
-    assert dataset.mean.tolist() == pytest.approx(mean, abs=1e-4)  # the well-known values
+    assert len(dataset.test) == tested
+    assert list(dataset.format.mean) == pytest.approx(mean, abs=1e-4)  # the well-known values
     counts = torch.bincount(dataset.train.labels)
     assert len(counts) == dataset.num_classes == len(dataset.class_names)
-    assert counts.min() > 0.8 * counts.max()
+    assert counts.min() > evenness * counts.max()
     assert dataset.train.images[0].std() > 0.1

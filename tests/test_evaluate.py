@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ddlib.augmentation import DSA_STRATEGY
+from ddlib.data.dataset import ImageFormat
 from ddlib.evaluate import evaluate
 from ddlib.networks import NETWORKS
 from ddlib.selection import full_data, select_real
@@ -192,9 +193,8 @@ def test_full_data_beats_chance_by_far_and_wrong_labels_do_not(tiny, augment):
 
 def test_another_normalisation_is_converted_first(tiny, trained):
     own = select_real(tiny, 2)
-    mean, std = torch.tensor([0.1]), torch.tensor([0.7])
     images = (tiny.denormalise(own.images) - 0.1) / 0.7
-    other = SyntheticSet(images, own.labels, mean, std, own.class_names)
+    other = SyntheticSet(images, own.labels, ImageFormat(1, 8, (0.1,), (0.7,)), own.class_names)
     for synthetic in (own, other):
         quick(synthetic, tiny, num_eval=1)
     torch.testing.assert_close(trained[1]["images"], trained[0]["images"])

@@ -8,17 +8,17 @@ import pytest
 import torch
 from conftest import separable_dataset
 
-from ddlib.data.dataset import Split
+from ddlib.data.dataset import ImageFormat, Split
 from ddlib.losses import class_sums
 from ddlib.networks import build_network
-from ddlib.ptms.ptm import CHUNK, PTM, Adapter, InputFormat
+from ddlib.ptms.ptm import CHUNK, PTM, Adapter
 
 
 def untrained(dataset, norm=None, **about):
     draw = torch.Generator().manual_seed(0)
     sizes = dataset.channels, dataset.num_classes, dataset.image_size
     network = build_network("ConvNet-3", *sizes, width=4, norm=norm, generator=draw)
-    return PTM(network, "ConvNet-3", dataset.name, dataset.class_names, InputFormat.of(dataset), "hash", **about)
+    return PTM(network, "ConvNet-3", dataset.name, dataset.class_names, dataset.format, "hash", **about)
 
 
 # The frozen network
@@ -113,7 +113,7 @@ def test_the_same_format_needs_no_adapter(tiny, tiny_rgb):
     assert adapted is not ptm
     assert adapted.adapted_to(tiny_rgb) is adapted
     assert adapted.network is ptm.network
-    assert (adapted.given, adapted.expects) == (InputFormat.of(tiny_rgb), ptm.expects)
+    assert (adapted.given, adapted.expects) == (tiny_rgb.format, ptm.expects)
     assert ptm.given is None
 
 
@@ -127,8 +127,8 @@ def test_an_adapted_ptm_comes_back_to_its_own_images(tiny, tiny_rgb):
 def test_another_normalisation_is_another_format(tiny, change):
     """The same pixels, normalised in another way, give the same logits."""
     ptm = untrained(tiny, norm="none")  # instance norm would forgive a wrong std
-    moment = {change: getattr(tiny, change) + 0.1}
-    other = dataclasses.replace(tiny, **moment)
+    moment = {change: (getattr(tiny.format, change)[0] + 0.1,)}
+    other = dataclasses.replace(tiny, format=dataclasses.replace(tiny.format, **moment))
     images = other.normalise(tiny.denormalise(tiny.test.images))
     other = dataclasses.replace(other, train=Split(images, tiny.test.labels))
     adapted = ptm.adapted_to(other)
@@ -137,13 +137,13 @@ def test_another_normalisation_is_another_format(tiny, change):
 
 
 def test_format_of_a_data_set(tiny_rgb):
-    found = InputFormat.of(tiny_rgb)
+    found = tiny_rgb.format
     assert (found.channels, found.image_size) == (3, 16)
     np.testing.assert_allclose([found.mean, found.std], [[0.3, 0.4, 0.5], [0.2, 0.225, 0.25]], rtol=1e-6)
 
 
-GREY = InputFormat(1, 8, (0.3,), (0.2,))
-RGB = InputFormat(3, 8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+GREY = ImageFormat(1, 8, (0.3,), (0.2,))
+RGB = ImageFormat(3, 8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
 def plain_resize(channel, size):

@@ -274,7 +274,7 @@ def test_the_key_changes_with_all_that_shapes_a_ptm(tiny, tmp_path, instant, mon
     keys["augment by name"] = key(augment="flip")
     keys["images"] = key(separable_dataset(seed=1))
     keys["class_names"] = key(dataclasses.replace(tiny, class_names=("ant", "bee", "dog")))
-    keys["mean"] = key(dataclasses.replace(tiny, mean=tiny.mean + 0.1))
+    keys["mean"] = key(dataclasses.replace(tiny, format=dataclasses.replace(tiny.format, mean=(0.4,))))
     keys["train"] = key(dataclasses.replace(tiny, train=Split(tiny.train.images, tiny.train.labels.flip(0))))
     same = {
         key(),
@@ -350,16 +350,14 @@ def train_slowly(cache, log, barrier):
 
     dataset = separable_dataset()
     small(dataset, log.with_name(multiprocessing.current_process().name))  # warm up: the first use is a slow one
-    ddlib.ptms.train_network = slow
+    ddlib.ptms.training.train_network = slow
     barrier.wait(60)
     (ptm,) = small(dataset, cache)
     torch.save(weights(ptm) | {"seconds": ptm.seconds}, log.with_name(f"{multiprocessing.current_process().name}.pt"))
 
 
 def test_of_two_processes_that_want_a_ptm_one_trains_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        ddlib.ptms.pool, "train_network", train_network
-    )  # to be restored: this process is one of the two
+    monkeypatch.setattr(ddlib.ptms.training, "train_network", train_network)  # restored: this process is one of the two
     log, spawn = tmp_path / "log", multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
     other = spawn.Process(target=train_slowly, args=(tmp_path / "cache", log, barrier), name="other", daemon=True)

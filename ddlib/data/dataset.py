@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,7 @@ class Split:
 class ImageFormat:
     """What images are like: channels, side in pixels, and the mean and std per channel (of pixels in [0, 1]).
 
+    Mean and std are rounded to float32, as files hold them, so that a format equals itself after saving and loading.
     Raises ValueError if mean or std do not have one number for each channel, or a std is not above 0.
     """
 
@@ -59,6 +61,8 @@ class ImageFormat:
     std: tuple[float, ...]
 
     def __post_init__(self):
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(np.asarray(getattr(self, name), np.float32).tolist()))
         if len(self.mean) != self.channels or len(self.std) != self.channels or not all(std > 0 for std in self.std):
             raise ValueError(f"mean and std need one number for each of {self.channels} channels, std > 0.")
         if not all(map(math.isfinite, (*self.mean, *self.std))):
@@ -86,21 +90,32 @@ class ImageFormat:
 
 
 @cache  # a copy to a GPU would wait for it, in every step
+@torch.inference_mode(False)  # else moments first asked for in inference would be of no use in training
 def _moments(form: ImageFormat, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std as ``[C, 1, 1]``, rounded to float32 as the files hold them."""
-    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (form.mean, form.std))
-    return mean.to(dtype).view(-1, 1, 1), std.to(dtype).view(-1, 1, 1)
+    """Mean and std as ``[C, 1, 1]``."""
+    mean, std = (torch.tensor(values, dtype=dtype, device=device) for values in (form.mean, form.std))
+    return mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Two splits, class names, and the format of the images, whose mean and std normalised both."""
+    """Two splits, class names, and the format of the images, whose mean and std normalised both.
+
+    Raises ValueError if images are not of that format.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
     format: ImageFormat
+
+    def __post_init__(self):
+        for part, split in (("train", self.train), ("test", self.test)):
+            if (found := tuple(split.images.shape[1:])) != self.format.shape:
+                raise ValueError(
+                    f"the {part} images of {self.name} are {list(found)}; its format says {list(self.format.shape)}."
+                )
 
     @property
     def num_classes(self) -> int:
