@@ -12,7 +12,6 @@ import torch
 
 from ddlib.study import provenance
 from ddlib.study import record as records
-from ddlib.study.arms import default_arm
 from ddlib.study.provenance import environment, git_commit, peak_memory_bytes, run_hash
 from ddlib.study.record import parameter_hash, read_record, reason, record_path, write_failure, write_record
 from ddlib.study.runs import load_failures, load_records
@@ -41,6 +40,7 @@ def run(**changes):
     """The arguments of a complete run, with changes."""
     return {
         "notebook": "02_ensemble",
+        "arm": "clom loss_avg",
         "parameters": PARAMETERS,
         "seed": 3,
         "dataset_hash": "d" * 16,
@@ -200,7 +200,7 @@ def test_another_layout_is_the_same_record_and_one_without_checksum_is_read(tmp_
 def test_load_records_is_tidy(tmp_path):
     write_record(tmp_path, **run())
     guided = {"dataset": "digits", "guidance": "none", "alpha": 0.0, "device": "auto"}
-    write_record(tmp_path, **run(notebook="01_guidance", parameters=guided, seed=5, peak_memory_bytes=None))
+    write_record(tmp_path, **run(notebook="01_guidance", arm="none", parameters=guided, seed=5, peak_memory_bytes=None))
     table = load_records(tmp_path)
     assert tuple(table.columns[: len(records.FIRST_COLUMNS)]) == records.FIRST_COLUMNS
     assert len(table) == 8
@@ -246,7 +246,7 @@ def test_failed_runs_are_named_and_left_out(tmp_path):
 
 def failure(**changes):
     """The arguments of a failed run, with changes."""
-    known = ("notebook", "parameters", "seed", "dataset_hash", "ptm_hashes", "peak_memory_bytes", "device")
+    known = ("notebook", "arm", "parameters", "seed", "dataset_hash", "ptm_hashes", "peak_memory_bytes", "device")
     return {name: value for name, value in run(**changes).items() if name in known}
 
 
@@ -339,20 +339,6 @@ def test_a_reason_in_a_record_is_checked(tmp_path, error):
 def test_a_result_has_no_reason_to_fail(tmp_path):
     with pytest.raises(ValueError, match="'error' is 'why', expected one line, and that of a failed run"):
         write_record(tmp_path, **run(error="why"))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "arm"),
-    [
-        ({}, "none"),
-        ({"guidance": "none", "strategy": "random"}, "none"),
-        ({"guidance": "clom"}, "clom"),
-        ({"guidance": "clom", "strategy": "single"}, "clom"),
-        ({"guidance": "cclom", "strategy": "mgda"}, "cclom mgda"),
-    ],
-)
-def test_default_arm(parameters, arm):
-    assert default_arm(parameters) == arm
 
 
 def test_git_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):

@@ -1,65 +1,187 @@
-"""Arms of the study: their names, and the words and the order in which tables and figures show them."""
+"""Arms of the study: what tells runs of one ablation apart, and the one place that knows the grammar of their names.
 
-from collections.abc import Iterable, Mapping
+A name is that of a selection of real images (``herding``; ``random_real``, as ``random`` is a strategy too),
+``full_data``, ``none``, or a guidance and what distinguishes it further: ``clom loss_avg``, ``clom alone``,
+``cclom random equal_passes``.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 from ddlib.combine import STRATEGIES
+from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
-from ddlib.study.parameters import BASELINES
+from ddlib.selection import SELECTIONS
+
+FULL, FULL_NAME = "full", "full_data"  # all real images: as base_method, and as an arm
+LABELS = {"none": "no guidance", "clom": "CLoM", "cclom": "CCLoM", "both": "CLoM + CCLoM"}  # as the text spells them
+MARKERS = "osD^vPX<>p*"  # filled, so that one size suits all
+GOLDEN = (5**0.5 - 1) / 2  # steps of this share of the circle keep any number of hues apart
 
 
-def default_arm(parameters: Mapping[str, object]) -> str:
-    """The name of an arm when none is given: its guidance, and the strategy if that combines several PTMs."""
-    guidance, strategy = parameters.get("guidance", "none"), parameters.get("strategy", "single")
-    return str(guidance) if guidance == "none" or strategy == "single" else f"{guidance} {strategy}"
+@dataclass(frozen=True)
+class Arm:
+    """One arm; the empty ``Arm()`` is the base method without guidance.
+
+    ``guidance`` is a key of ``GUIDANCE``; ``strategy`` one of ``STRATEGIES``, empty for a single PTM; ``alone`` says
+    that there is no base loss, ``equal_passes`` that a strategy of one PTM a step runs longer. ``selection`` is a key
+    of ``SELECTIONS`` or ``full``: real images instead of all this. ``other`` is a name that this version cannot read.
+    """
+
+    guidance: str = "none"
+    strategy: str = ""
+    alone: bool = False
+    equal_passes: bool = False
+    selection: str = ""
+    other: str = ""
+
+    @classmethod
+    def of(cls, p: SimpleNamespace, num_ptms: int) -> "Arm":
+        """The arm that checked parameters describe, for a pool of ``num_ptms`` in all."""
+        if is_selection(p.base_method):
+            return cls(selection=p.base_method)
+        if p.guidance == "none":
+            return cls()
+        return cls(p.guidance, p.strategy if num_ptms > 1 else "", p.base_method == "none", p.equal_passes)
+
+    @classmethod
+    def parse(cls, name: str) -> "Arm":
+        """The arm of a name; the inverse of ``name``. Raises ValueError, saying what is known, for any other text."""
+        selections = [cls(selection=key) for key in (*SELECTIONS, FULL)]
+        guidance, *words = name.split(" ")
+        strategy = next((word for word in words if word in STRATEGIES), "")
+        guided = [cls(guidance, strategy, "alone" in words, "equal_passes" in words)] if guidance in GUIDANCE else []
+        for arm in (*selections, *guided):
+            if arm.name == name:
+                return arm
+        raise ValueError(
+            f"{name!r} is not an arm; known: none, {', '.join(arm.name for arm in selections)}; and "
+            f"{', '.join(guidances())}, followed by nothing or by one of {', '.join(STRATEGIES)}, then by nothing, "
+            "alone, equal_passes or both of these"
+        )
+
+    @classmethod
+    def named(cls, name: object) -> "Arm":
+        """The arm of a name, for tables and figures: they show a name that cannot be read as it stands, and last."""
+        try:
+            return cls.parse(str(name))
+        except ValueError:
+            return cls(other=str(name) or "(no name)")
+
+    @property
+    def name(self) -> str:
+        """As records hold it."""
+        if self.other or self.selection:
+            return self.other or _selection_name(self.selection)
+        return " ".join(filter(None, (self.guidance, self._detail("equal_passes")))) if self.guided else "none"
+
+    @property
+    def label(self) -> str:
+        """As the text spells it."""
+        if self.other or not self.guided:
+            return self.other or _label_of_unguided(self.selection)
+        return " ".join(filter(None, (LABELS.get(self.guidance, self.guidance), self._detail("(equal passes)"))))
+
+    def minus(self, other: "Arm") -> str:
+        """A difference in words; a guidance that both share stands in front: "CLoM: loss_avg − random"."""
+        details = [arm._detail("(equal passes)") for arm in (self, other)]
+        if self.guided and self.guidance == other.guidance and all(details):
+            return f"{Arm(self.guidance).label}: {' − '.join(details)}"
+        return f"{self.label} − {other.label}"
+
+    @property
+    def guided(self) -> bool:
+        """Whether PTMs guide a distillation."""
+        return self.guidance != "none"
+
+    @property
+    def needs_ptms(self) -> bool:
+        """Whether it asks for PTMs: to guide, or to choose real images by their features."""
+        return self.guided or (self.selection in SELECTIONS and SELECTIONS[self.selection].uses_features)
+
+    @property
+    def order(self) -> tuple:
+        """A key to sort by: real images, no guidance, guidances with their strategies, full data, unknown names."""
+        group = 4 if self.other else 3 if self.selection == FULL else 0 if self.selection else 2 if self.guided else 1
+        place = (position(self.selection, SELECTIONS), position(self.guidance, GUIDANCE), self._strategy)
+        return (group, *place, self.alone, self.equal_passes, self.other)
+
+    @property
+    def colour(self) -> tuple[float, float, float]:
+        """Red, green, blue in 0..1, made from the places of its words in their tables: no other arm's colour changes
+        with a row that is added. On white the contrast is 3 : 1 or more.
+
+        The constants are those that keep the colours of all arms farthest apart, found by a search.
+        """
+        from seaborn import husl_palette  # not above: the engine, too, reads names of arms, and draws nothing
+
+        if self.other:
+            place = int(hashlib.sha256(self.other.encode()).hexdigest()[:8], 16) / 16**8
+            hue, saturation, lightness = place, 0.3, 0.3 + 0.3 * (997 * place % 1)
+        elif not self.guided:
+            greys = {"": (0, 0, 0.55), FULL: (0, 0, 0.15)}
+            chosen = (0.18 + GOLDEN * position(self.selection, SELECTIONS), 0.5, 0.6)
+            hue, saturation, lightness = greys.get(self.selection, chosen)
+        else:
+            guidance = position(self.guidance, guidances())
+            hue = 0.68 + GOLDEN * self._strategy + 0.33 * guidance
+            saturation = 0.55 if self.alone else 0.95
+            lightness = 0.42 + 0.19 * ((0.93 * self._strategy + 0.86 * guidance) % 1) - 0.2 * self.equal_passes
+        return husl_palette(1, h=hue % 1, s=saturation, l=lightness)[0]
+
+    @property
+    def marker(self) -> str:
+        """Of matplotlib: for those who do not see the colours."""
+        if self.selection or self.other:
+            return MARKERS[-1 - position(self.selection, SELECTIONS) % len(MARKERS)]
+        shift = 4 * self.equal_passes + 3 * self.alone
+        return MARKERS[(position(self.guidance, GUIDANCE) + self._strategy + shift) % len(MARKERS)]
+
+    @property
+    def _strategy(self) -> int:
+        """0 without a strategy, then the place in their table, from 1."""
+        return 1 + position(self.strategy, STRATEGIES) if self.strategy else 0
+
+    def _detail(self, equal_passes: str) -> str:
+        """What follows the guidance in a name."""
+        return " ".join(filter(None, (self.strategy, "alone" * self.alone, equal_passes * self.equal_passes)))
 
 
-LABELS = {  # words of arms as the text spells them, in the order of figures
-    "random_real": "random real images",
-    "herding": "herding",
-    "k_center": "K-Center",
-    "none": "no guidance",
-    "clom": "CLoM",
-    "cclom": "CCLoM",
-    "both": "CLoM + CCLoM",
-    "alone": "alone",  # without a base loss
-    "equal_passes": "(equal passes)",
-    "full_data": "full data",
-}
+def is_selection(base_method: str) -> bool:
+    """Whether a base method chooses real images, some or all, instead of distilling."""
+    return base_method == FULL or base_method in SELECTIONS
 
 
-def arm_label(name: object) -> str:
-    """The name of an arm as the text spells it: ``"cclom random"`` becomes "CCLoM random"."""
-    return " ".join(LABELS.get(word, word) for word in str(name).split(" "))
+def guidances() -> list[str]:
+    """The kinds of guidance that add a loss."""
+    return [name for name, losses in GUIDANCE.items() if losses]
 
 
-def pair_label(a: str, b: str) -> str:
-    """Two arms that are compared; a guidance they share stands in front: "CLoM: loss_avg − random"."""
-    first, second = a.split(" "), b.split(" ")
-    if len(first) > 1 and len(second) > 1 and first[0] == second[0]:
-        return f"{arm_label(first[0])}: {arm_label(' '.join(first[1:]))} − {arm_label(' '.join(second[1:]))}"
-    return f"{arm_label(a)} − {arm_label(b)}"
+def position(name: str, table: Iterable[str]) -> int:
+    """The place of a row in its table; that behind the last for a name without a row."""
+    names = list(table)
+    return names.index(name) if name in names else len(names)
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Names of arms or networks in the order of their tables."""
-    return sorted(names, key=_order)
+def ordered(names: Iterable[object]) -> list[object]:
+    """Names of arms in the order of tables and figures."""
+    return sorted(names, key=lambda name: Arm.named(name).order)
 
 
-def _order(*names: str) -> list[tuple[int, str]]:
-    """A sort key: guidances, strategies, networks in the order of their tables, all else after, by name."""
-    known = [*list(LABELS)[:-1], *STRATEGIES, *NETWORKS, "full_data"]
-    words = " ".join(map(str, names)).split(" ")
-    return [(known.index(word) if word in known else len(known), word) for word in words]
+def ordered_networks(names: Iterable[str]) -> list[str]:
+    """Names of networks in the order of their table, unknown ones last."""
+    return sorted(names, key=lambda name: (position(name, NETWORKS), name))
 
 
-BASELINE_ARMS = {"random": "random_real", "herding": "herding", "k_center": "k_center", "full": "full_data"}
+def _selection_name(key: str) -> str:
+    if key == FULL:
+        return FULL_NAME
+    return f"{key}_real" if key in STRATEGIES or key in GUIDANCE else key  # a word of other arms
 
 
-def arm_name(p: SimpleNamespace, num_ptms: int) -> str:
-    """The name of an arm in tables: what distinguishes it in its ablation."""
-    if p.base_method in BASELINES or p.guidance == "none":
-        return BASELINE_ARMS.get(p.base_method, "none")
-    name = p.guidance if num_ptms == 1 else f"{p.guidance} {p.strategy}"
-    name = f"{name} alone" if p.base_method == "none" else name
-    return f"{name} equal_passes" if p.equal_passes else name
+def _label_of_unguided(selection: str) -> str:
+    if selection in ("", FULL):
+        return "full data" if selection else LABELS["none"]
+    return SELECTIONS[selection].label if selection in SELECTIONS else selection

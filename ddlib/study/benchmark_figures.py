@@ -6,13 +6,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ddlib.study.arms import MARKERS
 from ddlib.study.statistics import require_columns
-from ddlib.study.style import BLUE, GREY, INK, MARKERS, PALETTE, style
+from ddlib.study.style import BLUE, GREY, INK, PALETTE, style
 
 
 @style()
 def step_costs(table: pd.DataFrame) -> Figure:
-    """Seconds and graph memory of one step against the number of PTMs, one line per strategy (``cost.step_costs``)."""
+    """Seconds and graph memory of one step against the number of PTMs, one line per strategy."""
     require_columns(table, ["num_ptms", "strategy", "seconds", "graph_mb"])
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
     panels = {"seconds": ("time of one step (ms)", 1000), "graph_mb": ("memory of graphs (MB)", 1)}
@@ -37,7 +38,7 @@ def step_costs(table: pd.DataFrame) -> Figure:
 
 @style()
 def speed_ratios(rows: pd.DataFrame) -> Axes:
-    """How many times faster than the time to beat, with the spread over repeats and the targets (``speed.rows_of``)."""
+    """How many times faster than the time to beat, with spread and targets (``benchmark.rows_of``)."""
     require_columns(rows, ["work", "ratio", "ratio_min", "ratio_max", "target"])
     ax = plt.subplots(figsize=(7.5, 0.6 + 0.36 * len(rows)))[1]
     place = np.arange(len(rows))[::-1]

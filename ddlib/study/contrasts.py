@@ -14,26 +14,16 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from ddlib.study.arms import ordered
+from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import Arm
 from ddlib.study.statistics import LEVEL, MARGIN, cells, require_columns, set_means, std, t_interval
 
 
-def guidance_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
-    """Ablation 1: the primary contrast CLoM - CCLoM, and the exploratory ones against no guidance."""
-    exploratory = [("clom", "none"), ("cclom", "none"), ("both", "none"), ("none", "random_real")]
-    exploratory += [("clom alone", "clom"), ("cclom alone", "cclom")]
-    return contrasts(records, "arm", [("clom", "cclom")], exploratory, by)
-
-
-def ensemble_contrasts(records: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
-    """Ablation 2: averaging - random at equal steps and at equal PTM passes; the other strategies - averaging."""
-    primary, exploratory = [], []
-    for guidance in ("clom", "cclom", "both"):
-        average, random = f"{guidance} loss_avg", f"{guidance} random"
-        primary += [(average, random), (average, f"{random} equal_passes")]
-        arms = ordered({arm for arm in records["arm"] if arm.startswith(f"{guidance} ")} - {average, random})
-        exploratory += [(arm, average) for arm in arms if not arm.endswith("equal_passes")]
-    return contrasts(records, "arm", primary, exploratory, by)
+def planned_contrasts(records: pd.DataFrame, notebook: str, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+    """What the row of an ablation plans: its primary contrasts, then its exploratory ones (``compare_pairs``)."""
+    row, arms = ABLATIONS[notebook], {Arm.named(name) for name in records["arm"].unique()}
+    primary, exploratory = ([(a.name, b.name) for a, b in plan(arms)] for plan in (row.primary, row.exploratory))
+    return compare_pairs(records, primary, exploratory, by)
 
 
 MIN_PAIRS = 6  # below it the smallest exact two-sided p, 2 / 2^n, cannot fall under 0.05
@@ -42,7 +32,6 @@ EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2
 
 def paired_difference(
     accuracies: pd.DataFrame,
-    arm_column: str,
     a: str,
     b: str,
     by: Sequence[str] = ("architecture",),
@@ -66,17 +55,17 @@ def paired_difference(
     Raises:
         ValueError: an arm is unknown, or seeds occur in one arm only (``common_seeds`` drops them).
     """
-    require_columns(accuracies, [arm_column, *by, "seed", "accuracy"])
-    known = sorted(accuracies[arm_column].dropna().unique())
+    require_columns(accuracies, ["arm", *by, "seed", "accuracy"])
+    known = sorted(accuracies["arm"].dropna().unique())
     for arm in (a, b):
         if arm not in known:
-            raise ValueError(f"no rows with {arm_column} = {arm!r}; present: {', '.join(map(str, known))}")
+            raise ValueError(f"no rows of arm {arm!r}; present: {', '.join(known)}")
     if a == b:
         raise ValueError(f"arm {a!r} cannot be compared with itself")
-    sets = set_means(accuracies[accuracies[arm_column].isin([a, b])], [arm_column, *by])
+    sets = set_means(accuracies[accuracies["arm"].isin([a, b])], ["arm", *by])
     rows = []
     for cell, group in cells(sets, by):
-        pairs = group.pivot(index="seed", columns=arm_column, values="accuracy").reindex(columns=[a, b])
+        pairs = group.pivot(index="seed", columns="arm", values="accuracy").reindex(columns=[a, b])
         unpaired = pairs.index[pairs.isna().any(axis=1)].tolist()
         if unpaired:
             place = ", ".join(f"{key} = {value}" for key, value in cell.items()) or "all rows"
@@ -91,39 +80,8 @@ def paired_difference(
     return table.assign(verdict=_verdicts(table, table["p_value"], margin, np.ones(len(table), dtype=int)))
 
 
-def paired_table(
+def compare_pairs(
     accuracies: pd.DataFrame,
-    arm_column: str,
-    reference: str,
-    by: Sequence[str] = ("architecture",),
-    primary: Sequence[str] = (),
-    margin: float = MARGIN,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Every arm against ``reference``: the rows of ``paired_difference`` with ``primary`` and ``p_holm``.
-
-    Contrasts fixed before the study (arms named in ``primary``) keep their p value; all other rows are
-    exploratory and share one Holm correction. The verdict uses ``p_holm``: among k exploratory rows it can
-    name a better arm only if 2 k / 2^n <= 0.05, and states the n needed where there are too few pairs.
-    """
-    require_columns(accuracies, [arm_column])
-    arms = [arm for arm in sorted(accuracies[arm_column].dropna().unique()) if arm != reference]
-    unknown = sorted(set(primary) - set(arms))
-    if not arms or unknown:
-        raise ValueError(
-            f"cannot compare with {reference!r}: other arms are {arms}"
-            + (f", and {unknown} of `primary` are not among them" if unknown else "")
-        )
-    table = pd.concat(
-        [paired_difference(accuracies, arm_column, arm, reference, by, margin, seed) for arm in arms],
-        ignore_index=True,
-    )
-    return _holm(table.assign(primary=table["a"].isin(primary)), margin)
-
-
-def contrasts(
-    accuracies: pd.DataFrame,
-    arm_column: str,
     primary: Sequence[tuple[str, str]],
     exploratory: Sequence[tuple[str, str]] = (),
     by: Sequence[str] = ("architecture",),
@@ -132,16 +90,19 @@ def contrasts(
 ) -> pd.DataFrame:
     """Those of the planned pairs ``(a, b)`` whose arms are both there, by the seeds that both have.
 
-    The rows of ``paired_difference`` with ``primary`` and ``p_holm`` as in ``paired_table``. No pair there: no rows.
+    The rows of ``paired_difference`` with ``primary`` and ``p_holm``; no pair there: no rows. Contrasts fixed before
+    the study (``primary``) keep their p value; all other rows are exploratory and share one Holm correction. The
+    verdict uses ``p_holm``: among k exploratory rows it can name a better arm only if 2 k / 2^n <= 0.05, and states
+    the n needed where there are too few pairs.
     """
-    present, tables = set(accuracies[arm_column].dropna()), []
+    present, tables = set(accuracies["arm"].dropna()), []
     for pairs, first in ((primary, True), (exploratory, False)):
         for a, b in pairs:
             if not {a, b} <= present:
                 continue
-            shared = common_seeds(accuracies[accuracies[arm_column].isin([a, b])], arm_column, by)
+            shared = common_seeds(accuracies[accuracies["arm"].isin([a, b])], by)
             if len(shared):
-                row = paired_difference(shared, arm_column, a, b, by, margin, seed)
+                row = paired_difference(shared, a, b, by, margin, seed)
                 tables.append(row.assign(primary=first))
     if not tables:
         return pd.DataFrame(columns=[*by, "a", "b", "n", "difference", "t_low", "t_high", "verdict", "primary"])
@@ -158,13 +119,13 @@ def _holm(table: pd.DataFrame, margin: float) -> pd.DataFrame:
     return table
 
 
-def common_seeds(accuracies: pd.DataFrame, arm_column: str, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+def common_seeds(accuracies: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
     """The rows whose seed every arm has, cell by cell: what can be paired while some runs are missing."""
-    require_columns(accuracies, [arm_column, *by, "seed"])
+    require_columns(accuracies, ["arm", *by, "seed"])
     kept = []
     for _, group in cells(accuracies, by):
-        arms = group.groupby("seed")[arm_column].nunique()
-        kept.append(group[group["seed"].isin(arms.index[arms == accuracies[arm_column].nunique()])])
+        arms = group.groupby("seed")["arm"].nunique()
+        kept.append(group[group["seed"].isin(arms.index[arms == accuracies["arm"].nunique()])])
     return pd.concat(kept).sort_index()
 
 

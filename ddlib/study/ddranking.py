@@ -19,23 +19,7 @@ def ior(synthetic: float, random: float) -> float:
 
 def lrs(hlr: float, ior: float, weight: float = 0.5) -> float:
     """Label-robust score in 0..1: (e^a - 1/e) / (e - 1/e) with a = weight * IOR - (1 - weight) * HLR."""
-    return _score(weight * ior - (1 - weight) * hlr)
-
-
-def ars(
-    synthetic_augmented: float,
-    random_augmented: float,
-    synthetic_plain: float,
-    random_plain: float,
-    weight: float = 0.5,
-) -> float:
-    """Augmentation-robust score in 0..1: as ``lrs``, with a = weight * (IOR when the evaluation augments) +
-    (1 - weight) * (IOR when it does not)."""
-    augmented, plain = ior(synthetic_augmented, random_augmented), ior(synthetic_plain, random_plain)
-    return _score(weight * augmented + (1 - weight) * plain)
-
-
-def _score(advantage: float) -> float:
+    advantage = weight * ior - (1 - weight) * hlr
     if not -1 <= advantage <= 1:
         raise ValueError(f"the score needs differences of fractions, not {advantage:g}: divide % by 100")
     return (math.exp(advantage) - math.exp(-1)) / (math.e - math.exp(-1))

@@ -1,8 +1,9 @@
-"""Figures of results, one function each: tidy tables in (``records``, ``comparison``), Axes or a Figure out.
+"""Figures of results, one function each: tidy tables in (``runs``, ``contrasts``), Axes or a Figure out.
 
-Accuracies are drawn in per cent, means over synthetic sets with a 95 % t interval (``statistics.summary``).
-Colours come from seaborn's colour-blind palette, and never alone: markers or labels tell arms apart too.
-Every function draws inside ``style()``; importing this module changes no setting of matplotlib.
+Accuracies are drawn in per cent, means over synthetic sets with a 95 % t interval (``statistics.summary``). An arm has
+its own colour and marker (``Arm``), the same in every figure. From a table without rows no figure is drawn: a line of
+text says why, and None is returned. Every function draws inside ``style()``; importing this module changes no setting
+of matplotlib.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from ddlib.study.arms import LABELS, _order, arm_label, ordered, pair_label
+from ddlib.study.arms import Arm, ordered, ordered_networks
 from ddlib.study.run import Run
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
-from ddlib.study.style import BLUE, GREY, INK, MARKERS, PALETTE, nothing_yet, style
+from ddlib.study.style import GREY, INK, PALETTE, nothing_to_draw, style
 
+NOT_RUN = "no arm of this ablation has been run in this setting"
 COSTS = {
     "ptm_passes": "PTM passes over the synthetic set",
     "seconds_distill": "distillation time (s)",
@@ -28,62 +30,60 @@ COSTS = {
 
 
 @style()
-def accuracy_by_arm(records: pd.DataFrame, arm: str = "guidance", failed: Mapping[str, int] | None = None) -> Axes:
-    """One dot for each synthetic set (mean of its networks), below it the mean over sets and its interval.
+def accuracy_by_arm(records: pd.DataFrame, failed: Mapping[str, int] | None = None) -> Axes | None:
+    """One mark for each synthetic set (mean of its networks), below it the mean over sets and its interval.
 
-    ``records`` holds one evaluation architecture; rows without a value in column ``arm`` are left out.
+    ``records`` holds one evaluation architecture.
     ``failed`` counts the runs of arms that failed: a row says so, and has nothing else if all of them did.
     """
     failed = failed or {}
     if records.empty and not failed:
-        return nothing_yet()
-    sets, cells = pd.DataFrame(columns=[arm, "accuracy"]), pd.DataFrame(columns=["mean", "low", "high", "n"])
+        return nothing_to_draw(NOT_RUN)
+    sets, cells = pd.DataFrame(columns=["arm", "accuracy"]), pd.DataFrame(columns=["mean", "low", "high", "n"])
     if not records.empty:
-        records = _of_one_architecture(records, arm)
-        sets, cells = set_means(records, [arm]), summary(records, [arm]).set_index(arm)
+        _require_one_architecture(records)
+        sets, cells = set_means(records, ["arm"]), summary(records, ["arm"]).set_index("arm")
     arms = ordered({*cells.index, *failed})
     _, ax = plt.subplots(figsize=(7, 1.0 + 0.55 * len(arms)))
     labels = []
     for y, name in enumerate(arms):
-        values = 100 * sets.loc[sets[arm] == name, "accuracy"]
+        arm, values = Arm.named(name), 100 * sets.loc[sets["arm"] == name, "accuracy"]
         losses = f", {failed[name]} failed" if name in failed else ""
-        labels.append(f"{arm_label(name)} (n = {len(values)}{losses})")
+        labels.append(f"{arm.label} (n = {len(values)}{losses})")
         if values.empty:
             ax.text(0.01, y, "failed", color=GREY, va="center", transform=ax.get_yaxis_transform())
             continue
         cell = 100 * cells.loc[name]
-        ax.plot(values, np.full(len(values), y - 0.14), "o", color=BLUE, alpha=0.6, markersize=6, mew=0)
+        heights = np.full(len(values), y - 0.14)
+        ax.plot(values, heights, arm.marker, color=arm.colour, alpha=0.7, markersize=6, mew=0)
         _interval(ax, cell["mean"], y + 0.14, cell["low"], cell["high"])
     ax.set_yticks(range(len(arms)), labels)
     ax.set_ylim(len(arms) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("test accuracy (%)")
-    _title(ax, records, "one dot a synthetic set; mean and 95 % interval")
+    _title(ax, records, "one mark a synthetic set; mean and 95 % interval")
     return ax
 
 
 @style()
-def paired_differences(table: pd.DataFrame, sort: bool = True) -> Axes:
-    """Forest plot of ``comparison.paired_table``: a row for each mean paired difference and its t interval.
+def paired_differences(table: pd.DataFrame) -> Axes | None:
+    """Forest plot of ``contrasts.compare_pairs``: a row for each mean paired difference and its t interval.
 
     The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right, a
-    verdict that all rows share under the axis. ``sort``: in the order of arms, else as given.
+    verdict that all rows share under the axis.
     """
     if table.empty:
-        return nothing_yet()
+        return nothing_to_draw("no planned pair of arms has been run with a common seed")
     require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
     several = "architecture" in table and table["architecture"].nunique() > 1
     _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
     names, notes = [], []
-    rows = table.to_dict("records")
-    if sort:
-        rows = sorted(rows, key=lambda row: _order(row["a"], row.get("architecture", "")))
     same = table["verdict"].nunique() == 1
-    for y, row in enumerate(rows):
+    for y, row in enumerate(table.to_dict("records")):
         difference, low, high = (100 * row[key] for key in ("difference", "t_low", "t_high"))
         _interval(ax, difference, y, low, high)
         place = f", {row['architecture']}" if several else ""
-        names.append(f"{pair_label(row['a'], row['b'])}{place} (n = {row['n']})")
+        names.append(f"{Arm.named(row['a']).minus(Arm.named(row['b']))}{place} (n = {row['n']})")
         span = "" if np.isnan(low) else f" [{low:+z.1f}, {high:+z.1f}]"
         verdict = "" if same else f"  {row['verdict']}"
         notes.append(f"{difference:+z.1f}{span}{verdict}".replace("-", "−"))
@@ -102,14 +102,14 @@ def paired_differences(table: pd.DataFrame, sort: bool = True) -> Axes:
 
 
 @style()
-def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
+def cross_architecture(records: pd.DataFrame) -> Axes | None:
     """Heat map of mean accuracies, arms by evaluation architectures, with the spread over sets and n."""
     if records.empty:
-        return nothing_yet()
-    cells = summary(records[records[arm].notna()], [arm, "architecture"])
-    arms = ordered(cells[arm].unique())
-    architectures = ordered(cells["architecture"].unique())
-    table = cells.set_index([arm, "architecture"]).reindex(pd.MultiIndex.from_product([arms, architectures]))
+        return nothing_to_draw(NOT_RUN)
+    cells = summary(records, ["arm", "architecture"])
+    arms = ordered(cells["arm"].unique())
+    architectures = ordered_networks(cells["architecture"].unique())
+    table = cells.set_index(["arm", "architecture"]).reindex(pd.MultiIndex.from_product([arms, architectures]))
     counts = sorted(cells["n"].unique())
 
     def text(cell: pd.Series) -> str:
@@ -129,7 +129,7 @@ def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
         linewidths=1.5,
         ax=ax,
         xticklabels=architectures,
-        yticklabels=[arm_label(name) for name in arms],
+        yticklabels=[Arm.named(name).label for name in arms],
         cbar_kws={"label": "test accuracy (%)"},
     )
     ax.tick_params(length=0, rotation=0)
@@ -141,7 +141,7 @@ def cross_architecture(records: pd.DataFrame, arm: str = "guidance") -> Axes:
 
 
 @style()
-def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "strategy") -> Axes:
+def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
     """Accuracy and its 95 % interval against a cost of the run (a key of ``COSTS``), one marker for each arm.
 
     Markers of arms with equal cost stand side by side around it.
@@ -149,21 +149,20 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "stra
     if x not in COSTS:
         raise ValueError(f"x is {x!r}; the costs of a run are {', '.join(COSTS)}")
     if records.empty:
-        return nothing_yet()
-    records = _of_one_architecture(records, arm)
-    cells = summary(records, [arm]).set_index(arm)
-    cost = records.drop_duplicates([arm, "seed"]).groupby(arm)[x].mean()
+        return nothing_to_draw(NOT_RUN)
+    _require_one_architecture(records)
+    cells = summary(records, ["arm"]).set_index("arm")
+    cost = records.drop_duplicates(["arm", "seed"]).groupby("arm")[x].mean()
     fig, ax = plt.subplots(figsize=(7.5, 4))
     arms = ordered(cells.index)
-    for index, name in enumerate(arms):
-        cell = 100 * cells.loc[name]
-        label = f"{arm_label(name)} (n = {cells.loc[name, 'n']:.0f})"
-        color, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+    for name in arms:
+        arm, cell = Arm.named(name), 100 * cells.loc[name]
+        label = f"{arm.label} (n = {cells.loc[name, 'n']:.0f})"
         equal = [other for other in arms if cost[other] == cost[name]]
         shift = (equal.index(name) - (len(equal) - 1) / 2) / 8  # inches
         place = ax.transData + ScaledTranslation(shift, 0, fig.dpi_scale_trans)
-        ax.plot([cost[name]] * 2, [cell["low"], cell["high"]], color=color, lw=1.5, transform=place)
-        ax.plot(cost[name], cell["mean"], marker, color=color, markersize=8, label=label, transform=place)
+        ax.plot([cost[name]] * 2, [cell["low"], cell["high"]], color=arm.colour, lw=1.5, transform=place)
+        ax.plot(cost[name], cell["mean"], arm.marker, color=arm.colour, markersize=8, label=label, transform=place)
         # Artists with a transform of their own do not stretch the axes.
         ends = cell[["low", "mean", "high"]].dropna()
         ax.update_datalim(np.column_stack([np.full(len(ends), cost[name]), ends]))
@@ -179,34 +178,36 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes", arm: str = "stra
 
 
 @style()
-def alpha_curve(records: pd.DataFrame, arm: str = "guidance", alpha: str = "alpha") -> Axes:
-    """Hold-out accuracy against alpha (log scale), one line for each guidance, the best alpha ringed.
+def alpha_curve(grid: pd.DataFrame) -> Axes | None:
+    """Hold-out accuracy against alpha (log scale), one line for each arm, the best alpha ringed (``runs.alpha_grid``).
 
     Runs without guidance and runs with alpha = 0 are the same thing, and have no place on a log scale: they
     are the dashed line.
     """
-    records = _of_one_architecture(records, arm)
-    unguided = (records[arm] == "none") | (records[alpha] == 0)
-    cells = summary(records[~unguided], [arm, alpha])
+    if grid.empty:
+        return nothing_to_draw("no arm has been run with evaluate_on = holdout at several alphas, all else as here")
+    _require_one_architecture(grid)
+    unguided = (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
+    cells = summary(grid[~unguided], ["arm", "alpha"])
     _, ax = plt.subplots(figsize=(7, 4))
     if unguided.any():
         # "none" and "clom with alpha 0" are one run seen twice: keep each network of each set once.
-        base = records[unguided].drop_duplicates(["seed", "architecture", "network"])
+        base = grid[unguided].drop_duplicates(["seed", "architecture", "network"])
         row = summary(base, []).iloc[0]
-        ax.axhline(100 * row["mean"], color=GREY, ls="--", label=f"{LABELS['none']} (n = {row['n']:.0f})")
-        ax.axhspan(100 * row["low"], 100 * row["high"], color=GREY, alpha=0.12, lw=0)
-    for index, name in enumerate(ordered(cells[arm].unique())):
-        line = cells[cells[arm] == name].sort_values(alpha)
-        x, (mean, low, high) = line[alpha], (100 * line[key] for key in ("mean", "low", "high"))
-        color, best = PALETTE[index], mean.idxmax()
-        label = f"{arm_label(name)} (n = {_span(line['n'])})"
-        ax.plot(x, mean, marker=MARKERS[index], color=color, label=label)
-        ax.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-        ax.plot(x[best], mean[best], "o", mfc="none", mec=color, markersize=14)
+        ax.axhline(100 * row["mean"], color=Arm().colour, ls="--", label=f"{Arm().label} (n = {row['n']:.0f})")
+        ax.axhspan(100 * row["low"], 100 * row["high"], color=Arm().colour, alpha=0.12, lw=0)
+    for name in ordered(cells["arm"].unique()):
+        arm, line = Arm.named(name), cells[cells["arm"] == name].sort_values("alpha")
+        x, (mean, low, high) = line["alpha"], (100 * line[key] for key in ("mean", "low", "high"))
+        best = mean.idxmax()
+        label = f"{arm.label} (n = {_span(line['n'])})"
+        ax.plot(x, mean, marker=arm.marker, color=arm.colour, label=label)
+        ax.fill_between(x, low, high, color=arm.colour, alpha=0.15, lw=0)
+        ax.plot(x[best], mean[best], "o", mfc="none", mec=arm.colour, markersize=14)
     ax.set_xscale("log")
     ax.set_xlabel("alpha (weight of the guidance loss)")
     ax.set_ylabel("hold-out accuracy (%)")
-    _title(ax, records, "mean and 95 % interval, best alpha ringed")
+    _title(ax, grid, "mean and 95 % interval, best alpha ringed")
     ax.legend()
     return ax
 
@@ -266,12 +267,11 @@ def _interval(ax: Axes, mean: float, y: float, low: float, high: float) -> None:
     ax.plot(mean, y, "D", color=INK, markersize=5)
 
 
-def _of_one_architecture(records: pd.DataFrame, arm: str) -> pd.DataFrame:
-    require_columns(records, [arm, "seed", "architecture", "accuracy"])
+def _require_one_architecture(records: pd.DataFrame) -> None:
+    require_columns(records, ["arm", "seed", "architecture", "accuracy"])
     names = sorted(records["architecture"].unique())
     if len(names) > 1:
         raise ValueError(f"records hold the architectures {', '.join(names)}: select one for this figure")
-    return records[records[arm].notna()]
 
 
 def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
@@ -290,10 +290,10 @@ def _span(numbers: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def curves(run: Run) -> Figure | str:
+def curves(run: Run) -> Figure | None:
     """How the losses of one run went; baselines have none."""
     if run.distilled is None:
-        return "Nothing was distilled: this arm is a baseline of real images."
+        return nothing_to_draw("this arm is a baseline of real images, and nothing was distilled")
     found = run.distilled.history
     columns = [name for name in ("base_loss", "guidance_loss") if found[name].any()]
     return history(found, columns)

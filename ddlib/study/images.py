@@ -11,20 +11,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddlib.data.dataset import Dataset
-from ddlib.study.arms import arm_label, ordered
+from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.record import synthetic_path
 from ddlib.study.run import Run
-from ddlib.study.style import nothing_yet, style
+from ddlib.study.style import nothing_to_draw, style
 from ddlib.synthetic import SyntheticSet
 
 
-def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = None, per_class: int = 1) -> Figure:
+def show_images(
+    records: pd.DataFrame, folder: str | Path, seed: int | None = None, per_class: int = 1
+) -> Figure | None:
     """The synthetic sets of all arms side by side, for one seed (by default the smallest).
 
-    The arm ``full_data`` keeps no set. Raises FileNotFoundError if no set is there.
+    The arm ``full_data`` keeps no set. Without any other arm one line of text says so. Raises FileNotFoundError if no
+    set is there.
     """
+    records = records[records["arm"] != FULL_NAME]
     if records.empty:
-        return nothing_yet().figure
+        return nothing_to_draw("no arm of this ablation has images of its own in this setting")
     seed = int(records["seed"].min()) if seed is None else seed
     runs = records[records["seed"] == seed].drop_duplicates("arm").set_index("arm")["run"]
     paths = {arm: synthetic_path(Path(folder) / f"{runs[arm]}.json") for arm in ordered(runs.index)}
@@ -34,7 +38,7 @@ def show_images(records: pd.DataFrame, folder: str | Path, seed: int | None = No
             f"no synthetic sets of seed {seed} lie beside the records in {folder}: run an arm again."
         )
     first = next(iter(sets.values()))
-    pixels = {arm: synthetic.pixels for arm, synthetic in sets.items()}
+    pixels = {Arm.named(arm).label: synthetic.pixels for arm, synthetic in sets.items()}
     return side_by_side(pixels, first.labels, first.class_names, per_class)
 
 
@@ -99,13 +103,13 @@ def side_by_side(
     pictures = {name: mosaic(pixels, labels, shown, per_class) for name, pixels in arms.items()}
     # Inches for an image, and for a panel, which must hold its title.
     size = 0.5 if per_class > 1 else 0.62
-    width = max(size * per_class, *(0.08 * len(arm_label(name)) for name in arms), 0.6)
+    width = max(size * per_class, *(0.08 * len(name) for name in arms), 0.6)
     fig, axes = plt.subplots(
         1, len(arms), figsize=(1.2 + (width + 0.15) * len(arms), 0.6 + size * len(shown)), squeeze=False
     )
     for ax, (name, picture) in zip(axes[0], pictures.items(), strict=True):
         ax.imshow(picture, interpolation="nearest")
-        ax.set_title(arm_label(name))
+        ax.set_title(name)
         ax.set_xticks([])
         ax.set_yticks([])
         ax.grid(visible=False)

@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 
 from ddlib.disk.files import replacing
-from ddlib.study.arms import default_arm
 from ddlib.study.provenance import environment, git_commit, run_hash
 
 HISTORY_ROWS = 200
@@ -65,6 +64,7 @@ def write_record(
     folder: str | Path,
     *,
     notebook: str,
+    arm: str,
     parameters: Mapping[str, object],
     seed: int,
     dataset_hash: str,
@@ -78,12 +78,12 @@ def write_record(
     device: torch.device | str,
     status: str = "ok",
     error: str | None = None,
-    arm: str = "",
 ) -> Path:
     """Write the record of one run and return its path; a record of the same run is replaced, atomically.
 
     Args:
         folder: made if absent.
+        arm: the name of the arm (``ddlib.study.arms.Arm.name``).
         parameters: everything that shaped the result; leave out what did not (folders, device), for it
             would make equal runs look different and publish local paths.
         seed: of the synthetic set.
@@ -92,7 +92,6 @@ def write_record(
             last among them, with six digits.
         seconds: parts of the run by name, such as ``{"ptms": 3.1, "distill": 20.5, "evaluate": 8.0}``.
         error: of a failed run, its reason in one line (``reason``).
-        arm: name of the arm in tables; the default is made of guidance and strategy.
     Raises:
         ValueError: a value cannot be right (accuracy of 65, seed of another run, unknown status).
     """
@@ -105,7 +104,7 @@ def write_record(
         **({} if error is None else {"error": error}),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "notebook": notebook,
-        "arm": arm or default_arm(parameters),
+        "arm": arm,
         "seed": seed,
         "parameters": parameters,
         "parameter_hash": path.stem.split("-")[1],

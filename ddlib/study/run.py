@@ -14,13 +14,13 @@ from ddlib.data.dataset import Dataset
 from ddlib.data.readers import load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
-from ddlib.machine import out_of_memory_explained
+from ddlib.memory import out_of_memory_explained
 from ddlib.ptms.imagenet import load_imagenet_ptm
 from ddlib.ptms.pool import train_ptms
 from ddlib.ptms.ptm import PTM
 from ddlib.selection import full_data, select_real
-from ddlib.study.arms import arm_name
-from ddlib.study.parameters import BASELINES, IMAGENET, names
+from ddlib.study.arms import Arm, is_selection
+from ddlib.study.parameters import IMAGENET, names
 from ddlib.study.places import runs_folder
 from ddlib.study.provenance import peak_memory_bytes
 from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
@@ -58,7 +58,7 @@ def open_dataset(p: SimpleNamespace) -> Dataset:
 
 def needs_ptms(p: SimpleNamespace) -> bool:
     """Whether the arm asks for PTMs: to guide, or to choose real images by their features."""
-    return p.guidance != "none" or p.base_method in ("herding", "k_center")
+    return Arm.of(p, p.num_ptms).needs_ptms
 
 
 def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
@@ -117,7 +117,7 @@ def _run(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, 
         "notebook": notebook,
         "parameters": recorded(p, data.name.removesuffix("-holdout")),
         "seed": seed,
-        "arm": arm_name(p, len(ptms)),
+        "arm": Arm.of(p, len(ptms)).name,
         "dataset_hash": data.hash,
         "ptm_hashes": [ptm.hash for ptm in ptms],
         "device": data.device,
@@ -146,7 +146,7 @@ def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, 
         torch.cuda.reset_peak_memory_stats(data.device)
     seconds = {"ptms": sum(ptm.seconds or 0 for ptm in ptms)}
     start = time.perf_counter()
-    distilled = None if p.base_method in BASELINES else _distil(p, data, ptms, seed, checkpoint)
+    distilled = None if is_selection(p.base_method) else _distil(p, data, ptms, seed, checkpoint)
     synthetic = distilled.synthetic if distilled else _select(p, data, ptms, seed)
     history = distilled.history if distilled else pd.DataFrame({"iteration": [0]})
     seconds["distill"] = float(history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start

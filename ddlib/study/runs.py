@@ -3,12 +3,16 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from ddlib.study.parameters import BASELINES, PARAMETERS
+from ddlib.guidance import GUIDANCE
+from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import Arm, is_selection
+from ddlib.study.parameters import PARAMETERS
 from ddlib.study.record import read_record
 
 UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
@@ -107,7 +111,6 @@ def _text(value: object) -> object:
     return json.dumps(value) if isinstance(value, dict) else value
 
 
-GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK = "01_guidance", "02_ensemble"
 # What tells arms of one ablation apart; everything else that was set is the setting they share.
 ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed", "setting")
 
@@ -128,21 +131,20 @@ def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     Runs of one setting share the data and every parameter but those that make the arm, so they can be compared. Failed
     runs, which have no accuracy, do not count.
     """
-    columns = [*_setting_columns(records), "dataset_hash"]
-    keys = records[columns].astype(str).agg("|".join, axis=1)
+    keys = _keys(records, [*_setting_columns(records), "dataset_hash"])
     runs = records["run"].where(records["accuracy"].notna())
     order = runs.groupby(keys).nunique().sort_values(ascending=False, kind="stable").index
     return records.assign(setting=keys.map({key: index for index, key in enumerate(order)}))
 
 
 def choose_setting(records: pd.DataFrame, setting: int, base_method: str = "dm") -> pd.DataFrame:
-    """The records of one setting and base method, with its baselines and with guidance alone, which need none.
+    """The records of one setting and base method, and those of real images and of guidance alone, which need none.
 
     Raises ValueError, naming the settings there are, for another number.
     """
     known = sorted(records["setting"].unique())
     if setting not in known:
-        raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}.")
+        raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}")
     return _of_setting(records, setting, base_method)
 
 
@@ -151,34 +153,68 @@ def failed_arms(
 ) -> dict[str, dict[str, int]]:
     """How many runs failed, by notebook and arm, in what ``choose_setting`` and ``ablation`` select (``chosen``)."""
     failures = _of_setting(failures, setting, base_method)
-    rows = {notebook: failures[failures["notebook"] == notebook] for notebook in (GUIDANCE_NOTEBOOK, ENSEMBLE_NOTEBOOK)}
-    if "loss_avg" in set(ablation(chosen, ENSEMBLE_NOTEBOOK)["strategy"]):
-        averages = rows[ENSEMBLE_NOTEBOOK]
-        rows[ENSEMBLE_NOTEBOOK] = averages[averages["strategy"] != "grad_avg"]
-    return {notebook: failed["arm"].value_counts().to_dict() for notebook, failed in rows.items()}
+    return {notebook: _failed_arms(failures, ablation(chosen, notebook), notebook) for notebook in ABLATIONS}
+
+
+def _failed_arms(failures: pd.DataFrame, shown: pd.DataFrame, notebook: str) -> dict[str, int]:
+    failed = failures[failures["notebook"] == notebook]
+    return _without_twins(failed, notebook, shown["arm"])["arm"].value_counts().to_dict()
 
 
 def ablation(records: pd.DataFrame, notebook: str, augment: bool = True) -> pd.DataFrame:
-    """The rows of one notebook (``01_guidance``, ``02_ensemble``), of networks trained with augmentation or without.
+    """The rows of one notebook (a key of ``ABLATIONS``), of networks trained with augmentation or without.
 
-    ``grad_avg`` is left out where ``loss_avg`` is there: they are one method, and get one row.
+    Of two strategies that are one method (``Ablation.one_method``) one row is enough: one is left out.
     """
     rows = records[(records["notebook"] == notebook) & (records["augment"] == augment)]
-    averages = set(rows["strategy"]) >= {"loss_avg", "grad_avg"}
-    return rows[rows["strategy"] != "grad_avg"] if averages and notebook == ENSEMBLE_NOTEBOOK else rows
+    return _without_twins(rows, notebook, rows["arm"])
 
 
-def first_architecture(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the architecture that the parameter ``architectures`` names first: the one distilled with."""
+def _without_twins(runs: pd.DataFrame, notebook: str, there: Iterable[str]) -> pd.DataFrame:
+    """The runs without those arms that an arm which is there stands for."""
+    one_method, there = ABLATIONS[notebook].one_method, set(there)
+    arms = {arm for arm in map(Arm.named, runs["arm"].unique()) if arm.strategy in one_method}
+    twins = {arm.name for arm in arms if replace(arm, strategy=one_method[arm.strategy]).name in there}
+    return runs[~runs["arm"].isin(twins)]
+
+
+def reference(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one ablation that its contrasts are about: those of its reference architecture."""
     if records.empty:
         return records
-    first = records["architectures"].iloc[0].split(",")[0].strip()
-    return records[records["architecture"] == first]
+    first = records.iloc[0]
+    names = [name.strip() for name in first["architectures"].split(",")]
+    return records[records["architecture"] == ABLATIONS[first["notebook"]].reference(names)]
+
+
+ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
+
+
+def alpha_grid(records: pd.DataFrame, setting: int, base_method: str = "dm") -> pd.DataFrame:
+    """The hold-out runs that share all but the alphas with a setting, with a column ``alpha``.
+
+    It holds the one alpha that an arm uses, and NaN without guidance; arms with both losses have two, so no curve, and
+    are left out, as are real images. No rows unless some arm has several alphas.
+    """
+    columns = [name for name in _setting_columns(records) if name not in {*ALPHAS.values(), "evaluate_on"}]
+    keys = _keys(records, columns)
+    shared = records[keys == keys[records["setting"] == setting].iloc[0]]
+    grid = shared[(shared.get("evaluate_on") == "holdout") & shared["augment"]]
+    grid = grid[grid["base_method"].isin([base_method, "none"])]
+    grid = grid[grid["guidance"].isin([name for name, losses in GUIDANCE.items() if len(losses) < 2])]
+    grid = grid.assign(alpha=[row.get(ALPHAS.get(GUIDANCE[row["guidance"]]), math.nan) for _, row in grid.iterrows()])
+    # A run is there once for each value of the alpha that it does not use.
+    grid = grid.drop_duplicates(["arm", "num_ptms", "alpha", "seed", "architecture", "network"])
+    return grid if (grid.groupby("arm")["alpha"].nunique() > 1).any() else grid.head(0)
 
 
 def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFrame:
-    methods = runs["base_method"].isin([base_method, "none", *BASELINES])
-    return runs[(runs["setting"] == setting) & methods]
+    methods = [name for name in runs["base_method"].unique() if name in (base_method, "none") or is_selection(name)]
+    return runs[(runs["setting"] == setting) & runs["base_method"].isin(methods)]
+
+
+def _keys(records: pd.DataFrame, columns: list[str]) -> pd.Series:
+    return records[columns].astype(str).agg("|".join, axis=1)
 
 
 def _setting_columns(records: pd.DataFrame) -> list[str]:

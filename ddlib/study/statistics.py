@@ -3,7 +3,7 @@
 Twenty networks trained on one synthetic set tell how well that *set* does, not how well the *method* does:
 five sets with twenty networks each are n = 5. So networks are averaged inside a set first, and intervals come
 from the spread between sets. Accuracies are fractions in 0..1 throughout, one row per trained network, as
-``records.load_records`` returns them. ``comparison`` compares arms with each other.
+``runs.load_records`` returns them. ``contrasts`` compares arms with each other.
 """
 
 import math
@@ -90,26 +90,6 @@ def variance_components(accuracies: pd.DataFrame, by: Sequence[str] = ()) -> pd.
     return pd.DataFrame(rows)
 
 
-def hierarchical_bootstrap(
-    accuracies: pd.DataFrame, rng: np.random.Generator, by: Sequence[str] = (), resamples: int = 9999
-) -> pd.DataFrame:
-    """95 % percentile interval of the mean: draw sets with replacement, then networks inside each drawn set.
-
-    With few sets it is too narrow, as every percentile bootstrap is: prefer the t interval of ``summary``.
-
-    Returns: columns of ``by``, ``mean`` (of set means), ``low``, ``high`` (NaN for one set), ``n`` (sets).
-    """
-    require_columns(accuracies, [*by, "seed", "accuracy"])
-    _require_one_setting(accuracies, by)
-    rows = []
-    for cell, group in cells(accuracies, by):
-        sets = _networks_of_sets(group)
-        low, high = _bootstrap_interval(sets, rng, resamples) if len(sets) > 1 else (math.nan, math.nan)
-        mean = np.mean([networks.mean() for networks in sets])
-        rows.append({**cell, "mean": mean, "low": low, "high": high, "n": len(sets)})
-    return pd.DataFrame(rows)
-
-
 def t_interval(values: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean by Student's t; NaN for fewer than two values."""
     if len(values) < 2:
@@ -159,17 +139,7 @@ def _components(sets: list[np.ndarray]) -> tuple[float, float]:
 
 
 def _networks_of_sets(group: pd.DataFrame) -> list[np.ndarray]:
-    # Sorted, so that seeded draws do not depend on the order of the rows.
-    return [np.sort(values.to_numpy(float)) for _, values in group.groupby("seed")["accuracy"]]
-
-
-def _bootstrap_interval(sets: list[np.ndarray], rng: np.random.Generator, resamples: int) -> np.ndarray:
-    drawn = rng.integers(len(sets), size=(resamples, len(sets)))
-    means = np.empty(drawn.shape)
-    for index, networks in enumerate(sets):
-        here = drawn == index
-        means[here] = rng.choice(networks, size=(here.sum(), len(networks))).mean(axis=1)
-    return np.quantile(means.mean(axis=1), [LEVEL / 2, 1 - LEVEL / 2])
+    return [values.to_numpy(float) for _, values in group.groupby("seed")["accuracy"]]
 
 
 def _require_one_setting(frame: pd.DataFrame, by: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The look of all figures. Importing this module changes no setting of matplotlib.
 
-Colours come from seaborn's colour-blind palette, and never alone: markers or labels tell arms apart too.
+Arms have colours of their own (``Arm.colour``); all else takes them from seaborn's colour-blind palette. Colours never
+stand alone: markers or labels tell things apart too.
 """
 
 import contextlib
@@ -8,7 +9,6 @@ from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import seaborn as sns
-from matplotlib.axes import Axes
 
 STYLE = {
     "figure.facecolor": "white",  # the same on light and dark pages
@@ -25,7 +25,6 @@ STYLE = {
 }
 PALETTE = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 8]  # no yellow
 BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
-MARKERS = "osD^vPX"
 
 
 @contextlib.contextmanager
@@ -36,10 +35,6 @@ def style() -> Iterator[None]:
         yield
 
 
-@style()
-def nothing_yet() -> Axes:
-    """An empty figure that says why: what the functions here draw from a table without rows."""
-    _, ax = plt.subplots(figsize=(8, 0.6))
-    ax.text(0, 0.5, "Nothing to compare yet: these arms have not been run in this setting.", va="center")
-    ax.set_axis_off()
-    return ax
+def nothing_to_draw(why: str) -> None:
+    """One line in place of a figure."""
+    print(f"Nothing to draw: {why}.")

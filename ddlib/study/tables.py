@@ -6,11 +6,12 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ddlib.ptms.ptm import PTM
-from ddlib.study.arms import arm_label, ordered, pair_label
+from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.run import Run
-from ddlib.study.runs import ENSEMBLE_NOTEBOOK, _setting_columns
-from ddlib.study.statistics import summary
+from ddlib.study.runs import _setting_columns
+from ddlib.study.statistics import summary, variance_components
 
 
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -30,7 +31,7 @@ def failure_table(failures: pd.DataFrame) -> Styler:
         none = "No run has failed (one that was killed or interrupted leaves no record)."
         return pd.DataFrame().style.set_caption(none).set_uuid("failures")
     table = failures.sort_values(["setting", "notebook", "run"], kind="stable").set_index("run")
-    table = table[["setting", "notebook", "arm", "seed", "error"]].assign(arm=table["arm"].map(arm_label))
+    table = table[["setting", "notebook", "arm", "seed", "error"]].assign(arm=table["arm"].map(_label))
     styler = table.rename(columns={"error": "reason"}).rename_axis(None).style.set_uuid("failures")
     return styler.set_properties(subset=["reason"], **{"white-space": "normal", "text-align": "left"})
 
@@ -43,7 +44,7 @@ def accuracy_table(records: pd.DataFrame, failed: Mapping[str, int] | None = Non
     table = pd.DataFrame(columns=["accuracy"] if failed else []) if records.empty else _accuracies(records)
     failed = failed or {}
     rows = table.reindex(ordered({*table.index, *failed})).fillna("failed")
-    return rows.rename(index=lambda arm: arm_label(arm) + (f" ({failed[arm]} failed)" if arm in failed else ""))
+    return rows.rename(index=lambda arm: _label(arm) + (f" ({failed[arm]} failed)" if arm in failed else ""))
 
 
 def _accuracies(records: pd.DataFrame) -> pd.DataFrame:
@@ -57,14 +58,14 @@ def _accuracies(records: pd.DataFrame) -> pd.DataFrame:
     cells = cells.assign(accuracy=cells.apply(words, axis=1))
     table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
     sets = f", n = {counts[0]} sets" if len(counts) == 1 else ""
-    return table[ordered(table.columns)].rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
+    return table[ordered_networks(table.columns)].rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
 
 
 def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
     """Contrasts in words, differences in percentage points."""
     spans = ["–" if pd.isna(row.t_low) else _points(row.t_low, row.t_high) for row in table.itertuples()]
     columns = {
-        "contrast": [pair_label(row.a, row.b) for row in table.itertuples()],
+        "contrast": [Arm.named(row.a).minus(Arm.named(row.b)) for row in table.itertuples()],
         "network": table.get("architecture", "all"),
         "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
         "points": [_points(row.difference) for row in table.itertuples()],
@@ -81,16 +82,17 @@ def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
 def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
     """DD-Ranking (arXiv 2505.13300) of each arm: hard-label recovery, improvement over random, label-robust score.
 
-    Empty unless the arms ``full_data`` and ``random_real`` are there. ``records`` holds one architecture.
+    No rows unless the arms ``full_data`` and ``random_real`` are there. ``records`` holds one architecture.
     """
-    if not {"full_data", "random_real"} <= set(records["arm"]):
+    random = Arm(selection="random").name
+    if not {FULL_NAME, random} <= set(records["arm"]):
         return pd.DataFrame(columns=["HLR", "IOR", "LRS"])
     means = summary(records, ["arm"]).set_index("arm")["mean"]
     rows = {}
-    for arm in ordered(means.index.drop("full_data")):
+    for arm in ordered(means.index.drop(FULL_NAME)):
         accuracy = means[arm]
-        recovery, improvement = hlr(means["full_data"], accuracy), ior(accuracy, means["random_real"])
-        rows[arm_label(arm)] = {"HLR": recovery, "IOR": improvement, "LRS": lrs(recovery, improvement)}
+        recovery, improvement = hlr(means[FULL_NAME], accuracy), ior(accuracy, means[random])
+        rows[_label(arm)] = {"HLR": recovery, "IOR": improvement, "LRS": lrs(recovery, improvement)}
     return pd.DataFrame.from_dict(rows, orient="index").round(3)
 
 
@@ -106,24 +108,53 @@ def cost_table(records: pd.DataFrame) -> pd.DataFrame:
     }
     how = {name: "nunique" if name == "run" else "mean" for name in columns}
     table = runs.groupby("arm").agg(how).rename(columns=columns).round(1)
-    return table.loc[ordered(table.index)].rename(index=arm_label).rename_axis(index=None)
+    return table.loc[ordered(table.index)].rename(index=_label).rename_axis(index=None)
 
 
-def rounding_table(records: pd.DataFrame, a: str = "loss_avg", b: str = "grad_avg") -> pd.DataFrame:
-    """How far two strategies that are one method lie apart, in points: what rounding alone does to an accuracy.
+def spread_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Where the spread of accuracies comes from, as standard deviations in points: a row for each arm.
 
-    Pairs are single networks, equal in guidance, seed, architecture and number. No rows if one of the two is absent.
+    ``records`` holds one architecture. A dash stands where a part cannot be estimated: that between sets needs two of
+    them, and both need two networks in some set.
+    """
+    parts = variance_components(records, ["arm"]).set_index("arm") if len(records) else pd.DataFrame()
+    columns = {"between": "between sets", "within": "between networks of one set", "n": "sets", "networks": "networks"}
+    table = parts.reindex(columns=columns)
+    for part in ("between", "within"):
+        points = 100 * table[part].astype(float) ** 0.5
+        table[part] = points.map("{:.1f}".format).where(points.notna(), "–")
+    table = table.loc[ordered(table.index)].rename(index=_label, columns=columns)
+    return table.rename_axis(index=None, columns="standard deviation in points")
+
+
+def rounding_table(records: pd.DataFrame, notebook: str) -> pd.DataFrame:
+    """How far strategies that are one method lie apart, in points: what rounding alone does to an accuracy.
+
+    Pairs (``Ablation.one_method``) are single networks, equal in guidance, seed, architecture and number. No rows if no
+    two such strategies have been run.
     """
     index = ["guidance", "seed", "architecture", "network", "augment"]
-    both = records[records["strategy"].isin([a, b]) & (records["notebook"] == ENSEMBLE_NOTEBOOK)]
-    pairs = both.pivot_table(index=index, columns="strategy", values="accuracy")
-    if not {a, b} <= set(pairs):
-        return pd.DataFrame()
-    gaps = (100 * (pairs[a] - pairs[b])).dropna().groupby(level="architecture", sort=False)
-    table = pd.DataFrame(
-        {"mean": gaps.mean(), "largest": gaps.apply(lambda gap: gap.abs().max()), "networks": gaps.size()}
-    )
-    return table.round(2).rename_axis(index=None, columns=f"{a} − {b}, points")
+    rows = records[records["notebook"] == notebook]
+    tables = []
+    for b, a in ABLATIONS[notebook].one_method.items():
+        pairs = rows[rows["strategy"].isin([a, b])].pivot_table(index=index, columns="strategy", values="accuracy")
+        if {a, b} <= set(pairs):
+            gaps = (100 * (pairs[a] - pairs[b])).dropna().groupby(level="architecture", sort=False)
+            parts = {"mean": gaps.mean(), "largest": gaps.apply(lambda gap: gap.abs().max()), "networks": gaps.size()}
+            tables.append(pd.DataFrame(parts).rename(index=f"{a} − {b}, {{}}".format))
+    return pd.concat(tables).round(2).rename_axis(index=None, columns="points") if tables else pd.DataFrame()
+
+
+def unless_empty(table: pd.DataFrame, line: str) -> pd.DataFrame | None:
+    """The table; if it has no rows, the line is printed instead, and a cell of a notebook shows nothing else."""
+    if not table.empty:
+        return table
+    print(line)
+    return None
+
+
+def _label(arm: object) -> str:
+    return Arm.named(arm).label
 
 
 def _points(*fractions: float) -> str:
