@@ -55,7 +55,7 @@ def accuracy_by_arm(records: pd.DataFrame, failed: Mapping[str, int] | None = No
             continue
         cell = 100 * cells.loc[name]
         heights = np.full(len(values), y - 0.14)
-        ax.plot(values, heights, arm.marker, color=arm.colour, alpha=0.7, markersize=6, mew=0)
+        ax.plot(values, heights, arm.marker, color=arm.colour, markersize=7, mec="white", mew=0.7)
         _interval(ax, cell["mean"], y + 0.14, cell["low"], cell["high"])
     ax.set_yticks(range(len(arms)), labels)
     ax.set_ylim(len(arms) - 0.5, -0.5)
