@@ -224,7 +224,7 @@ KILLED = """
 import json, os, random, runpy, signal, sys, time
 from pathlib import Path
 import torch
-files = runpy.run_path(sys.argv[1])
+files, tensors = (runpy.run_path(path) for path in json.loads(sys.argv[1]))
 target, draw, stages = Path(sys.argv[2]), random.Random(0), []
 
 def killed(work, ready):
@@ -237,11 +237,11 @@ def killed(work, ready):
     time.sleep(draw.uniform(0, 0.02))
     os.kill(child, signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    whole = {float(value) for value in files["read_tensors"](target)[0]["a"].unique()}
+    whole = {float(value) for value in tensors["read_tensors"](target)[0]["a"].unique()}
     stages.append([sorted(whole), len(list(target.parent.glob(".*.tmp")))])
 
 def write(value):
-    files["write_tensors"](target, {"a": torch.full((500_000,), float(value))}, {"value": value})
+    tensors["write_tensors"](target, {"a": torch.full((500_000,), float(value))}, {"value": value})
 
 def write_half():
     with files["replacing"](target) as temporary:
@@ -262,7 +262,8 @@ print(json.dumps([stages, os.listdir(target.parent)]))
 
 
 def test_twenty_killed_writers_leave_a_whole_file_and_never_more_than_one_other(tmp_path):
-    command = [sys.executable, "-c", KILLED, ddlib.disk.files.__file__, str(tmp_path / "run.safetensors")]
+    modules = json.dumps([ddlib.disk.files.__file__, ddlib.disk.tensors.__file__])
+    command = [sys.executable, "-c", KILLED, modules, str(tmp_path / "run.safetensors")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     stages, at_the_end = json.loads(done.stdout)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from test_records import run
 
 from ddlib.checkpoint import State
+from ddlib.data.dataset import ImageFormat
 from ddlib.data.readers import load_dataset
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.ptms.pool import train_ptms
@@ -355,7 +356,8 @@ NAMES = {"class_names": ["ant", "bee", "cat"], "provenance": {"seed": 1}}
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     path = tmp_path_factory.mktemp("sets") / "set.safetensors"
-    made = SyntheticSet(**of(IMAGES), class_names=("ant", "bee", "cat"), provenance={"seed": 1})
+    form = ImageFormat(1, 4, (0.5,), (0.25,))
+    made = SyntheticSet(IMAGES, torch.arange(3), form, ("ant", "bee", "cat"), {"seed": 1})
     made.save(path)
     return path, path.read_bytes(), made
 
@@ -396,9 +398,10 @@ def test_synthetic_sets_of_other_tensors(synthetic, name, tensor, about):
             continue
         found = outcome(SyntheticSet.load, path)
         if found is not None:
-            assert found.images.dtype == found.mean.dtype == found.std.dtype == torch.float32
-            assert found.labels.dtype == torch.int64
-            assert all(torch.isfinite(getattr(found, part)).all() for part in ("images", "mean", "std"))
+            assert (found.images.dtype, found.labels.dtype) == (torch.float32, torch.int64)
+            assert torch.isfinite(found.images).all()
+            assert tuple(found.images.shape[1:]) == found.format.shape
+            assert all(math.isfinite(moment) for moment in (*found.format.mean, *found.format.std))
             assert found.pixels.numel()
             assert int(found.labels.max()) < len(found.class_names)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from ddlib.data.dataset import ImageFormat
 from ddlib.disk.paths import data_folder
 from ddlib.ptms.imagenet import IMAGENET_WEIGHTS, _Headless, load_imagenet_ptm
 
@@ -78,9 +79,7 @@ def test_a_ptm_knows_where_it_comes_from(invented, tmp_path):
     assert options["weights_only"]
     assert (ptm.architecture, ptm.source_dataset, ptm.epoch) == ("mobilenet_v2", "imagenet", None)
     assert (len(ptm.class_names), ptm.class_names[0], ptm.class_names[-1]) == (1000, "tench", "toilet tissue")
-    assert (ptm.expects.channels, ptm.expects.image_size) == (3, 224)
-    assert ptm.expects.mean == (0.485, 0.456, 0.406)
-    assert ptm.expects.std == (0.229, 0.224, 0.225)
+    assert ptm.expects == ImageFormat(3, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert ptm.accuracy == pytest.approx(0.71878)
     assert ptm.train_accuracy is None
 

@@ -1,5 +1,8 @@
 """Freed memory stays in the process on glibc, a user's own setting wins, and too little of it is explained."""
 
+import contextlib
+import importlib
+import os
 import platform
 import subprocess
 import sys
@@ -8,24 +11,24 @@ import numpy as np
 import pytest
 import torch
 
+import ddlib
 from ddlib.memory import ADVICE, out_of_memory_explained
 
 GLIBC = platform.libc_ver()[0] == "glibc"
-# Page faults of making and freeing a tensor of 16 MiB a hundred times, after ten times to warm up.
+# Page faults of making and freeing tensors of 1, 2, ..., 31 MiB: by itself glibc maps each anew, because it is larger
+# than all before it.
 FAULTS = """
 import resource, torch
-{importing}
+from ddlib.memory import keep_freed_memory
+{before}
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10): torch.zeros(2**22)
 before = faults()
-for _ in range(100): torch.zeros(2**22)
+for size in range(1, 32): torch.zeros(size * 2**18)
 print(faults() - before)
 """
 
 
 def run(code, **environment):
-    import os
-
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run([sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -33,14 +36,32 @@ def run(code, **environment):
 
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
-def test_freed_memory_is_used_again():
-    assert int(run(FAULTS.format(importing="import ddlib"))) < 100
+def test_freed_memory_is_used_again_if_asked_and_an_import_does_not_ask():
+    kept, by_import = (int(run(FAULTS.format(before=before))) for before in ("keep_freed_memory()", "import ddlib"))
+    assert 0 < 5 * kept < by_import  # 31 MiB against 496 MiB
 
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
 def test_the_environment_wins():
-    answer = run(FAULTS.format(importing="import ddlib"), MALLOC_MMAP_THRESHOLD_="131072", MALLOC_TRIM_THRESHOLD_="0")
-    assert int(answer) > 10_000  # each of 100 x 4096 pages may be mapped anew; with huge pages fewer
+    kept, others = (
+        int(run(FAULTS.format(before="keep_freed_memory()"), **environment))
+        for environment in ({}, {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "0"})
+    )
+    assert 0 < 5 * kept < others
+
+
+def test_long_work_asks(tiny, monkeypatch):
+    asked = []
+    for work, call in {
+        "distill": lambda: ddlib.distill(tiny, ipc=1, iterations=1, width=4),
+        "evaluate": lambda: ddlib.evaluate(ddlib.select_real(tiny, 1), tiny, num_eval=1, eval_epochs=1, width=4),
+        "ptms.pool": lambda: ddlib.train_ptms(tiny, num_ptms=0),
+    }.items():
+        module = importlib.import_module(f"ddlib.{work}")
+        monkeypatch.setattr(module, "keep_freed_memory", lambda work=work: asked.append(work))
+        with contextlib.suppress(ValueError):
+            call()
+    assert asked == ["distill", "evaluate", "ptms.pool"]
 
 
 def test_nothing_happens_on_other_systems(monkeypatch):

@@ -15,7 +15,7 @@ PROCESS = """
 import sys, os
 from pathlib import Path
 from types import SimpleNamespace
-from ddlib.ptms import pool as ptms
+from ddlib.ptms import training
 from ddlib.study import run as study
 from ddlib.study.parameters import check_parameters
 import ast, nbformat

@@ -15,16 +15,18 @@ from test_records import run
 
 import ddlib.ptms.pool
 import ddlib.ptms.training
+from ddlib.data.dataset import ImageFormat
 from ddlib.ptms.pool import train_ptms
 from ddlib.study.record import read_record, write_record
 from ddlib.synthetic import SyntheticSet
 
 NOBODY = 65534
+FORMAT = ImageFormat(*IMAGES.shape[1:3], (0.5,), (0.25,))
 
 
 def synthetic(seed):
     images = IMAGES + seed
-    return SyntheticSet(images, torch.arange(3), torch.tensor([0.5]), torch.tensor([0.25]), ("ant", "bee", "cat"))
+    return SyntheticSet(images, torch.arange(3), FORMAT, ("ant", "bee", "cat"))
 
 
 WRITERS = {  # what -> how to write it into a folder, another content for every seed

@@ -11,17 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from ddlib.data.dataset import Dataset, Split
-from ddlib.data.readers import load_dataset
+from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.data.readers import DATASETS, load_dataset
 from ddlib.disk.tensors import write_tensors
-from ddlib.synthetic import REFERENCE_MOMENTS, SyntheticSet, labels_of
+from ddlib.synthetic import SyntheticSet, labels_of
 
-MEAN, STD = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.5, 0.25, 0.5])
+MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 0.5)
 
 
 def make(n=6, channels=3, size=8, names=("ant", "bee", "cat"), seed=0, **changes):
     images = torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed))
-    given = {"images": images, "labels": torch.arange(n) % len(names), "mean": MEAN[:channels], "std": STD[:channels]}
+    form = ImageFormat(channels, size, MEAN[:channels], STD[:channels])
+    given = {"images": images, "labels": torch.arange(n) % len(names), "format": form}
     return SyntheticSet(**(given | {"class_names": names, "provenance": {"seed": 1, "alpha": [0.1, None]}} | changes))
 
 
@@ -31,7 +32,8 @@ def dataset_like(name, channels, size, num_classes=10, seed=0):
     labels = labels_of(num_classes, 2)
     split = Split(torch.randn(len(labels), channels, size, size, generator=draw), labels)
     moments = (torch.rand(2, channels, generator=draw) / 4 + 0.2).unbind()
-    return Dataset(name, split, split, tuple(f"class {i}" for i in range(num_classes)), *moments)
+    form = ImageFormat.of(split.images, *moments)
+    return Dataset(name, split, split, tuple(f"class {i}" for i in range(num_classes)), form)
 
 
 def png(path):
@@ -52,13 +54,13 @@ def png(path):
         ({"labels": torch.tensor([0, 1, 2, 0, 1, -1])}, "labels from 0 to 2"),
         ({"images": torch.zeros(0, 3, 8, 8), "labels": torch.zeros(0, dtype=torch.int64)}, "needs images"),
         ({"class_names": ()}, "labels from 0 to -1"),
-        ({"mean": torch.zeros(1)}, "one number for each of 3 channels"),
-        ({"mean": torch.tensor(0.5)}, "one number for each of 3 channels"),
-        ({"std": torch.ones(4)}, "one number for each of 3 channels"),
-        ({"std": torch.tensor([0.1, 0.0, 0.1])}, "std > 0"),
-        ({"std": torch.tensor([0.1, float("nan"), 0.1])}, "std > 0"),
-        ({"images": torch.full((6, 3, 8, 8), float("nan"))}, "finite pixels"),
-        ({"images": torch.full((6, 3, 8, 8), float("inf"))}, "finite pixels"),
+        ({"images": torch.full((6, 3, 8, 8), float("nan"))}, "finite float32 images with pixels"),
+        ({"images": torch.full((6, 3, 8, 8), float("inf"))}, "finite float32 images with pixels"),
+        ({"images": torch.zeros(6, 3, 8, 8, dtype=torch.float64)}, "finite float32 images with pixels"),
+        ({"images": torch.zeros(6, 3, 0, 0)}, "finite float32 images with pixels"),
+        ({"images": torch.zeros(6, 1, 8, 8)}, r"images \[1, 8, 8\] are not of their format, \[3, 8, 8\]"),
+        ({"images": torch.zeros(6, 3, 4, 16)}, r"images \[3, 4, 16\] are not of their format, \[3, 8, 8\]"),
+        ({"format": ImageFormat(3, 16, MEAN, STD)}, r"images \[3, 8, 8\] are not of their format, \[3, 16, 16\]"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
@@ -71,14 +73,14 @@ def test_of_takes_over_what_the_data_set_says(tiny):
     made = SyntheticSet.of(tiny, images, tiny.train.labels[:3], seed=7)
     assert not made.images.requires_grad
     assert torch.equal(made.images, images)
-    assert (made.mean, made.std, made.class_names) == (tiny.mean, tiny.std, tiny.class_names)
+    assert (made.format, made.class_names) == (tiny.format, tiny.class_names)
     assert made.provenance == {"dataset": "tiny", "dataset_hash": tiny.hash, "seed": 7}
     assert len(made) == 3
 
 
 def test_pixels_are_denormalised_and_clamped():
     images = torch.tensor([-1.0, 0.5, 1.0, 3.0]).view(1, 1, 2, 2)
-    made = make(1, 1, images=images, labels=torch.tensor([0]))
+    made = make(1, 1, size=2, images=images, labels=torch.tensor([0]))
     assert made.pixels.flatten().tolist() == [0.0, 0.75, 1.0, 1.0]
     assert make().pixels.shape == (6, 3, 8, 8)
     low, high = make(images=torch.full((6, 3, 8, 8), -0.25)).pixels, make(images=torch.full((6, 3, 8, 8), 0.5)).pixels
@@ -90,10 +92,11 @@ def test_the_hash_is_that_of_images_and_labels():
     made = make()
     assert len(made.hash) == 16
     assert set(made.hash) <= set("0123456789abcdef")
-    assert made.hash == make().hash == make(provenance={}, class_names=("x", "y", "z"), mean=STD).hash
+    assert made.hash == make().hash == make(provenance={}, class_names=("x", "y", "z"), format=ImageFormat(3, 8, STD, STD)).hash
     nudged = made.images.clone()
     nudged[0, 0, 0, 0] = torch.nextafter(nudged[0, 0, 0, 0], torch.tensor(9.0))
-    others = [{"images": nudged}, {"labels": made.labels.flip(0)}, {"images": made.images.view(6, 3, 4, 16)}]
+    reshaped = {"images": made.images.view(6, 12, 4, 4), "format": ImageFormat(12, 4, MEAN * 4, STD * 4)}
+    others = [{"images": nudged}, {"labels": made.labels.flip(0)}, reshaped]
     assert len({made.hash, *(make(**other).hash for other in others)}) == 4
 
 
@@ -115,8 +118,7 @@ def test_normalised_for_keeps_the_pixels(tiny):
     made = make(channels=1)
     other = made.normalised_for(tiny)
     torch.testing.assert_close(other.images * 0.2 + 0.3, made.images * 0.5 + 0.5)  # moments of tiny and of made
-    assert torch.equal(other.mean, tiny.mean)
-    assert torch.equal(other.std, tiny.std)
+    assert other.format == tiny.format
     assert torch.equal(other.labels, made.labels)
     assert other.provenance == made.provenance
     assert (made.images * 0.5 + 0.5).min() < 0  # pixels outside [0, 1] are kept as well
@@ -149,9 +151,10 @@ def test_save_and_load_give_back_every_bit(tmp_path):
     made = make(images=make().images.transpose(2, 3))  # not contiguous
     made.save(tmp_path / "new" / "set.safetensors")
     back = SyntheticSet.load(str(tmp_path / "new" / "set.safetensors"))
-    for name in ("images", "labels", "mean", "std"):
+    for name in ("images", "labels"):
         assert torch.equal(getattr(back, name), getattr(made, name))
         assert getattr(back, name).dtype == getattr(made, name).dtype
+    assert back.format == made.format
     assert back.class_names == ("ant", "bee", "cat")
     assert back.provenance == {"seed": 1, "alpha": [0.1, None]}
     assert back.hash == made.hash
@@ -191,19 +194,41 @@ def test_load_refuses_files_of_another_kind(tmp_path):
     assert SyntheticSet.load(path).provenance == {}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": torch.zeros(1, 8, 8)}, r"images \[N, C, H, W\], and mean \[C\]"),
+        ({"mean": torch.tensor(0.5)}, r"mean \[C\] and std \[C\] in float32"),
+        ({"std": torch.ones(1, dtype=torch.float64)}, r"mean \[C\] and std \[C\] in float32"),
+        ({"mean": torch.zeros(1, dtype=torch.int64)}, r"mean \[C\] and std \[C\] in float32"),
+        ({"mean": torch.zeros(3)}, "one number for each of 1 channels"),
+        ({"std": torch.ones(4)}, "one number for each of 1 channels"),
+        ({"std": torch.zeros(1)}, "std > 0"),
+        ({"mean": torch.tensor([float("inf")])}, "finite numbers"),
+        ({"images": torch.zeros(1, 1, 8, 6)}, r"images \[1, 8, 6\] are not of their format, \[1, 6, 6\]"),
+    ],
+)
+def test_load_refuses_tensors_that_are_none_of_a_set(tmp_path, changes, message):
+    held = {"images": torch.zeros(1, 1, 8, 8), "labels": torch.zeros(1, dtype=torch.int64)}
+    held |= {"mean": torch.zeros(1), "std": torch.ones(1), **changes}
+    write_tensors(tmp_path / "set", held, {"class_names": ["a"]})
+    with pytest.raises(ValueError, match=f"set is no synthetic set of ddlib: .*{message}"):
+        SyntheticSet.load(tmp_path / "set")
+
+
 # Pictures
 
 
 def test_the_grid_has_a_row_for_each_class(tmp_path):
     """Grey levels by hand: label 0 has two images, label 1 three, label 2 none."""
     levels, labels = torch.tensor([0.0, 51, 102, 153, 204]), torch.tensor([1, 0, 1, 0, 1])
-    images = (levels / 255).view(5, 1, 1, 1).expand(5, 1, 2, 3)
-    made = make(5, 1, images=images, labels=labels, mean=torch.zeros(1), std=torch.ones(1))
+    images = (levels / 255).view(5, 1, 1, 1).expand(5, 1, 3, 3)
+    made = make(5, 1, images=images, labels=labels, format=ImageFormat(1, 3, (0.0,), (1.0,)))
     made.save_grid(tmp_path / "new" / "grid.png", gap=2)
     white = 255
-    expected = np.full((3 * 2 + 2 * 2, 3 * 3 + 2 * 2), white, dtype=np.uint8)
+    expected = np.full((3 * 3 + 2 * 2, 3 * 3 + 2 * 2), white, dtype=np.uint8)
     for level, row, column in ((51, 0, 0), (153, 0, 1), (0, 1, 0), (102, 1, 1), (204, 1, 2)):
-        expected[row * 4 : row * 4 + 2, column * 5 : column * 5 + 3] = level
+        expected[row * 5 : row * 5 + 3, column * 5 : column * 5 + 3] = level
     np.testing.assert_array_equal(png(tmp_path / "new" / "grid.png"), expected)
 
 
@@ -220,7 +245,7 @@ def test_the_grid_has_colours_and_a_gap_of_one(tmp_path):
 
 def test_other_numbers_of_channels_become_grey(tmp_path):
     images = torch.tensor([0.2, 0.6]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
-    made = make(images=images, labels=torch.tensor([0]), mean=torch.zeros(2), std=torch.ones(2))
+    made = make(images=images, labels=torch.tensor([0]), format=ImageFormat(2, 4, (0.0, 0.0), (1.0, 1.0)))
     (path,) = made.save_pngs(tmp_path)
     np.testing.assert_array_equal(png(path), np.full((4, 4), 102))
 
@@ -273,11 +298,12 @@ def test_safe_names_are_kept(tmp_path):
 
 # The reference's layout
 
-KNOWN = [("mnist", 1, 28, 10), ("fashion_mnist", 1, 28, 10), ("cifar10", 3, 32, 10), ("cifar100", 3, 32, 100)]
+KNOWN = [("mnist", 1, 28, 10), ("fashion_mnist", 1, 28, 10), ("svhn", 3, 32, 10)]
+KNOWN += [("cifar10", 3, 32, 10), ("cifar100", 3, 32, 100)]
 
 
 def test_every_normalisation_of_the_reference_is_tested():
-    assert [name for name, *_ in KNOWN] == list(REFERENCE_MOMENTS)
+    assert [name for name, *_ in KNOWN] == [name for name, source in DATASETS.items() if source.reference_mean]
 
 
 @pytest.mark.parametrize(("name", "channels", "size", "classes"), KNOWN)
@@ -288,14 +314,14 @@ def test_the_reference_layout_and_back(tmp_path, name, channels, size, classes):
     held = torch.load(tmp_path / "set.pt", weights_only=True)
     assert list(held) == ["data", "accs_all_exps"]
     ((images, labels),) = held["data"]
-    mean, std = (torch.tensor(moment).view(-1, 1, 1) for moment in REFERENCE_MOMENTS[name])
+    theirs = DATASETS[name].reference_mean, DATASETS[name].reference_std
+    mean, std = (torch.tensor(moment).view(-1, 1, 1) for moment in theirs)
     torch.testing.assert_close(images * std + mean, data.denormalise(data.train.images), rtol=1e-5, atol=1e-5)
     assert torch.equal(labels, made.labels)
     back = SyntheticSet.load_reference(tmp_path / "set.pt", data)
     torch.testing.assert_close(back.images, made.images, rtol=1e-4, atol=1e-5)
     assert torch.equal(back.labels, made.labels)
-    assert torch.equal(back.mean, data.mean)
-    assert torch.equal(back.std, data.std)
+    assert back.format == data.format
     assert back.class_names == data.class_names
     assert back.provenance == {"dataset": name, "dataset_hash": data.hash, "source": "set.pt"}
 
@@ -305,6 +331,7 @@ def test_the_reference_layout_and_back(tmp_path, name, channels, size, classes):
     [
         ("mnist", 28, [-0.4242], [2.8215]),  # -0.1307 / 0.3081 and (1 - 0.1307) / 0.3081
         ("fashion_mnist", 28, [-0.8105], [2.0224]),
+        ("svhn", 32, [-2.2106, -2.2080, -2.4000], [2.8399, 2.7672, 2.6761]),
         ("cifar10", 32, [-2.4291, -2.4183, -2.2214], [2.5141, 2.5968, 2.7537]),
         ("cifar100", 32, [-1.8971, -1.8978, -1.5963], [1.8440, 2.0023, 2.0243]),
     ],
@@ -472,11 +499,11 @@ def test_a_wrong_index_a_missing_and_a_broken_file_are_refused(tiny, tmp_path):
 
 def test_a_set_of_other_images_is_refused(tiny, tmp_path):
     for images, labels, message in (
-        (torch.zeros(1, 3, 8, 8), [0], "one number for each of 3 channels"),
-        (torch.zeros(1, 1, 16, 16), [0], r"\[1, 16, 16\] .* tiny has \[1, 8, 8\]"),
+        (torch.zeros(1, 3, 8, 8), [0], r"images \[3, 8, 8\] are not of their format, \[1, 8, 8\]"),
+        (torch.zeros(1, 1, 16, 16), [0], r"images \[1, 16, 16\] are not of their format, \[1, 8, 8\]"),
         (torch.zeros(1, 1, 8, 8), [3], "labels from 0 to 2"),
         (torch.zeros(1, 1, 8, 8), [0, 1], r"labels \[2\]"),
-        (torch.full((1, 1, 8, 8), float("nan")), [0], "finite pixels"),
+        (torch.full((1, 1, 8, 8), float("nan")), [0], "finite float32 images with pixels"),
     ):
         torch.save({"data": [[images, torch.tensor(labels)]]}, tmp_path / "set.pt")
         with pytest.raises(ValueError, match=message):
