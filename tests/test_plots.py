@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ddlib.study import arms, benchmark_figures, figures, images
-from ddlib.study.contrasts import paired_table
+from ddlib.study import benchmark_figures, figures, images
+from ddlib.study.arms import Arm
+from ddlib.study.contrasts import compare_pairs
 from ddlib.study.statistics import summary
 
 mpl.use("Agg")
@@ -23,14 +24,14 @@ def close_figures():
     plt.close("all")
 
 
-def records(arm="guidance", arms=("both", "none", "clom"), seeds=4, architectures=("ConvNet-3",), **columns):
+def records(arms=("both", "none", "clom"), seeds=4, architectures=("ConvNet-3",), **columns):
     rng = np.random.default_rng(0)
     rows = [
         {
             "dataset": "digits",
             "base_method": "dm",
             "ipc": 1,
-            arm: name,
+            "arm": name,
             "seed": seed,
             "architecture": architecture,
             "network": network,
@@ -76,10 +77,10 @@ def test_accuracy_by_arm_shows_every_set_and_n():
     ax = figures.accuracy_by_arm(table)
     assert texts(ax.get_yticklabels()) == ["no guidance (n = 5)", "CLoM (n = 5)", "CLoM + CCLoM (n = 5)"]
     dots, interval, mean = ax.lines[:3]
-    expected = table[table["guidance"] == "none"].groupby("seed")["accuracy"].mean()
+    expected = table[table["arm"] == "none"].groupby("seed")["accuracy"].mean()
     assert sorted(dots.get_xdata()) == pytest.approx(sorted(100 * expected))
     assert mean.get_xdata()[0] == pytest.approx(100 * expected.mean())
-    row = summary(table[table["guidance"] == "none"], []).iloc[0]
+    row = summary(table[table["arm"] == "none"], []).iloc[0]
     assert list(interval.get_xdata()) == pytest.approx([100 * row["low"], 100 * row["high"]])
     assert ax.get_xlabel() == "test accuracy (%)"
     assert ax.figure.get_suptitle().startswith("digits, DM, ipc 1, ConvNet-3")
@@ -119,24 +120,44 @@ def test_one_set_is_drawn_without_an_interval():
 def test_a_figure_of_one_architecture_refuses_several():
     for figure in (figures.accuracy_by_arm, figures.cost_accuracy, figures.alpha_curve):
         with pytest.raises(ValueError, match="architectures AlexNet, ConvNet-3, VGG-11: select one"):
-            figure(records(architectures=ARCHITECTURES), arm="guidance")
+            figure(records(architectures=ARCHITECTURES, alpha=1.0))
 
 
-def test_rows_without_a_value_of_the_arm_are_left_out():
-    mixed = pd.concat([records("strategy", ["random", "single"]), records("strategy", [None])])
-    assert texts(figures.accuracy_by_arm(mixed, "strategy").get_yticklabels()) == [
-        "single (n = 4)",
-        "random (n = 4)",
-    ]
+def test_an_arm_has_its_own_colour_and_marker_in_every_figure():
+    names = ["none", "clom", "clom random", "clom random equal_passes", "an arm of another version"]
+    dots = figures.accuracy_by_arm(records(arms=names)).lines[::3]
+    drawn = {name: (tuple(line.get_color()), line.get_marker()) for name, line in zip(names, dots, strict=True)}
+    assert drawn == {name: (Arm.named(name).colour, Arm.named(name).marker) for name in names}
+    for some in (names, names[1::2], names[-1:]):  # the same whatever else is shown
+        means = [line for line in figures.cost_accuracy(records(arms=some)).lines if len(line.get_xdata()) == 1]
+        assert [(tuple(line.get_color()), line.get_marker()) for line in means] == [drawn[name] for name in some]
+
+
+def test_an_arm_with_an_unknown_name_is_shown_under_it_and_last():
+    table = records(arms=("zebra", "clom", "full_data"), architectures=ARCHITECTURES[:2])
+    names = ["CLoM", "full data", "zebra"]
+    one = table[table["architecture"] == "ConvNet-3"]
+    assert texts(figures.accuracy_by_arm(one).get_yticklabels()) == [f"{name} (n = 4)" for name in names]
+    assert texts(figures.cost_accuracy(one).get_legend().get_texts()) == [f"{name} (n = 4)" for name in names]
+    assert texts(figures.cross_architecture(table).get_yticklabels()) == names
+    ax = figures.paired_differences(compare_pairs(one, [("zebra", "clom")]))
+    assert texts(ax.get_yticklabels()) == ["zebra − CLoM (n = 4)"]
+
+
+PAIRS = [("clom", "none"), ("both", "none")]
 
 
 def test_paired_differences_is_a_forest_plot():
-    table = paired_table(records(architectures=ARCHITECTURES[:2]), "guidance", "none")
+    table = compare_pairs(records(architectures=ARCHITECTURES[:2]), [], PAIRS)
     ax = figures.paired_differences(table)
     labels = texts(ax.get_yticklabels())
-    assert labels[0] == "CLoM − no guidance, ConvNet-3 (n = 4)"
-    assert labels[-1] == "CLoM + CCLoM − no guidance, AlexNet (n = 4)"
-    first = table[(table["a"] == "clom") & (table["architecture"] == "ConvNet-3")].iloc[0]
+    assert labels == [
+        "CLoM − no guidance, AlexNet (n = 4)",
+        "CLoM − no guidance, ConvNet-3 (n = 4)",
+        "CLoM + CCLoM − no guidance, AlexNet (n = 4)",
+        "CLoM + CCLoM − no guidance, ConvNet-3 (n = 4)",
+    ]
+    first = table.iloc[0]
     assert ax.lines[1].get_xdata()[0] == pytest.approx(100 * first["difference"])
     assert any(list(line.get_xdata()) == [0, 0] for line in ax.lines), "the zero line"
     notes = texts(ax.child_axes[0].get_yticklabels())
@@ -145,11 +166,10 @@ def test_paired_differences_is_a_forest_plot():
     mixed = figures.paired_differences(table.assign(verdict=["undecided", *table["verdict"][1:]]))
     endings = {text.split("]")[1].strip() for text in texts(mixed.child_axes[0].get_yticklabels())}
     assert endings == {"undecided", "no verdict (n < 6)"}
-    as_given = texts(figures.paired_differences(table[::-1], sort=False).get_yticklabels())
-    assert as_given[0].startswith(arms.pair_label(*table.iloc[-1][["a", "b"]]))
+    assert texts(figures.paired_differences(table[::-1]).get_yticklabels()) == labels[::-1], "in the order given"
     assert f"{100 * first['difference']:+.1f}".replace("-", "−") in notes[0]
     check(ax.figure)
-    check(figures.paired_differences(paired_table(records(seeds=1), "guidance", "none")).figure)
+    check(figures.paired_differences(compare_pairs(records(seeds=1), [], PAIRS)).figure)
 
 
 def test_cross_architecture_is_a_table_of_means_spreads_and_counts():
@@ -157,7 +177,7 @@ def test_cross_architecture_is_a_table_of_means_spreads_and_counts():
     ax = figures.cross_architecture(table)
     assert texts(ax.get_xticklabels()) == ["ConvNet-3", "VGG-11", "AlexNet"]
     assert texts(ax.get_yticklabels()) == ["no guidance", "CLoM", "CLoM + CCLoM"]
-    row = summary(table, ["guidance", "architecture"]).set_index(["guidance", "architecture"])
+    row = summary(table, ["arm", "architecture"]).set_index(["arm", "architecture"])
     cell = row.loc[("none", "ConvNet-3")]
     assert ax.texts[0].get_text() == f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}"
     assert "n = 4 sets" in ax.figure.get_suptitle()
@@ -166,8 +186,8 @@ def test_cross_architecture_is_a_table_of_means_spreads_and_counts():
 
 def test_cross_architecture_with_unequal_counts_and_a_missing_cell():
     table = records(architectures=ARCHITECTURES)
-    table = table[~((table["guidance"] == "clom") & (table["architecture"] == "VGG-11"))]
-    table = table[~((table["guidance"] == "both") & (table["seed"] > 0))]
+    table = table[~((table["arm"] == "clom") & (table["architecture"] == "VGG-11"))]
+    table = table[~((table["arm"] == "both") & (table["seed"] > 0))]
     ax = figures.cross_architecture(table)
     shown = texts(ax.texts)
     assert len(shown) == 8, "nine cells, one without runs"
@@ -178,14 +198,14 @@ def test_cross_architecture_with_unequal_counts_and_a_missing_cell():
 
 @pytest.mark.parametrize("cost", sorted(figures.COSTS))
 def test_cost_accuracy_names_every_arm(cost):
-    table = records("strategy", ["random", "single", "mgda"])
-    ax = figures.cost_accuracy(table, cost, "strategy")
-    assert texts(ax.get_legend().get_texts()) == ["single (n = 4)", "random (n = 4)", "mgda (n = 4)"]
+    table = records(["clom random", "clom single", "clom mgda"])
+    ax = figures.cost_accuracy(table, cost)
+    assert texts(ax.get_legend().get_texts()) == ["CLoM single (n = 4)", "CLoM random (n = 4)", "CLoM mgda (n = 4)"]
     assert ax.get_xlabel().startswith(figures.COSTS[cost])
     markers = [line for line in ax.lines if len(line.get_xdata()) == 1]
-    mean = 100 * table[table["strategy"] == "single"]["accuracy"].mean()
+    mean = 100 * table[table["arm"] == "clom single"]["accuracy"].mean()
     assert markers[0].get_ydata()[0] == pytest.approx(mean)
-    assert len({(line.get_marker(), line.get_color()) for line in markers}) == 3
+    assert len({line.get_marker() for line in markers}) == len({line.get_color() for line in markers}) == 3
     check(ax.figure)
     inside = ax.get_window_extent()
     for line in markers:
@@ -195,12 +215,12 @@ def test_cost_accuracy_names_every_arm(cost):
 
 def test_cost_accuracy_refuses_an_unknown_cost():
     with pytest.raises(ValueError, match="x is 'money'; the costs of a run are ptm_passes"):
-        figures.cost_accuracy(records(), "money", "guidance")
+        figures.cost_accuracy(records(), "money")
 
 
 def test_costs_far_apart_get_a_log_scale():
-    table = records("strategy", ["single", "mgda"])
-    table.loc[table["strategy"] == "mgda", "ptm_passes"] = 100_000
+    table = records(["clom single", "clom mgda"])
+    table.loc[table["arm"] == "clom mgda", "ptm_passes"] = 100_000
     assert figures.cost_accuracy(table).get_xscale() == "log"
 
 
@@ -208,7 +228,7 @@ def test_alpha_curve_draws_zero_as_a_line():
     runs = [records(arms=["none"], alpha=100.0), records(arms=["clom"], alpha=0.0)]
     runs += [records(arms=[name], alpha=a) for name in ("clom", "cclom") for a in (1.0, 10.0, 100.0)]
     table = pd.concat(runs, ignore_index=True)
-    table.loc[(table["guidance"] == "clom") & (table["alpha"] == 10.0), "accuracy"] += 0.2
+    table.loc[(table["arm"] == "clom") & (table["alpha"] == 10.0), "accuracy"] += 0.2
     ax = figures.alpha_curve(table)
     assert ax.get_xscale() == "log"
     assert texts(ax.get_legend().get_texts()) == ["no guidance (n = 4)", "CLoM (n = 4)", "CCLoM (n = 4)"]
@@ -263,9 +283,9 @@ def test_mosaic_clips_and_keeps_colours():
 
 def test_side_by_side_shares_the_classes():
     labels = torch.arange(12).repeat_interleave(2)
-    arms = {name: torch.rand(24, 3, 8, 8) for name in ("none", "clom grad_norm_avg", "x" * 30)}
+    arms = {name: torch.rand(24, 3, 8, 8) for name in ("start", "CLoM grad_norm_avg", "x" * 30)}
     figure = images.side_by_side(arms, labels, [f"class {i}" for i in range(12)])
-    assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM grad_norm_avg", "x" * 30]
+    assert [ax.get_title() for ax in figure.axes] == ["start", "CLoM grad_norm_avg", "x" * 30]
     assert texts(figure.axes[0].get_yticklabels()) == [f"class {i}" for i in range(10)]
     assert figure.get_supxlabel() == "10 of 12 classes, 1 of 2 images for each class"
     rows = figure.axes[0].images[0].get_array().shape[0]
@@ -302,7 +322,17 @@ def test_step_costs_has_a_line_for_each_strategy():
     check(figure)
 
 
-def test_pair_label_puts_a_shared_guidance_in_front():
-    assert arms.pair_label("clom loss_avg", "clom random equal_passes") == "CLoM: loss_avg − random (equal passes)"
-    assert arms.pair_label("clom", "none") == "CLoM − no guidance"
-    assert arms.pair_label("clom random", "cclom random") == "CLoM random − CCLoM random"
+@pytest.mark.parametrize(
+    ("figure", "why"),
+    [
+        (figures.accuracy_by_arm, "no arm of this ablation has been run in this setting"),
+        (figures.cross_architecture, "no arm of this ablation has been run in this setting"),
+        (figures.cost_accuracy, "no arm of this ablation has been run in this setting"),
+        (figures.paired_differences, "no planned pair of arms has been run with a common seed"),
+        (figures.alpha_curve, "no arm has been run with evaluate_on = holdout at several alphas, all else as here"),
+    ],
+)
+def test_where_there_is_nothing_to_draw_a_line_says_why(figure, why, capsys):
+    assert figure(records().head(0)) is None
+    assert capsys.readouterr().out == f"Nothing to draw: {why}.\n"
+    assert not plt.get_fignums()

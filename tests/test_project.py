@@ -90,12 +90,13 @@ def test_make_help_lists_every_target(command):
 def test_make_book_runs_every_guidance_and_strategy():
     from ddlib.combine import STRATEGIES
     from ddlib.guidance import GUIDANCE
-    from ddlib.study.parameters import BASELINES
+    from ddlib.selection import SELECTIONS
+    from ddlib.study.arms import FULL
 
     command = ["make", "--dry-run", "--always-make", "run"]
     plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     arms = re.findall(r"notebooks/01_guidance.ipynb .*-p guidance (\w+)(?: -p base_method (\w+))?", plan)
-    assert sorted(arms) == sorted([(name, "") for name in GUIDANCE] + [("none", name) for name in BASELINES])
+    assert sorted(arms) == sorted([(name, "") for name in GUIDANCE] + [("none", name) for name in (*SELECTIONS, FULL)])
     assert sorted(re.findall(r"-p strategy (\w+)$", plan, re.MULTILINE)) == sorted(STRATEGIES)
     assert re.findall(r"-p strategy (\w+) -p equal_passes True", plan) == ["random"]
 

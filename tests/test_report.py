@@ -1,12 +1,18 @@
 """From records to tables: which runs are compared, and what the tables say about numbers known beforehand."""
 
+from pathlib import Path
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
 import pytest
 import torch
 
+from ddlib.data.dataset import ImageFormat
 from ddlib.study import contrasts, figures, images, runs, tables
+from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import Arm
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.record import read_record, write_failure, write_record
 from ddlib.synthetic import SyntheticSet, labels_of
@@ -91,7 +97,7 @@ def test_arms_of_another_base_method_are_not_mixed_in(guidance):
     assert set(dm["arm"]) == {*LEVELS, "clom alone", "herding"}
     assert set(other["arm"]) == {"clom", "clom alone", "herding"}
     assert tables.accuracy_table(other).loc["CLoM alone", "ConvNet-3"].startswith("61.0")
-    pairs = contrasts.guidance_contrasts(runs.first_architecture(dm))
+    pairs = contrasts.planned_contrasts(runs.reference(dm), "01_guidance")
     assert ("clom alone", "clom") in set(zip(pairs["a"], pairs["b"], strict=True))
 
 
@@ -109,8 +115,8 @@ def test_an_ablation_has_one_row_for_the_two_averages(guidance, ensemble):
     assert runs.ablation(records, "01_guidance", augment=False).empty
 
 
-def test_first_architecture_is_the_first_named(guidance):
-    assert set(runs.first_architecture(guidance)["architecture"]) == {"ConvNet-3"}
+def test_the_reference_architecture_is_the_first_named(guidance):
+    assert set(runs.reference(guidance)["architecture"]) == {"ConvNet-3"}
 
 
 def test_accuracy_table_by_hand(guidance):
@@ -147,6 +153,7 @@ def folder(tmp_path):
         parameters = {"dataset": "digits", "base_method": "dm", "guidance": "clom", "strategy": "single", "num_ptms": 1}
         parameters |= {"ipc": 1, "alpha_clom": 10.0, "architectures": "ConvNet-3", **changes}
         about = {"notebook": notebook, "parameters": parameters, "seed": seed, "dataset_hash": "d", "ptm_hashes": []}
+        about["arm"] = Arm(parameters["guidance"], parameters["strategy"] if parameters["num_ptms"] > 1 else "").name
         about |= {"peak_memory_bytes": None, "device": "cpu"}
         if error:
             return write_failure(tmp_path, error, **about)
@@ -217,7 +224,7 @@ def test_without_failed_runs_one_line_says_so(folder, recwarn):
 
 
 def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
-    table = contrasts.guidance_contrasts(runs.first_architecture(guidance))
+    table = contrasts.planned_contrasts(runs.reference(guidance), "01_guidance")
     pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
     assert pairs == [
         ("clom", "cclom", True, 0.05),
@@ -235,7 +242,7 @@ def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
 
 def test_ensemble_contrasts_compare_at_equal_steps_and_at_equal_passes(ensemble):
     records = runs.ablation(ensemble, "02_ensemble")
-    table = contrasts.ensemble_contrasts(runs.first_architecture(records))
+    table = contrasts.planned_contrasts(runs.reference(records), "02_ensemble")
     pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
     assert pairs == [
         ("clom loss_avg", "clom random", True, 0.02),
@@ -247,7 +254,7 @@ def test_ensemble_contrasts_compare_at_equal_steps_and_at_equal_passes(ensemble)
 
 def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
     records = guidance[(guidance["arm"] != "clom") | (guidance["seed"] < 2)]
-    table = contrasts.guidance_contrasts(runs.first_architecture(records)).set_index(["a", "b"])
+    table = contrasts.planned_contrasts(runs.reference(records), "01_guidance").set_index(["a", "b"])
     assert table.loc[("clom", "cclom"), "n"] == 2
     assert table.loc[("both", "none"), "n"] == 3
 
@@ -255,39 +262,52 @@ def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
 def test_arms_without_a_common_seed_are_not_compared(guidance):
     records = guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)]
     records = records[(records["arm"] != "cclom") | (records["seed"] == 1)]
-    table = contrasts.guidance_contrasts(runs.first_architecture(records))
+    table = contrasts.planned_contrasts(runs.reference(records), "01_guidance")
     assert ("clom", "cclom") not in set(zip(table["a"], table["b"], strict=True))
     assert ("clom", "none") in set(zip(table["a"], table["b"], strict=True))
 
 
-def test_too_few_arms_give_an_empty_table_and_a_figure_that_says_so(guidance):
-    table = contrasts.guidance_contrasts(runs.first_architecture(guidance[guidance["arm"] == "clom"]))
+def test_too_few_arms_give_an_empty_table_and_a_line_that_says_so(guidance, capsys):
+    table = contrasts.planned_contrasts(runs.reference(guidance[guidance["arm"] == "clom"]), "01_guidance")
     assert table.empty
     assert tables.contrast_table(table).empty
-    assert "Nothing to compare yet" in figures.paired_differences(table).texts[0].get_text()
+    assert figures.paired_differences(table) is None
+    assert capsys.readouterr().out == "Nothing to draw: no planned pair of arms has been run with a common seed.\n"
+    assert tables.unless_empty(tables.contrast_table(table), "No differences.") is None
+    assert capsys.readouterr().out == "No differences.\n"
 
 
-def test_an_ablation_that_was_not_run_is_shown_as_such(guidance, tmp_path):
+def test_an_ablation_that_was_not_run_has_lines_of_text_and_no_empty_figures(guidance, tmp_path, capsys):
     none = runs.ablation(guidance, "02_ensemble")
-    assert runs.first_architecture(none).empty
+    assert runs.reference(none).empty
     assert tables.accuracy_table(none).empty
-    assert contrasts.ensemble_contrasts(none).empty
+    assert contrasts.planned_contrasts(none, "02_ensemble").empty
     assert tables.ranking_table(none).empty
-    for axes in (
-        figures.accuracy_by_arm(none, "arm"),
-        figures.cross_architecture(none, "arm"),
-        figures.cost_accuracy(none),
-    ):
-        assert "Nothing to compare yet" in axes.texts[0].get_text()
-    assert "Nothing to compare yet" in images.show_images(none, tmp_path).axes[0].texts[0].get_text()
+    assert tables.spread_table(none).empty
+    for figure in (figures.accuracy_by_arm, figures.cross_architecture, figures.cost_accuracy):
+        assert figure(none) is None
+    assert images.show_images(none, tmp_path) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Nothing to draw: no arm of this ablation has been run in this setting."
+    assert len(lines) == 4
+    assert not plt.get_fignums()
+
+
+def test_a_table_with_rows_is_shown_as_it_is(guidance, capsys):
+    table = tables.accuracy_table(guidance)
+    assert tables.unless_empty(table, "none") is table
+    assert capsys.readouterr().out == ""
 
 
 def test_several_architectures_are_named(guidance):
-    assert set(tables.contrast_table(contrasts.guidance_contrasts(guidance))["network"]) == {"ConvNet-3", "VGG-11"}
+    assert set(tables.contrast_table(contrasts.planned_contrasts(guidance, "01_guidance"))["network"]) == {
+        "ConvNet-3",
+        "VGG-11",
+    }
 
 
 def test_ranking_table(guidance):
-    records = runs.first_architecture(guidance)
+    records = runs.reference(guidance)
     table = tables.ranking_table(records)
     expected = hlr(0.91, 0.51), ior(0.51, 0.31)
     assert table.loc["CLoM"].tolist() == pytest.approx([*expected, lrs(*expected)], abs=1e-3)
@@ -302,18 +322,98 @@ def test_cost_table_counts_runs_once(guidance):
 
 
 def test_rounding_table(ensemble):
-    table = tables.rounding_table(ensemble)
-    assert table.loc["ConvNet-3"].tolist() == pytest.approx([-0.1, 0.1, 6])
-    assert tables.rounding_table(ensemble[ensemble["strategy"] != "grad_avg"]).empty
+    table = tables.rounding_table(ensemble, "02_ensemble")
+    assert table.loc["loss_avg − grad_avg, ConvNet-3"].tolist() == pytest.approx([-0.1, 0.1, 6])
+    assert tables.rounding_table(ensemble[ensemble["strategy"] != "grad_avg"], "02_ensemble").empty
+    assert tables.rounding_table(ensemble, "01_guidance").empty, "no two strategies are one method there"
+
+
+def test_spread_table_by_hand(guidance):
+    # Sets of CLoM (0.49, 0.51) and (0.52, 0.58): MSW = (0.0002 + 0.0018) / 2 = 0.001, means 0.50 and 0.55, so
+    # MSB = 2 * 2 * 0.025^2 / 1 = 0.0025, and between = (0.0025 - 0.001) / 2 = 0.00075.
+    clom = runs.reference(guidance[(guidance["arm"] == "clom") & (guidance["seed"] < 2)])
+    one = runs.reference(guidance[(guidance["arm"] == "none") & (guidance["seed"] == 0)])
+    table = tables.spread_table(pd.concat([clom.assign(accuracy=[0.49, 0.51, 0.52, 0.58]), one]))
+    assert table.index.tolist() == ["no guidance", "CLoM"]
+    assert table.columns.tolist() == ["between sets", "between networks of one set", "sets", "networks"]
+    assert table.loc["CLoM"].tolist() == ["2.7", "3.2", 2, 4]
+    assert table.loc["no guidance"].tolist() == ["–", "0.0", 1, 2]
+
+
+def alphas(values=(1.0, 10.0, 100.0), **changes):
+    """Hold-out runs of CLoM and CCLoM over a grid of both alphas, and one without guidance."""
+    arms = [("clom", a, c) for a in values for c in (1.0, 5.0)] + [("cclom", 7.0, c) for c in (1.0, 5.0)]
+    arms += [("none", 7.0, 1.0), ("both", 1.0, 1.0), ("both", 10.0, 1.0)]
+    shared = {"evaluate_on": "holdout", "dataset_hash": "held out", **changes}
+    made = [
+        row
+        for arm, a, c in arms
+        for row in rows("01_guidance", arm, 0.5 + a / 1000, alpha_clom=a, alpha_cclom=c, **shared)
+    ]
+    return pd.DataFrame(made).assign(run=lambda table: table["run"] + table["alpha_cclom"].astype(str))
+
+
+def test_the_alpha_grid_collects_hold_out_runs_that_share_all_else(guidance):
+    tested = guidance.assign(evaluate_on="test", alpha_cclom=1000.0)
+    other = alphas(ipc=10)
+    real = alphas().query("arm == 'none'").assign(arm="random_real", base_method="random")
+    records = runs.with_settings(pd.concat([tested, alphas(), other, real], ignore_index=True))
+    grid = runs.alpha_grid(records, 0)
+    assert grid.groupby("arm")["alpha"].unique().map(sorted).loc[["clom", "cclom"]].to_dict() == {
+        "clom": [1.0, 10.0, 100.0],
+        "cclom": [1.0, 5.0],
+    }
+    assert set(grid["arm"]) == {"clom", "cclom", "none"}, "with both losses there are two alphas"
+    assert set(grid["ipc"]) == {1}
+    assert set(grid["evaluate_on"]) == {"holdout"}
+    assert grid[grid["arm"] == "none"]["alpha"].isna().all()
+    assert len(grid[grid["arm"] == "clom"]) == 3 * 12, "once, whatever the alpha that it does not use"
+    ax = figures.alpha_curve(runs.reference(grid))
+    assert [line.get_label() for line in ax.lines if "n =" in line.get_label()] == [
+        "no guidance (n = 3)",
+        "CLoM (n = 3)",
+        "CCLoM (n = 3)",
+    ]
+
+
+def test_without_several_alphas_there_is_no_grid(guidance):
+    records = runs.with_settings(guidance.assign(alpha_cclom=1.0))
+    assert runs.alpha_grid(records, 0).empty, "records that do not say what they were evaluated on"
+    tested = guidance.assign(evaluate_on="test", alpha_cclom=1.0)
+    one = alphas((10.0,)).query("arm in ('clom', 'none')")
+    assert runs.alpha_grid(runs.with_settings(pd.concat([tested, one], ignore_index=True)), 0).empty
+
+
+def test_only_the_arm_that_has_a_twin_is_left_out():
+    """Arms of the second ablation without guidance carry its default strategy, loss_avg, in their parameters."""
+    unguided = rows("02_ensemble", "none", 0.4, strategy="loss_avg")
+    both = rows("02_ensemble", "both loss_avg", 0.5) + rows("02_ensemble", "both grad_avg", 0.5)
+    records = pd.DataFrame(unguided + both + rows("02_ensemble", "clom grad_avg", 0.5))
+    assert set(runs.ablation(records, "02_ensemble")["arm"]) == {"none", "both loss_avg", "clom grad_avg"}
+
+
+def test_each_ablation_is_a_notebook_with_its_title_and_a_part_of_the_comparison():
+    notebooks = Path(__file__).parents[1] / "notebooks"
+    headings = [
+        line.strip()
+        for cell in nbformat.read(notebooks / "03_compare.ipynb", as_version=4).cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+    ]
+    for name, row in ABLATIONS.items():
+        first = nbformat.read(notebooks / f"{name}.ipynb", as_version=4).cells[0].source.splitlines()[0]
+        assert first == f"# {row.title}"
+        assert f"## {row.title}" in headings
 
 
 def test_show_images_takes_what_lies_beside_the_records(guidance, tmp_path):
     labels = labels_of(2, 1)
-    moments = torch.zeros(1), torch.ones(1)
+    of_images = ImageFormat.of(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.ones(1))
     for arm in ("clom", "none"):
         run = guidance[guidance["arm"] == arm]["run"].iloc[0]
-        SyntheticSet(torch.rand(2, 1, 8, 8), labels, *moments, ("a", "b")).save(tmp_path / f"{run}.safetensors")
+        SyntheticSet(torch.rand(2, 1, 8, 8), labels, of_images, ("a", "b")).save(tmp_path / f"{run}.safetensors")
     figure = images.show_images(guidance, tmp_path)
     assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"]
     with pytest.raises(FileNotFoundError, match="seed 1"):
         images.show_images(guidance, tmp_path, seed=1)
+    assert images.show_images(guidance[guidance["arm"] == "full_data"], tmp_path) is None, "it keeps no set"

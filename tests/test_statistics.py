@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ddlib.study.contrasts import common_seeds, paired_difference, paired_table
-from ddlib.study.ddranking import ars, hlr, ior, lrs
-from ddlib.study.statistics import hierarchical_bootstrap, set_means, summary, variance_components
+from ddlib.study.contrasts import common_seeds, compare_pairs, paired_difference
+from ddlib.study.ddranking import hlr, ior, lrs
+from ddlib.study.statistics import set_means, summary, variance_components
 
 
 def table(arms, networks=1, architecture="ConvNet-3"):
     """Accuracies of arms {name: one mean per seed}; the networks of a set differ by +-0.001 around it."""
     offsets = 0.001 * (np.arange(networks) - (networks - 1) / 2)
     rows = [
-        {"guidance": arm, "architecture": architecture, "seed": seed, "network": k, "accuracy": mean + o}
+        {"arm": arm, "architecture": architecture, "seed": seed, "network": k, "accuracy": mean + o}
         for arm, means in arms.items()
         for seed, mean in enumerate(means)
         for k, o in enumerate(offsets)
@@ -46,7 +46,7 @@ def test_networks_are_averaged_inside_a_set_first():
 
 def test_t_interval_of_five_numbers_by_hand():
     # 1..5 %: mean 3, s = sqrt(2.5) = 1.5811, t(0.975, 4) = 2.7764; half width 2.7764 s / sqrt(5) = 1.9632.
-    row = summary(table({"clom": [0.01, 0.02, 0.03, 0.04, 0.05]}, networks=20), ["guidance"]).iloc[0]
+    row = summary(table({"clom": [0.01, 0.02, 0.03, 0.04, 0.05]}, networks=20), ["arm"]).iloc[0]
     assert (row["n"], row["networks"]) == (5, 100), "the unit is the set, however many networks judge it"
     assert row["mean"] == pytest.approx(0.03)
     assert row["std"] == pytest.approx(0.015811, abs=1e-6)
@@ -54,14 +54,14 @@ def test_t_interval_of_five_numbers_by_hand():
 
 
 def test_one_set_has_no_interval():
-    row = summary(table({"clom": [0.5]}, networks=20), ["guidance"]).iloc[0]
+    row = summary(table({"clom": [0.5]}, networks=20), ["arm"]).iloc[0]
     assert row["mean"] == pytest.approx(0.5)
     assert row[["std", "low", "high"]].isna().all()
 
 
 def test_cells_with_no_value_in_a_column_are_kept():
     frame = table({"clom": [0.5, 0.6]}).assign(strategy=None)
-    assert summary(frame, ["guidance", "strategy"])["n"].tolist() == [2]
+    assert summary(frame, ["arm", "strategy"])["n"].tolist() == [2]
 
 
 def test_settings_are_never_mixed_silently():
@@ -69,12 +69,10 @@ def test_settings_are_never_mixed_silently():
     both = pd.concat([frame.assign(augment=True, run="a"), frame.assign(augment=False, run="b")])
     for function in (set_means, variance_components):
         with pytest.raises(ValueError, match=r"2 rows for .*augment \[True, False\]: select one setting"):
-            function(both, ["guidance"])
-    with pytest.raises(ValueError, match="augment"):
-        hierarchical_bootstrap(both, np.random.default_rng(0), ["guidance"])
-    assert len(set_means(both, ["guidance", "augment"])) == 4
-    with pytest.raises(ValueError, match="2 rows for guidance = clom, seed = 0, architecture = ConvNet-3"):
-        set_means(pd.concat([frame, frame]), ["guidance"])
+            function(both, ["arm"])
+    assert len(set_means(both, ["arm", "augment"])) == 4
+    with pytest.raises(ValueError, match="2 rows for arm = clom, seed = 0, architecture = ConvNet-3"):
+        set_means(pd.concat([frame, frame]), ["arm"])
 
 
 @pytest.mark.parametrize(
@@ -87,10 +85,10 @@ def test_settings_are_never_mixed_silently():
 )
 def test_unusable_tables_are_refused(frame, message):
     with pytest.raises(ValueError, match=message):
-        summary(frame, ["guidance"])
+        summary(frame, ["arm"])
 
 
-# Variance components and the bootstrap over both levels
+# Variance components
 
 
 def test_variance_components_by_hand():
@@ -136,21 +134,6 @@ def test_variance_components_refuse_mixed_architectures():
     assert len(variance_components(frame, ["architecture"])) == 2
 
 
-def test_hierarchical_bootstrap_matches_its_variance_and_repeats():
-    frame = noisy(seeds=8, networks=4)
-    frame = frame[frame["guidance"] == "clom"]
-    row = hierarchical_bootstrap(frame, np.random.default_rng(0)).iloc[0]
-    sets = [group["accuracy"].to_numpy() for _, group in frame.groupby("seed")]
-    # Variance of the resampled mean: (variance of set means + mean variance of a resampled set mean) / n.
-    variance = np.var([s.mean() for s in sets]) + np.mean([s.var() / len(s) for s in sets])
-    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * math.sqrt(variance / len(sets)), rel=0.05)
-    assert row["low"] < row["mean"] < row["high"]
-    shuffled = hierarchical_bootstrap(frame.sample(frac=1, random_state=1), np.random.default_rng(0)).iloc[0]
-    assert row[["low", "high"]].tolist() == shuffled[["low", "high"]].tolist()
-    one_set = hierarchical_bootstrap(frame[frame["seed"] == 0], np.random.default_rng(0)).iloc[0]
-    assert one_set[["low", "high"]].isna().all()
-
-
 # Two arms
 
 
@@ -158,7 +141,7 @@ def test_paired_difference_of_five_pairs():
     gains = np.array([0.01, 0.02, 0.03, 0.04, 0.05])
     base = np.array([0.3, 0.9, 0.5, 0.1, 0.6])
     frame = table({"none": base, "clom": base + gains}, networks=3)
-    row = paired_difference(frame, "guidance", "clom", "none").iloc[0]
+    row = paired_difference(frame, "clom", "none").iloc[0]
     assert (row["architecture"], row["a"], row["b"], row["n"]) == ("ConvNet-3", "clom", "none", 5)
     assert row["difference"] == pytest.approx(0.03)
     assert (row["t_low"], row["t_high"]) == pytest.approx((0.010368, 0.049632), abs=1e-6)
@@ -175,31 +158,31 @@ def test_p_value_enumerates_all_signs():
     frame = table({"a": np.full(7, 0.5) + d, "b": np.full(7, 0.5)})
     sums = [abs(round(float(np.dot(signs, d)), 9)) for signs in itertools.product((-1, 1), repeat=7)]
     expected = np.mean([s >= abs(round(d.sum(), 9)) for s in sums])
-    assert paired_difference(frame, "guidance", "a", "b").iloc[0]["p_value"] == pytest.approx(expected)
+    assert paired_difference(frame, "a", "b").iloc[0]["p_value"] == pytest.approx(expected)
 
 
 def test_many_pairs_are_drawn_instead_of_enumerated():
     d = np.random.default_rng(0).normal(0.005, 0.01, size=20)
     frame = table({"a": 0.5 + d, "b": np.full(20, 0.5)})
-    row = paired_difference(frame, "guidance", "a", "b").iloc[0]
+    row = paired_difference(frame, "a", "b").iloc[0]
     assert row["p_value"] == pytest.approx(stats.ttest_1samp(d, 0).pvalue, abs=0.01)
-    assert row["p_value"] == paired_difference(frame, "guidance", "a", "b").iloc[0]["p_value"]
+    assert row["p_value"] == paired_difference(frame, "a", "b").iloc[0]["p_value"]
 
 
 def test_no_difference_and_ties():
     same = [0.5, 0.6, 0.7, 0.8, 0.4, 0.3]
-    row = paired_difference(table({"a": same, "b": same}), "guidance", "a", "b").iloc[0]
+    row = paired_difference(table({"a": same, "b": same}), "a", "b").iloc[0]
     assert (row["difference"], row["p_value"], row["improvement"], row["t_low"]) == (0, 1, 0.5, 0)
     assert math.isnan(row["bca_low"])
     assert math.isnan(row["p_equivalence"])
     third = np.add(same, [0.1, -0.1, 0, 0, 0.1, 0.1])
-    row = paired_difference(table({"a": third, "b": same}), "guidance", "a", "b").iloc[0]
+    row = paired_difference(table({"a": third, "b": same}), "a", "b").iloc[0]
     assert row["improvement"] == pytest.approx((3 + 0.5 * 2) / 6)
 
 
 def test_equivalence_is_two_one_sided_t_tests():
     d = np.array([0.001, -0.002, 0.003, 0.0, 0.002, -0.001])
-    row = paired_difference(table({"a": 0.5 + d, "b": np.full(6, 0.5)}), "guidance", "a", "b").iloc[0]
+    row = paired_difference(table({"a": 0.5 + d, "b": np.full(6, 0.5)}), "a", "b").iloc[0]
     t_low = (d.mean() + 0.01) / (d.std(ddof=1) / math.sqrt(6))
     t_high = (d.mean() - 0.01) / (d.std(ddof=1) / math.sqrt(6))
     assert row["p_equivalence"] == pytest.approx(max(stats.t.sf(t_low, 5), stats.t.cdf(t_high, 5)))
@@ -207,10 +190,10 @@ def test_equivalence_is_two_one_sided_t_tests():
 
 
 def test_one_and_two_pairs_give_an_effect_and_no_more():
-    one = paired_difference(table({"a": [0.6], "b": [0.5]}), "guidance", "a", "b").iloc[0]
+    one = paired_difference(table({"a": [0.6], "b": [0.5]}), "a", "b").iloc[0]
     assert (one["difference"], one["p_value"], one["n"]) == (0.1, 1.0, 1)
     assert one[["std", "t_low", "t_high", "bca_low", "p_equivalence"]].isna().all()
-    two = paired_difference(table({"a": [0.6, 0.7], "b": [0.5, 0.5]}), "guidance", "a", "b").iloc[0]
+    two = paired_difference(table({"a": [0.6, 0.7], "b": [0.5, 0.5]}), "a", "b").iloc[0]
     assert two["p_value"] == 0.5
     assert two["t_low"] < 0.15 < two["t_high"]
     assert math.isnan(two["bca_low"])
@@ -218,8 +201,8 @@ def test_one_and_two_pairs_give_an_effect_and_no_more():
 
 def test_swapping_the_arms_flips_every_sign():
     frame = noisy(seeds=7, networks=3)
-    ab = paired_difference(frame, "guidance", "clom", "none").iloc[0]
-    ba = paired_difference(frame, "guidance", "none", "clom").iloc[0]
+    ab = paired_difference(frame, "clom", "none").iloc[0]
+    ba = paired_difference(frame, "none", "clom").iloc[0]
     assert ab["difference"] == -ba["difference"]
     assert (ab["t_low"], ab["t_high"]) == pytest.approx((-ba["t_high"], -ba["t_low"]))
     assert (ab["bca_low"], ab["bca_high"]) == pytest.approx((-ba["bca_high"], -ba["bca_low"]), abs=1e-3)
@@ -232,20 +215,19 @@ def test_the_order_of_rows_changes_nothing():
     frame = noisy(seeds=7, networks=3)
     frame = pd.concat([frame, frame.assign(architecture="VGG-11", accuracy=frame["accuracy"] / 2)])
     shuffled = frame.sample(frac=1, random_state=5)
-    expected = paired_table(frame, "guidance", "none")
-    pd.testing.assert_frame_equal(paired_table(shuffled, "guidance", "none"), expected, rtol=1e-9)
-    pd.testing.assert_frame_equal(
-        summary(shuffled, ["guidance", "architecture"]), summary(frame, ["guidance", "architecture"])
-    )
+    pairs = [], [("clom", "none")]
+    expected = compare_pairs(frame, *pairs)
+    pd.testing.assert_frame_equal(compare_pairs(shuffled, *pairs), expected, rtol=1e-9)
+    pd.testing.assert_frame_equal(summary(shuffled, ["arm", "architecture"]), summary(frame, ["arm", "architecture"]))
 
 
 def test_architectures_are_rows_or_one_mean():
     convnet = table({"a": [0.6, 0.7, 0.8], "b": [0.5, 0.5, 0.5]})
     vgg = table({"a": [0.4, 0.5, 0.6], "b": [0.5, 0.5, 0.5]}, architecture="VGG-11")
-    rows = paired_difference(pd.concat([convnet, vgg]), "guidance", "a", "b")
+    rows = paired_difference(pd.concat([convnet, vgg]), "a", "b")
     assert rows["architecture"].tolist() == ["ConvNet-3", "VGG-11"]
     assert rows["difference"].tolist() == pytest.approx([0.2, 0.0])
-    mean = paired_difference(pd.concat([convnet, vgg]), "guidance", "a", "b", by=())
+    mean = paired_difference(pd.concat([convnet, vgg]), "a", "b", by=())
     assert mean["n"].tolist() == [3], "two architectures do not make six pairs"
     assert mean["difference"].tolist() == pytest.approx([0.1])
 
@@ -253,25 +235,25 @@ def test_architectures_are_rows_or_one_mean():
 def test_unpaired_seeds_are_named():
     frame = table({"a": [0.5, 0.6, 0.7, 0.8], "b": [0.5, 0.6]})
     with pytest.raises(ValueError, match=r"architecture = ConvNet-3.: seeds \[2, 3\] occur in one arm only"):
-        paired_difference(frame, "guidance", "a", "b")
-    kept = common_seeds(frame, "guidance")
+        paired_difference(frame, "a", "b")
+    kept = common_seeds(frame)
     assert sorted(kept["seed"].unique()) == [0, 1]
-    assert paired_difference(kept, "guidance", "a", "b")["n"].tolist() == [2]
+    assert paired_difference(kept, "a", "b")["n"].tolist() == [2]
 
 
 def test_common_seeds_goes_cell_by_cell():
     short = table({"a": [0.5, 0.6], "b": [0.5]}, architecture="VGG-11")
-    kept = common_seeds(pd.concat([table({"a": [0.5, 0.6], "b": [0.5, 0.7]}), short]), "guidance")
+    kept = common_seeds(pd.concat([table({"a": [0.5, 0.6], "b": [0.5, 0.7]}), short]))
     assert kept.groupby("architecture")["seed"].nunique().to_dict() == {"ConvNet-3": 2, "VGG-11": 1}
 
 
-@pytest.mark.parametrize(("a", "b", "message"), [("x", "b", "guidance = 'x'; present: a, b"), ("a", "a", "itself")])
+@pytest.mark.parametrize(("a", "b", "message"), [("x", "b", "no rows of arm 'x'; present: a, b"), ("a", "a", "itself")])
 def test_impossible_pairs_of_arms(a, b, message):
     with pytest.raises(ValueError, match=message):
-        paired_difference(table({"a": [0.5], "b": [0.6]}), "guidance", a, b)
+        paired_difference(table({"a": [0.5], "b": [0.6]}), a, b)
 
 
-# All arms against one
+# Several pairs
 
 
 def test_holm_by_hand():
@@ -279,7 +261,7 @@ def test_holm_by_hand():
     base = np.full(6, 0.5)
     gains = np.array([0.02, 0.03, 0.001, 0.025, 0.028, 0.04])
     arms = {"none": base, "up": base + gains, "mid": base + gains * [1, 1, -1, 1, 1, 1], "zero": base}
-    rows = paired_table(table(arms), "guidance", "none").set_index("a")
+    rows = compare_pairs(table(arms), [], [(arm, "none") for arm in ("up", "mid", "zero")]).set_index("a")
     assert rows["p_value"].to_dict() == {"up": 0.03125, "mid": 0.0625, "zero": 1.0}
     # Holm: 3 * 0.03125, then max(0.09375, 2 * 0.0625), then max(0.125, 1).
     assert rows["p_holm"].to_dict() == {"up": 0.09375, "mid": 0.125, "zero": 1.0}
@@ -291,27 +273,35 @@ def test_primary_contrasts_are_not_corrected():
     base = np.full(6, 0.5)
     losses = np.array([0.02, 0.03, 0.01, 0.025, 0.028, 0.04])
     arms = {"none": base, "clom": base - losses, "both": base, "cclom": base}
-    rows = paired_table(table(arms), "guidance", "none", primary=["clom"]).set_index("a")
+    pairs = [("clom", "none")], [("both", "none"), ("cclom", "none")]
+    rows = compare_pairs(table(arms), *pairs).set_index("a")
     assert rows["primary"].to_dict() == {"both": False, "cclom": False, "clom": True}
     assert rows.loc["clom", "p_holm"] == rows.loc["clom", "p_value"] == 0.03125
     assert rows.loc["clom", "verdict"] == "none better"
-    with pytest.raises(ValueError, match=r"\['typo'\] of `primary` are not among them"):
-        paired_table(table(arms), "guidance", "none", primary=["typo"])
-    with pytest.raises(ValueError, match="cannot compare with 'none'"):
-        paired_table(table({"none": [0.5]}), "guidance", "none")
+    assert rows["p_holm"][["both", "cclom"]].tolist() == [1.0, 1.0]
+
+
+def test_planned_pairs_that_are_not_there_have_no_rows():
+    there = table({"clom": [0.5, 0.6], "none": [0.4, 0.4]})
+    rows = compare_pairs(there, [("clom", "cclom")], [("clom", "none"), ("both", "none")])
+    assert rows[["a", "b", "primary"]].values.tolist() == [["clom", "none", False]]
+    assert compare_pairs(there, [("clom", "cclom")]).empty
+    apart = table({"clom": [0.5]})
+    other = table({"none": [0.4, 0.4]}).query("seed == 1")
+    assert compare_pairs(pd.concat([apart, other]), [("clom", "none")]).empty, "no seed that both have"
 
 
 def test_undecided_is_said_where_a_verdict_was_possible():
     d = np.array([0.05, -0.04, 0.03, -0.02, 0.06, -0.05, 0.01])
-    row = paired_table(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none").iloc[0]
+    row = compare_pairs(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), [], [("clom", "none")]).iloc[0]
     assert row["verdict"] == "undecided"
-    every = paired_table(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), "guidance", "none", primary=["clom"])
+    every = compare_pairs(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), [("clom", "none")])
     assert every["p_holm"].tolist() == [row["p_value"]], "no exploratory row is left to correct"
 
 
 def test_tables_without_a_network_column_are_taken_as_they_are():
     frame = table({"clom": [0.5, 0.6]}, networks=3).drop(columns=["network", "architecture"])
-    assert summary(frame, ["guidance"])["networks"].tolist() == [6]
+    assert summary(frame, ["arm"])["networks"].tolist() == [6]
 
 
 # DD-Ranking
@@ -326,11 +316,6 @@ def test_label_robust_score_at_its_end_points():
     # a = 0.5 * 0.2 - 0.5 * 0.35 = -0.075: (0.927743 - 0.367879) / 2.350402
     assert lrs(hlr(0.85, 0.5), ior(0.5, 0.3)) == pytest.approx(0.238199, abs=1e-6)
     assert lrs(hlr=0.4, ior=0.1, weight=1.0) == lrs(hlr=0.9, ior=0.1, weight=1.0), "weight 1 sees IOR alone"
-
-
-def test_augmentation_robust_score():
-    assert ars(0.5, 0.3, 0.4, 0.3) == pytest.approx((math.exp(0.15) - math.exp(-1)) / (math.e - math.exp(-1)))
-    assert ars(0.5, 0.3, 0.9, 0.1, weight=1) == ars(0.5, 0.3, 0.2, 0.1, weight=1)
 
 
 def test_percentages_are_refused():

@@ -17,7 +17,7 @@ from ddlib.selection import SELECTIONS
 
 FULL, FULL_NAME = "full", "full_data"  # all real images: as base_method, and as an arm
 LABELS = {"none": "no guidance", "clom": "CLoM", "cclom": "CCLoM", "both": "CLoM + CCLoM"}  # as the text spells them
-MARKERS = "osD^vPX<>p*"  # filled, so that one size suits all
+MARKERS = "osD^vPX<>p*dh"  # filled, so that one size suits all; as many as arms of one guidance
 GOLDEN = (5**0.5 - 1) / 2  # steps of this share of the circle keep any number of hues apart
 
 
@@ -134,8 +134,10 @@ class Arm:
     @property
     def marker(self) -> str:
         """Of matplotlib: for those who do not see the colours."""
-        if self.selection or self.other:
-            return MARKERS[-1 - position(self.selection, SELECTIONS) % len(MARKERS)]
+        if self.selection == FULL or self.other:
+            return MARKERS[-1]
+        if self.selection:
+            return MARKERS[-2 - position(self.selection, SELECTIONS) % (len(MARKERS) - 1)]
         shift = 4 * self.equal_passes + 3 * self.alone
         return MARKERS[(position(self.guidance, GUIDANCE) + self._strategy + shift) % len(MARKERS)]
 

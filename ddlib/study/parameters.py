@@ -8,7 +8,7 @@ import ast
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -17,8 +17,8 @@ from ddlib.combine import STRATEGIES
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.selection import SELECTIONS
+from ddlib.study.arms import is_selection
 
-BASELINES = (*SELECTIONS, "full")
 INJECTED = "# Parameters"  # papermill's first line of the cell it adds
 IMAGENET = "imagenet"  # as source_dataset: torchvision's weights
 MOST = 10**9  # of whole numbers: no run could be larger, and a number with hundreds of digits is no slip of a finger
@@ -53,12 +53,14 @@ def number(above: float | None = None, least: float = 0.0) -> Parameter:
     return Parameter(float, f"a number above {above:g}", lambda v: math.isfinite(v) and v > above)
 
 
-def one_of(*choices: str) -> Parameter:
-    """One of some words."""
-    return Parameter(str, "one of " + ", ".join(choices), lambda value: value in choices)
+def one_of(*choices: str | Mapping[str, object]) -> Parameter:
+    """One of some words and of the rows of some tables, which are read when a value is checked."""
+    tables = [choice if isinstance(choice, Mapping) else {choice: None} for choice in choices]
+    words = ", ".join(word for table in tables for word in table)
+    return Parameter(str, f"one of {words}", lambda value: any(value in table for table in tables))
 
 
-def some_of(choices: Sequence[str]) -> Parameter:
+def some_of(choices: Collection[str]) -> Parameter:
     """Words joined by commas."""
     return Parameter(
         str,
@@ -91,7 +93,7 @@ PARAMETERS: dict[str, Parameter] = {
     "evaluate_on": one_of("test", "holdout"),
     # distillation
     "ipc": whole(1),
-    "base_method": one_of(*BASE_METHODS, *BASELINES),
+    "base_method": one_of(BASE_METHODS, SELECTIONS, "full"),
     "iterations": whole(1),
     "lr_img": number(),
     "batch_real": whole(1),
@@ -99,14 +101,14 @@ PARAMETERS: dict[str, Parameter] = {
     "outer_loops": whole(0),
     "inner_loops": whole(0),
     "lr_net": number(above=0),
-    "base_network": one_of(*NETWORKS),
+    "base_network": one_of(NETWORKS),
     "width": whole(2),
     "compile": FLAG,
     # guidance
-    "guidance": one_of(*GUIDANCE),
+    "guidance": one_of(GUIDANCE),
     "alpha_clom": number(),
     "alpha_cclom": number(),
-    "strategy": one_of(*STRATEGIES),
+    "strategy": one_of(STRATEGIES),
     "equal_passes": FLAG,
     # pre-trained models
     "num_ptms": whole(1),
@@ -117,7 +119,7 @@ PARAMETERS: dict[str, Parameter] = {
     "source_dataset": ANY_TEXT,
     "ptm_image_size": ZERO_OR_SIZE,
     # evaluation
-    "architectures": some_of(list(NETWORKS)),
+    "architectures": some_of(NETWORKS),
     "num_eval": whole(1),
     "eval_epochs": whole(1),
     "eval_epochs_plain": whole(0),
@@ -197,7 +199,7 @@ def _contradictions(p: SimpleNamespace) -> list[str]:
         problems.append(f"ptm_epoch is {p.ptm_epoch}, but PTMs train for ptm_epochs = {p.ptm_epochs} only")
     if has("base_method", "guidance") and p.guidance == "none" and p.base_method == "none":
         problems.append("base_method none needs guidance: without either nothing would be learned")
-    if has("base_method", "guidance") and p.guidance != "none" and p.base_method in BASELINES:
+    if has("base_method", "guidance") and p.guidance != "none" and is_selection(p.base_method):
         problems.append(f"base_method {p.base_method} chooses real images, nothing to guide: set guidance none")
     if has("base_method", "compile") and p.compile and p.base_method != "dm":
         problems.append(f"compile is for base_method dm, not {p.base_method}")
@@ -216,7 +218,7 @@ def _contradictions(p: SimpleNamespace) -> list[str]:
     if guided and p.source_dataset == IMAGENET and STRATEGIES[p.strategy].needs_accuracy:
         problems.append(f"strategy {p.strategy} needs accuracies on train splits, and those of {IMAGENET} are unknown")
     if has("source_dataset", "ptm_architectures") and p.source_dataset != IMAGENET:
-        allowed = some_of(list(NETWORKS))
+        allowed = some_of(NETWORKS)
         if not allowed.fits(p.ptm_architectures):
             problems.append(f"ptm_architectures is {p.ptm_architectures!r}; expected {allowed.allowed}")
     return problems

@@ -1,0 +1,188 @@
+"""Names of arms: what parameters and records say is one object, with one label, one place and one colour."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ddlib.combine import STRATEGIES, Selecting
+from ddlib.guidance import GUIDANCE
+from ddlib.selection import SELECTIONS, Selection
+from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import FULL, MARKERS, Arm, guidances, is_selection, ordered, ordered_networks
+
+
+def every_arm():
+    """All arms that can be told apart."""
+    flags = (False, True)
+    guided = [Arm(*parts) for parts in itertools.product(guidances(), ("", *STRATEGIES), flags, flags)]
+    return [Arm(), *guided, *(Arm(selection=key) for key in (*SELECTIONS, FULL))]
+
+
+def parameters(**changes):
+    plain = {"base_method": "dm", "guidance": "clom", "strategy": "single", "equal_passes": False}
+    return SimpleNamespace(**plain | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_ptms", "name", "label"),
+    [
+        ({"guidance": "none", "strategy": "random"}, 0, "none", "no guidance"),
+        ({}, 1, "clom", "CLoM"),
+        ({"guidance": "cclom", "strategy": "mgda"}, 1, "cclom", "CCLoM"),
+        ({"guidance": "cclom", "strategy": "mgda"}, 4, "cclom mgda", "CCLoM mgda"),
+        ({"guidance": "both"}, 4, "both single", "CLoM + CCLoM single"),
+        ({"base_method": "none"}, 1, "clom alone", "CLoM alone"),
+        (
+            {"base_method": "none", "strategy": "random", "equal_passes": True},
+            2,
+            "clom random alone equal_passes",
+            "CLoM random alone (equal passes)",
+        ),
+        (
+            {"strategy": "random", "equal_passes": True},
+            2,
+            "clom random equal_passes",
+            "CLoM random (equal passes)",
+        ),
+        ({"base_method": "random", "guidance": "none"}, 0, "random_real", "random real images"),
+        ({"base_method": "herding", "guidance": "none"}, 1, "herding", "herding"),
+        ({"base_method": "k_center", "guidance": "none"}, 1, "k_center", "K-Center"),
+        ({"base_method": "full", "guidance": "none"}, 0, "full_data", "full data"),
+    ],
+)
+def test_parameters_make_a_name_and_the_name_makes_the_arm_again(changes, num_ptms, name, label):
+    arm = Arm.of(parameters(**changes), num_ptms)
+    assert (arm.name, arm.label) == (name, label)
+    assert Arm.parse(name) == Arm.named(name) == arm
+
+
+def test_parse_is_the_inverse_of_name_for_every_arm():
+    arms = every_arm()
+    assert [Arm.parse(arm.name) for arm in arms] == arms
+    assert len({arm.name for arm in arms}) == len({arm.label for arm in arms}) == len(arms)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["zebra", "random", "full", "", "none alone", "clom alone random", "clom  random", "clom random random", "Clom"],
+)
+def test_another_name_is_refused_and_shown_all_the_same(name):
+    with pytest.raises(ValueError, match=r"is not an arm; known: none, random_real, herding.*clom, cclom, both, foll"):
+        Arm.parse(name)
+    arm = Arm.named(name)
+    assert arm.label == arm.name == (name or "(no name)")
+    assert ordered([name, "full_data", "none"]) == ["none", "full_data", name]
+    assert not arm.guided
+    assert not arm.needs_ptms
+
+
+def test_the_order_is_that_of_the_tables():
+    expected = ["random_real", "herding", "k_center", "none", "clom", "clom alone", "clom single", "clom random"]
+    expected += ["clom random equal_passes", "clom loss_avg", "cclom", "both", "both mgda", "full_data", "a", "b"]
+    assert ordered(reversed(expected)) == expected
+    assert ordered_networks(["VGG-11", "a new one", "ConvNet-3"]) == ["ConvNet-3", "VGG-11", "a new one"]
+
+
+def test_a_difference_puts_a_shared_guidance_in_front():
+    def words(a, b):
+        return Arm.parse(a).minus(Arm.parse(b))
+
+    assert words("clom loss_avg", "clom random equal_passes") == "CLoM: loss_avg − random (equal passes)"
+    assert words("clom", "none") == "CLoM − no guidance"
+    assert words("clom alone", "clom") == "CLoM alone − CLoM"
+    assert words("clom random", "cclom random") == "CLoM random − CCLoM random"
+    assert words("none", "random_real") == "no guidance − random real images"
+
+
+def test_ptms_are_asked_for_to_guide_and_to_choose():
+    needing = {arm.name for arm in every_arm() if arm.needs_ptms}
+    assert needing == {arm.name for arm in every_arm() if arm.guided} | {"herding", "k_center"}
+    assert [is_selection(name) for name in ("random", "full", "dm", "none")] == [True, True, False, False]
+
+
+# Colours
+
+
+def linear(rgb):
+    rgb = np.array(rgb)
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def oklab(rgb):
+    """Ottosson's OKLab, in which a distance of 0.02 can just be seen."""
+    first = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
+    second = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
+    cones = np.cbrt(np.array([*first, [0.0883024619, 0.2817188376, 0.6299787005]]) @ linear(rgb))
+    return np.array([*second, [0.0259040371, 0.7827717662, -0.8086757660]]) @ cones
+
+
+def nearest(arms):
+    """The smallest distance between two of their colours."""
+    points = np.array([oklab(arm.colour) for arm in arms])
+    return min(np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2))
+
+
+def test_every_colour_has_a_contrast_of_three_on_white():
+    for arm in (*every_arm(), Arm.named("zebra"), Arm.named("an older arm")):
+        assert 1.05 / (linear(arm.colour) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3, arm.name
+
+
+def test_colours_that_meet_in_a_figure_are_far_apart_and_no_two_are_equal():
+    arms = every_arm()
+    assert nearest([Arm(), *map(Arm, guidances()), *(Arm(selection=key) for key in (*SELECTIONS, FULL))]) > 0.06
+    for guidance in guidances():
+        assert nearest([Arm(guidance, strategy) for strategy in STRATEGIES]) > 0.06
+    assert nearest([arm for arm in arms if not arm.alone]) > 0.02
+    assert nearest(arms) > 0.01
+
+
+def test_markers_tell_strategies_and_guidances_apart_too():
+    for guidance in guidances():
+        markers = [Arm(guidance, strategy).marker for strategy in ("", *STRATEGIES)]
+        assert len(set(markers)) == len(markers) <= len(MARKERS)
+    assert len({arm.marker for arm in (Arm(), *map(Arm, guidances()), *(Arm(selection=k) for k in SELECTIONS))}) == 7
+
+
+def test_a_new_row_leaves_all_other_colours_as_they_are(monkeypatch):
+    before = {arm: (arm.colour, arm.marker) for arm in every_arm()}
+    new = Selecting(select=lambda num_ptms, step: 0, rule="the first", source="this test")
+    monkeypatch.setitem(STRATEGIES, "dummy", new)
+    monkeypatch.setitem(SELECTIONS, "dummy_real_images", Selection(lambda *_: None, "dummy images", "this test"))
+    monkeypatch.setitem(GUIDANCE, "dummy_guidance", ("clom",))
+    assert {arm: (arm.colour, arm.marker) for arm in before} == before
+    added = set(every_arm()) - set(before)
+    assert {arm.name for arm in added} >= {"clom dummy", "dummy_real_images", "dummy_guidance", "dummy_guidance mgda"}
+    taken = [oklab(colour) for colour, _ in before.values()]
+    for arm in (Arm("clom", "dummy"), Arm(selection="dummy_real_images")):
+        assert min(np.linalg.norm(oklab(arm.colour) - other) for other in taken) > 0.01
+
+
+# Ablations
+
+
+def test_the_contrasts_that_are_planned_are_between_arms_that_can_be_run():
+    there = every_arm()
+    for row in ABLATIONS.values():
+        primary, exploratory = row.primary(there), row.exploratory(there)
+        assert primary, "without one an ablation has no question"
+        pairs = primary + exploratory
+        assert len(set(pairs)) == len(pairs)
+        assert {arm for pair in pairs for arm in pair} <= set(there)
+
+
+def test_the_second_ablation_compares_each_strategy_that_has_been_run_with_averaging():
+    row = ABLATIONS["02_ensemble"]
+    there = [
+        Arm.parse(name) for name in ("cclom mgda", "clom pcgrad", "clom single", "clom", "clom mgda alone", "none")
+    ]
+    assert [(a.name, b.name) for a, b in row.exploratory(there)] == [
+        ("clom single", "clom loss_avg"),
+        ("clom pcgrad", "clom loss_avg"),
+        ("cclom mgda", "cclom loss_avg"),
+    ]
+    assert [(a.name, b.name) for a, b in row.primary(there)][:2] == [
+        ("clom loss_avg", "clom random"),
+        ("clom loss_avg", "clom random equal_passes"),
+    ]
