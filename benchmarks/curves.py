@@ -49,7 +49,7 @@ def steps(data, ipc: int, width: int, batch_real: int) -> list:
 
 
 def ensembles(device: torch.device) -> list[dict[str, object]]:
-    """``ddlib.cost.step_costs`` of K PTMs of width 128 on 100 images."""
+    """``ddlib.study.step_costs.step_costs`` of K PTMs of width 128 on 100 images."""
     data = stand_in(device, per_class=1)
     images, labels = synthetic_images(data)
     signals = Guidance("clom", random_ptms(data, max(NUM_PTMS))).signals(data, labels)

@@ -14,7 +14,6 @@ only those of 28x28 are padded, since for other sizes nothing is won by it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import zip_longest
 from numbers import Integral
 
 import torch
@@ -237,20 +236,3 @@ def initialise(network: nn.Module, generator: torch.Generator | None = None) -> 
                 parameter.uniform_(-bound, bound, generator=generator)
         elif isinstance(layer, nn.GroupNorm | nn.BatchNorm2d):
             layer.reset_parameters()
-
-
-def load_reference_state_dict(network: nn.Module, state_dict: dict[str, Tensor]) -> None:
-    """Load a ``state_dict`` of the reference's network of the same architecture, in place.
-
-    Its keys have other names but the same order, so the entries are matched by position.
-    Raises ValueError at the first entry whose shape differs; the network is then unchanged.
-    """
-    own = network.state_dict()
-    ours, theirs = ([(key, tuple(t.shape)) for key, t in d.items()] for d in (own, state_dict))
-    for (key, shape), (found, found_shape) in zip_longest(ours, theirs, fillvalue=("nothing", None)):
-        if shape != found_shape:
-            raise ValueError(
-                f"state_dict does not fit: {found} {found_shape} stands where {key} {shape} is expected; "
-                "check architecture, norm, width, channels, image size and number of classes"
-            )
-    network.load_state_dict(dict(zip(own, state_dict.values(), strict=True)))

@@ -26,7 +26,13 @@ def small():
     """Data, images, labels, task and PTMs of width 8."""
     data = rows.stand_in(CPU, num_classes=3, size=16, per_class=12)
     images, labels = rows.synthetic_images(data, ipc=2)
-    return data, images, labels, Task(data, labels, Matching(width=8, batch_real=7, outer_loops=1, inner_loops=1)), rows.random_ptms(data, 2, width=8)
+    return (
+        data,
+        images,
+        labels,
+        Task(data, labels, Matching(width=8, batch_real=7, outer_loops=1, inner_loops=1)),
+        rows.random_ptms(data, 2, width=8),
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ def test_one_update_is_that_of_the_plain_way(small, method, theirs):
 @pytest.mark.parametrize("kind", ["clom", "cclom"])
 def test_guidance_is_that_of_the_plain_way(small, kind):
     data, images, labels, _, ptms = small
-    ours = rows.guided("single", images, Guidance(kind, ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(data, labels))
+    ours = rows.guided("single", images, Guidance(kind, ptms[:1]).signals(data, labels))
     network = plain.PlainNetwork(ptms[0].network)
     train = (data.train.images, data.train.labels)
     other = {

@@ -13,8 +13,12 @@ from torch import nn
 import ddlib.combine
 from ddlib.combine import (
     STRATEGIES,
+    Averaging,
+    GradientWeighting,
     Selecting,
     Step,
+    Strategy,
+    Weighting,
     accuracy_weights,
     get_strategy,
     gradient_cosines,
@@ -588,6 +592,23 @@ def test_prob_avg_of_a_ptm_that_excludes_the_true_class():
     assert found.gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_prob_avg_is_minus_the_log_of_the_mean_probability_up_to_rounding(dtype, scale):
+    """Its cross-entropy normalises the log of the mean probability once more: by log 1, which is 0 but for rounding."""
+    signals = different("clom", dtype)
+    images = (scale * some_images().detach()).to(dtype).requires_grad_()
+    logs = torch.stack([signal.outputs(images).logits.log_softmax(1) for signal in signals])
+    log_mean = torch.logsumexp(logs, 0) - math.log(K)
+    alpha = sum(signal.alphas.clom for signal in signals) / K
+    direct = alpha * torch.nn.functional.nll_loss(log_mean, LABELS)
+    (gradient,) = torch.autograd.grad(direct, images)
+    found = STRATEGIES["prob_avg"](images, signals, STEP)
+    rounding = 8 * torch.finfo(dtype).eps
+    assert abs(found.loss - direct.detach()) <= rounding * (alpha + abs(direct.detach()))
+    assert (found.gradient - gradient).norm() <= 4 * rounding * gradient.norm()
+
+
 def test_logit_avg_of_cclom_is_the_ratio_of_the_mean_distances():
     images, signals = some_images(), [a_signal(i, "cclom", alpha_cclom=1.0) for i in range(K)]
     parts = [s.outputs(images).distances for s in signals]
@@ -613,7 +634,9 @@ def test_alpha_of_each_architecture_is_honoured(name):
     at = images.detach().flatten(1).numpy()
     found = STRATEGIES[name](images, signals, STEP)
     assert found.loss.item() == pytest.approx(plain_loss(name, signals, at), rel=1e-10)
-    swapped = Guidance("both", ptms, alpha_clom={"AlexNet": 100.0, "ConvNet-3": 10.0}, alpha_cclom=4.0).signals(dataset, LABELS)
+    swapped = Guidance("both", ptms, alpha_clom={"AlexNet": 100.0, "ConvNet-3": 10.0}, alpha_cclom=4.0).signals(
+        dataset, LABELS
+    )
     changed = STRATEGIES[name](images, swapped, STEP)
     assert ((changed.gradient - found.gradient).abs().max() > 1e-3) == (name != "logit_avg")  # it uses the mean alpha
 
@@ -637,11 +660,42 @@ def test_an_unknown_strategy_lists_the_known_ones():
         get_strategy("best", "clom")
 
 
-def test_a_new_row_is_all_a_strategy_needs(monkeypatch):
-    last = Selecting(select=lambda num_ptms, step: num_ptms - 1, rule="the last PTM", source="this test")
-    monkeypatch.setitem(ddlib.combine.STRATEGIES, "last", last)
-    images, signals = pulls([1.0], [2.0])
-    assert get_strategy("last", "both")(images, signals, STEP).gradient.item() == 2
+ABOUT = {"rule": "a rule", "source": "this test"}
+NEW_ROWS = {  # one of each family, the gradient of pulls of 1, 2 and 6, and the number of passes
+    "the last": (Selecting(select=lambda num_ptms, step: num_ptms - 1, **ABOUT), 6.0, 1),
+    "halves": (Weighting(weights=lambda accuracies: [0.5] * len(accuracies), **ABOUT), 4.5, 3),
+    "halves at once": (Weighting(weights=lambda accuracies: [0.5] * len(accuracies), together=True, **ABOUT), 4.5, 3),
+    "the longest": (GradientWeighting(weights=lambda gram, step: (gram.diagonal() > 30).to(gram), **ABOUT), 6.0, 3),
+    "the middle": (Averaging(average=lambda outputs: outputs[1], **ABOUT), 2.0, 3),
+}
+
+
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_a_new_row_is_all_a_strategy_needs(monkeypatch, name):
+    row, gradient, passes = NEW_ROWS[name]
+    monkeypatch.setitem(ddlib.combine.STRATEGIES, name, row)
+    images, signals = pulls([1.0], [2.0], [6.0])
+    found = get_strategy(name, "both")(images, signals, STEP)
+    assert (found.gradient.item(), found.passes, row.one_ptm) == (gradient, passes, passes == 1)
+    assert not found.loss.requires_grad
+    with pytest.raises(ValueError, match=f"known: .*, {name}"):
+        get_strategy("another", "both")
+
+
+def test_a_strategy_belongs_to_a_family():
+    with pytest.raises(NotImplementedError):
+        Strategy(**ABOUT)(*pulls([1.0]), STEP)
+
+
+def test_weights_together_are_those_one_at_a_time():
+    """Of a loss that is no mean, too: one backward pass, or one for each PTM."""
+    images, signals = some_images(), different("both")
+    together, apart = (
+        Weighting(weights=lambda accuracies: [0.2, 0.0, 1.5], together=at_once, **ABOUT)(images, signals, STEP)
+        for at_once in (True, False)
+    )
+    torch.testing.assert_close(together.gradient, apart.gradient, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(together.loss, apart.loss, rtol=1e-12, atol=0)
 
 
 # --- measures ---------------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ def test_a_ptm_of_another_domain_gives_cclom_through_its_adapter(tiny_rgb, tiny_
     images = synthetic(tiny_rgb).requires_grad_()
     (signal,) = Guidance("cclom", tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=7.0).signals(tiny_rgb, LABELS)
     adapted = tiny_ptms[0].adapted_to(tiny_rgb)
-    torch.testing.assert_close(loss_of(signal, images), 7.0 * plain_cclom(adapted, images, tiny_rgb), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        loss_of(signal, images), 7.0 * plain_cclom(adapted, images, tiny_rgb), rtol=1e-4, atol=1e-5
+    )
     (gradient,) = torch.autograd.grad(loss_of(signal, images), images)
     assert gradient.abs().amax((1, 2, 3)).min() > 0
 
@@ -71,7 +73,7 @@ def test_a_ptm_of_other_images_of_the_same_classes_may_give_clom(tiny, tiny_rgb,
 
 @pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
 def test_one_forward_pass_over_the_synthetic_set(tiny, tiny_ptms, guidance):
-    signals = Guidance(guidance, tiny_ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
+    signals = Guidance(guidance, tiny_ptms).signals(tiny, LABELS)
     passes = []
     hook = tiny_ptms[1].network.body.register_forward_hook(lambda *args: passes.append(len(args[2])))
     try:
@@ -84,11 +86,11 @@ def test_one_forward_pass_over_the_synthetic_set(tiny, tiny_ptms, guidance):
 def test_outputs_are_what_the_guidance_asks_for(tiny, tiny_ptms):
     images = synthetic(tiny)
     for guidance, losses in GUIDANCE.items():
-        for signal in Guidance(guidance, tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS):
+        for signal in Guidance(guidance, tiny_ptms[:1]).signals(tiny, LABELS):
             logits, distances = signal.outputs(images)
             assert (logits is not None) == ("clom" in losses) == (signal.alphas.clom is not None)
             assert (distances is not None) == ("cclom" in losses) == (signal.alphas.cclom is not None)
-    (both,) = Guidance("both", tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
+    (both,) = Guidance("both", tiny_ptms[:1]).signals(tiny, LABELS)
     logits, (same, total) = both.outputs(images)
     torch.testing.assert_close(logits, tiny_ptms[0].logits(images))
     torch.testing.assert_close(same / total, plain_cclom(tiny_ptms[0], images, tiny), rtol=1e-4, atol=1e-5)
@@ -115,18 +117,20 @@ def test_alpha_of_each_architecture(tiny, tiny_ptms):
     for guidance in ("clom", "both"):
         with pytest.raises(ValueError, match="alpha names ConvNet-3, but one of the PTMs is a AlexNet"):
             Guidance(guidance, pool, alpha_clom={"ConvNet-3": 1.0}, alpha_cclom=1.0).signals(tiny, LABELS)
-    (first, second) = Guidance("cclom", pool, alpha_clom={"ConvNet-3": 1.0}, alpha_cclom=2.0).signals(tiny, LABELS)  # that alpha is not asked for
+    (first, second) = Guidance("cclom", pool, alpha_clom={"ConvNet-3": 1.0}, alpha_cclom=2.0).signals(
+        tiny, LABELS
+    )  # that alpha is not asked for
     assert (first.alphas.clom, second.alphas.cclom) == (None, 2.0)
 
 
 def test_weighting_sees_the_train_accuracy(tiny, tiny_ptms):
     ptm = dataclasses.replace(tiny_ptms[0], accuracy=0.9, train_accuracy=0.625)
-    (signal,) = Guidance("clom", [ptm], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
+    (signal,) = Guidance("clom", [ptm]).signals(tiny, LABELS)
     assert signal.accuracy == 0.625
 
 
 def test_no_guidance_needs_nothing(tiny, tiny_ptms, tiny_rgb):
-    assert Guidance("none", [], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS) == []
+    assert Guidance("none", []).signals(tiny, LABELS) == []
     assert Guidance("none", tiny_ptms, alpha_clom={}, alpha_cclom={}).signals(tiny_rgb, LABELS) == []
 
 
@@ -135,13 +139,13 @@ def test_no_guidance_needs_nothing(tiny, tiny_ptms, tiny_rgb):
 
 def test_unknown_guidance_lists_the_known_ones(tiny, tiny_ptms):
     with pytest.raises(ValueError, match="unknown guidance 'CLoM'; known: none, clom, cclom, both"):
-        Guidance("CLoM", tiny_ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
+        Guidance("CLoM", tiny_ptms).signals(tiny, LABELS)
 
 
 @pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
 def test_guidance_needs_a_ptm(tiny, guidance):
     with pytest.raises(ValueError, match=f"guidance '{guidance}' needs at least one PTM.*ddlib.train_ptms"):
-        Guidance(guidance, [], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
+        Guidance(guidance, []).signals(tiny, LABELS)
 
 
 @pytest.mark.parametrize("guidance", ["clom", "both"])
@@ -150,9 +154,9 @@ def test_clom_of_other_classes_is_refused(tiny, tiny_ptms, guidance, names):
     """Other names, the same in another order, and one more. The PTM in question need not be the first."""
     stranger = dataclasses.replace(tiny_ptms[2], class_names=names, source_dataset="elsewhere")
     with pytest.raises(ValueError, match="Use guidance 'cclom'") as error:
-        Guidance(guidance, [*tiny_ptms[:2], stranger], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)
+        Guidance(guidance, [*tiny_ptms[:2], stranger]).signals(tiny, LABELS)
     message = str(error.value)
     assert "ConvNet-3 #2 @24 knows the classes of elsewhere" in message
     assert ", ".join(names[:3]) in message
     assert "those of tiny (ant, bee, cat" in message
-    assert len(Guidance("cclom", [stranger], alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, LABELS)) == 1
+    assert len(Guidance("cclom", [stranger]).signals(tiny, LABELS)) == 1

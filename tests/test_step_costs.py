@@ -40,7 +40,7 @@ def test_graph_memory_sees_a_graph_that_is_dropped_without_a_backward_pass():
 @pytest.fixture(scope="module")
 def costs(tiny, tiny_ptms):
     images, labels = tiny.train.images[:6], tiny.train.labels[:6]
-    signals = Guidance("clom", tiny_ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, labels)
+    signals = Guidance("clom", tiny_ptms).signals(tiny, labels)
     return step_costs(images, signals, num_ptms=[1, 2, 3], repeats=2).set_index(["num_ptms", "strategy"])
 
 
@@ -70,7 +70,7 @@ def test_memory_is_counted_on_the_gpu_too():
 def test_the_images_given_are_left_alone(tiny, tiny_ptms):
     images, labels = tiny.train.images[:6].clone(), tiny.train.labels[:6]
     before = images.clone()
-    signals = Guidance("both", tiny_ptms, alpha_clom=1.0, alpha_cclom=1.0).signals(tiny, labels)
+    signals = Guidance("both", tiny_ptms).signals(tiny, labels)
     table = step_costs(images, signals, ["single", "mgda"], repeats=1)
     assert torch.equal(images, before)
     assert not images.requires_grad
