@@ -5,7 +5,6 @@ start alike, so much of their spread is shared and cancels in the difference. Th
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,11 +46,10 @@ def paired_difference(
         columns of ``by`` and
         ``a``, ``b``, ``n`` (pairs), ``difference`` (mean, a fraction), ``std`` (of the differences);
         ``t_low``, ``t_high``: 95 % t interval (NaN for n = 1);
-        ``bca_low``, ``bca_high``: 95 % BCa bootstrap interval from ``seed``; NaN for n < 3 or no spread;
-        ``p_value``: two-sided sign-flip permutation test, exact up to 14 pairs, so never below 2 / 2^n;
+        ``p_value``: two-sided sign-flip permutation test, exact up to 14 pairs, so never below 2 / 2^n, and from
+        2^14 flips drawn by ``seed`` beyond;
         ``improvement``: probability of improvement, the share of pairs with a > b, ties counted half;
-        ``p_equivalence``: two one-sided t tests against +-``margin`` (NaN without spread);
-        ``verdict``: the better arm or equality, at the 5 % level; "no verdict (n < 6)" below six pairs.
+        ``p_equivalence``: two one-sided t tests against +-``margin`` (NaN without spread).
     Raises:
         ValueError: an arm is unknown, or seeds occur in one arm only (``common_seeds`` drops them).
     """
@@ -76,8 +74,7 @@ def paired_difference(
         # Rounded, so that equal means of differently ordered sums tie instead of differing by 1e-17.
         differences = (pairs[a] - pairs[b]).to_numpy(float).round(12)
         rows.append({**cell, "a": a, "b": b, **_paired_statistics(differences, margin, seed)})
-    table = pd.DataFrame(rows)
-    return table.assign(verdict=_verdicts(table, table["p_value"], margin, np.ones(len(table), dtype=int)))
+    return pd.DataFrame(rows)
 
 
 def compare_pairs(
@@ -90,10 +87,11 @@ def compare_pairs(
 ) -> pd.DataFrame:
     """Those of the planned pairs ``(a, b)`` whose arms are both there, by the seeds that both have.
 
-    The rows of ``paired_difference`` with ``primary`` and ``p_holm``; no pair there: no rows. Contrasts fixed before
-    the study (``primary``) keep their p value; all other rows are exploratory and share one Holm correction. The
-    verdict uses ``p_holm``: among k exploratory rows it can name a better arm only if 2 k / 2^n <= 0.05, and states
-    the n needed where there are too few pairs.
+    The rows of ``paired_difference`` with ``primary``, ``p_holm`` and ``verdict``; no pair there: no rows. Contrasts
+    fixed before the study (``primary``) keep their p value; all other rows are exploratory and share one Holm
+    correction. The verdict is the better arm or equality, at the 5 % level. It uses ``p_holm``: among k exploratory
+    rows it can name a better arm only if 2 k / 2^n <= 0.05, and it states the n needed where there are too few pairs,
+    at least six.
     """
     present, tables = set(accuracies["arm"].dropna()), []
     for pairs, first in ((primary, True), (exploratory, False)):
@@ -132,7 +130,6 @@ def common_seeds(accuracies: pd.DataFrame, by: Sequence[str] = ("architecture",)
 def _paired_statistics(differences: np.ndarray, margin: float, seed: int) -> dict[str, float]:
     n, spread = len(differences), np.ptp(differences) > 0
     t_low, t_high = t_interval(differences)
-    bca_low, bca_high = _bca_interval(differences, seed) if n >= 3 and spread else (math.nan, math.nan)
     zeros = np.zeros(n)
     return {
         "n": n,
@@ -140,8 +137,6 @@ def _paired_statistics(differences: np.ndarray, margin: float, seed: int) -> dic
         "std": std(differences),
         "t_low": t_low,
         "t_high": t_high,
-        "bca_low": bca_low,
-        "bca_high": bca_high,
         "p_value": _sign_flip_p(differences, seed),
         "improvement": np.mean((differences > 0) + 0.5 * (differences == 0)),
         "p_equivalence": ttost_paired(differences, zeros, -margin, margin)[0] if spread else math.nan,
@@ -162,20 +157,6 @@ def _sign_flip_p(differences: np.ndarray, seed: int) -> float:
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)
-
-
-def _bca_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the interval is then NaN and says so
-        result = stats.bootstrap(
-            (values,),
-            np.mean,
-            method="BCa",
-            n_resamples=9999,
-            confidence_level=1 - LEVEL,
-            rng=np.random.default_rng(seed),
-        )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _verdicts(table: pd.DataFrame, p_values: pd.Series, margin: float, families: np.ndarray) -> list[str]:
