@@ -1,6 +1,8 @@
 """Names of arms: what parameters and records say is one object, with one label, one place and one colour."""
 
 import itertools
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,3 +188,10 @@ def test_the_second_ablation_compares_each_strategy_that_has_been_run_with_avera
         ("clom loss_avg", "clom random"),
         ("clom loss_avg", "clom random equal_passes"),
     ]
+
+
+def test_the_table_of_ablations_is_light():
+    """The engine reads it each time that it is called."""
+    heavy = ["pandas", "matplotlib", "seaborn", "statsmodels", "torchvision"]
+    code = f"import sys, ddlib.study.ablations; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -165,5 +165,32 @@ def test_an_ablation_is_a_row(tmp_path, monkeypatch):
     assert failed["01_guidance"] == {}
 
 
+def test_the_comparison_shows_a_new_ablation_and_no_empty_figures(tmp_path, monkeypatch, capsys):
+    row = Ablation(title="Dummy:", question="better than none?", primary=fixed((Arm("clom"), Arm())))
+    monkeypatch.setitem(ABLATIONS, "07_dummy", row)
+    for guidance in ("none", "clom"):
+        taken_through(tmp_path / "runs", row="07_dummy", guidance=guidance)
+    plt.close("all")
+    capsys.readouterr()
+    page = nbformat.read(Path(__file__).parents[1] / "notebooks" / "03_compare.ipynb", as_version=4)
+    displayed = []
+    namespace = {"display": lambda *things: displayed.extend(things)}
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            exec(cell.source, namespace)
+    lines = capsys.readouterr().out.splitlines()
+    assert "Dummy: better than none?" in lines
+    accuracies, differences = displayed
+    assert accuracies.index.tolist() == ["no guidance", "CLoM"]
+    assert differences.index.tolist() == ["CLoM − no guidance"]
+    drawn = [plt.figure(number) for number in plt.get_fignums()]
+    assert len(drawn) == 2, "the accuracies and the difference of the new one"
+    assert all(ax.lines for figure in drawn for ax in figure.axes)
+    assert lines.count("Nothing to draw: no arm of this ablation has been run in this setting.") == 6
+    assert (
+        "Nothing to draw: no arm has been run with evaluate_on = holdout at several alphas, all else as here." in lines
+    )
+
+
 def broken(*_, **__):
     raise FloatingPointError("iteration 1: the base loss is nan")
