@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ddlib.data.dataset import Dataset, ImageFormat
 from ddlib.losses import ClassSums, class_sums
+from ddlib.threads import threads_for
+from ddlib.training import largest_map
 
 LUMA = (0.299, 0.587, 0.114)  # grey from RGB (ITU-R BT.601), as Pillow does it
 CHUNK = 512  # real images in one forward pass
@@ -80,7 +82,8 @@ class PTM:
     @torch.no_grad()
     def features_of(self, images: Tensor) -> Tensor:
         """Features ``[N, d]`` of many images, in chunks and without gradients."""
-        return torch.cat([self.features(chunk) for chunk in images.split(CHUNK)])
+        with threads_for(largest_map(self.network, images[:CHUNK])):
+            return torch.cat([self.features(chunk) for chunk in images.split(CHUNK)])
 
 
 class Adapter(nn.Module):

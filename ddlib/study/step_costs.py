@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ddlib.combine import STRATEGIES, Signal, Step
+from ddlib.networks import REFERENCE_WIDTH
+from ddlib.threads import threads_for
 
 
 class GraphMemory:
@@ -80,21 +82,33 @@ def step_costs(
     """
     images = images.detach().clone().requires_grad_(True)
     rows = []
-    for k in num_ptms or (len(signals),):
-        seconds = {name: [] for name in strategies}
-        found = {}
-        for _ in range(repeats):
-            for name in strategies:
-                with GraphMemory() as memory:
-                    start = time.perf_counter()
-                    combined = STRATEGIES[name](images, signals[:k], Step(0, 0))
-                    if images.is_cuda:
-                        torch.cuda.synchronize(images.device)
-                    seconds[name].append(time.perf_counter() - start)
-                found[name] = (memory.peak / 1e6, combined.gradient)
-        first = found[strategies[0]][1]
-        for name in strategies:
-            megabytes, gradient = found[name]
-            difference = float((gradient - first).abs().max() / first.abs().max())
-            rows.append((k, name, float(np.median(seconds[name])), megabytes, difference))
+    with threads_for(images[:, 0].numel() * REFERENCE_WIDTH):
+        for k in num_ptms or (len(signals),):
+            rows += _of_pool(images, signals[:k], strategies, repeats)
     return pd.DataFrame(rows, columns=["num_ptms", "strategy", "seconds", "graph_mb", "difference"])
+
+
+def _of_pool(
+    images: Tensor, signals: Sequence[Signal], strategies: Sequence[str], repeats: int
+) -> list[tuple[int, str, float, float, float]]:
+    """The rows of one K."""
+    seconds = {name: [] for name in strategies}
+    found = {}
+    for _ in range(repeats):
+        for name in strategies:
+            with GraphMemory() as memory:
+                start = time.perf_counter()
+                combined = STRATEGIES[name](images, signals, Step(0, 0))
+                if images.is_cuda:
+                    torch.cuda.synchronize(images.device)
+                seconds[name].append(time.perf_counter() - start)
+            found[name] = (memory.peak / 1e6, combined.gradient)
+    first = found[strategies[0]][1]
+    return [
+        (len(signals), name, float(np.median(seconds[name])), megabytes, _apart(gradient, first))
+        for name, (megabytes, gradient) in found.items()
+    ]
+
+
+def _apart(gradient: Tensor, first: Tensor) -> float:
+    return float((gradient - first).abs().max() / first.abs().max())
