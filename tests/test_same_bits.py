@@ -1,0 +1,111 @@
+"""The smoke runs give the same bits as when ``smoke_bits.json`` was written, wherever the same arithmetic is at work.
+
+Another version of torch or another kind of CPU rounds differently. Whether this is such a machine is asked of a probe:
+some layers of PyTorch alone, none of ddlib's code. Records are those of ``make book``; a few runs are made here anyhow.
+
+``PYTHONPATH=. python tests/test_same_bits.py RUNS`` writes the file anew from the records in a folder: after a change that is meant
+to change results, and says so.
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ddlib.disk.tensors import tensor_hash
+from ddlib.study import run
+from ddlib.study.arms import Arm
+from ddlib.study.record import read_record
+from workflow.grid import read_grid
+
+ROOT = Path(__file__).parents[1]
+FILE = Path(__file__).with_name("smoke_bits.json")
+FEW = [f"01_guidance {arm}" for arm in ("none", "clom", "cclom", "random_real", "herding")]
+FEW += [f"02_ensemble clom {strategy}" for strategy in ("random", "loss_avg", "logit_avg", "pcgrad")]
+
+
+def probe() -> str:
+    """Convolution, norm, pooling, matrix product and cross-entropy of the smoke runs' sizes, forward and backward."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(64, 1, 16, 16, generator=draw).requires_grad_()
+    maps = images
+    for channels in (1, 16, 16):
+        weight = torch.randn(16, channels, 3, 3, generator=draw) / 4
+        maps = F.avg_pool2d(F.relu(F.group_norm(F.conv2d(maps, weight, padding=1), 16)), 2)
+    logits = maps.flatten(1) @ torch.randn(64, 10, generator=draw)
+    loss = F.cross_entropy(logits, torch.arange(64) % 10)
+    loss.backward()
+    return tensor_hash({"loss": loss.detach(), "gradient": images.grad, "logits": logits.detach()})
+
+
+def bits_of(record: dict) -> dict[str, object]:
+    """What must stay."""
+    return {"synthetic": record["synthetic_hash"], "accuracies": record["accuracies"]["accuracy"]}
+
+
+def records_in(folder: Path) -> dict[str, dict[str, object]]:
+    """The bits of the records of a folder by notebook, arm and seed."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("0*.json"))]
+    return {f"{r['notebook']} {r['arm']} seed {r['seed']}": bits_of(r) for r in records if r["status"] == "ok"}
+
+
+def reference() -> dict[str, dict[str, object]]:
+    """The bits in the file; skips where this machine rounds differently."""
+    written = json.loads(FILE.read_text(encoding="utf-8"))
+    if written["torch"] != torch.__version__ or written["probe"] != probe():
+        pytest.skip("this torch or this kind of CPU rounds differently from the one that wrote smoke_bits.json")
+    return written["runs"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the smoke runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def smoke_jobs() -> dict[str, object]:
+    """The jobs of the smoke sweep by notebook and arm."""
+    jobs = {}
+    for job in read_grid(ROOT / "params" / "sweeps" / "smoke.yaml").jobs:
+        p = SimpleNamespace(**job.parameters)
+        jobs[f"{job.notebook} {Arm.of(p, p.num_ptms).name}"] = job
+    return jobs
+
+
+def test_the_file_covers_the_smoke_sweep():
+    runs = json.loads(FILE.read_text(encoding="utf-8"))["runs"]
+    assert set(runs) == {f"{name} seed {seed}" for name in smoke_jobs() for seed in range(3)}
+
+
+@pytest.mark.parametrize("arm", FEW)
+def test_a_run_made_here(arm, tmp_path):
+    wanted = reference()[f"{arm} seed 0"]
+    job = smoke_jobs()[arm]
+    given = {"num_sets": 1, "runs_folder": str(tmp_path), "device": "cpu"}
+    p = SimpleNamespace(**(dict(job.parameters) | given))
+    data = run.open_dataset(p)
+    record = read_record(run.run_arm(p, data, run.open_ptms(p, data), job.notebook)[0].record)
+    found = {"synthetic": record["synthetic_hash"], "accuracies": record["accuracies"]["accuracy"].tolist()}
+    assert found == wanted
+
+
+def test_all_smoke_runs_of_the_book():
+    found = records_in(ROOT / "runs" / "sweeps" / "smoke")
+    if not found:
+        pytest.skip("no smoke runs here: `make book` makes them")
+    wanted = reference()
+    assert {key: bits for key, bits in found.items() if wanted.get(key) != bits} == {}
+    assert len(found) == len(wanted)
+
+
+if __name__ == "__main__":
+    runs = records_in(Path(sys.argv[1]))
+    text = json.dumps({"torch": torch.__version__, "probe": probe(), "runs": runs}, indent=0)
+    FILE.write_text(text + "\n", encoding="utf-8")
