@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
+PAGES = [TOC["root"], *(page["file"] for chapter in CHAPTERS for page in (chapter, *chapter.get("sections", [])))]
 EXECUTED = [page for page in PAGES if page.startswith("executed/")]
 
 built = pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make book`")
@@ -183,11 +184,47 @@ def test_every_executed_notebook_is_whole():
     assert not any(found.values()), found
 
 
+def test_every_module_stands_on_one_page_of_the_reference():
+    shown = [
+        module
+        for page in (BOOK / "api").glob("*.md")
+        for module in re.findall(r"automodule:: (ddlib[\w.]*)", page.read_text(encoding="utf-8"))
+    ]
+    files = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "ddlib").rglob("*.py")]
+    modules = [".".join(file.parts) for file in files if file.name != "__init__"]
+    assert sorted(shown) == sorted(modules)
+
+
 @built
-def test_the_reference_shows_the_public_names(pages):
-    wanted = ["losses.clom_loss", "losses.cclom_loss_from_sums", "combine.STRATEGIES", "data.load_dataset"]
-    wanted += ["ptms.train_ptms", "distill.distill", "evaluate.evaluate", "synthetic.SyntheticSet"]
-    assert not [name for name in wanted if f"ddlib.{name}" not in pages["api"].ids]
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("losses", "losses.clom_loss"),
+        ("losses", "losses.cclom_loss_from_sums"),
+        ("combine", "combine.STRATEGIES"),
+        ("data", "data.readers.load_dataset"),
+        ("ptms", "ptms.pool.train_ptms"),
+        ("distill", "distill.distill"),
+        ("evaluate", "evaluate.evaluate"),
+        ("synthetic", "synthetic.SyntheticSet"),
+    ],
+)
+def test_the_reference_shows_the_public_names(pages, page, name):
+    assert f"ddlib.{name}" in pages[f"api/{page}"].ids
+
+
+@built
+def test_a_page_of_the_reference_is_not_endless(pages):
+    """In lines of text: the whole library on one page had 54,000 pixels."""
+    sizes = {name: len(page.path.read_text().splitlines()) for name, page in pages.items() if name.startswith("api/")}
+    assert max(sizes.values()) < 3500, sizes
+
+
+@built
+def test_the_method_shows_the_code_that_it_explains(pages):
+    text = pages["method"].path.read_text()
+    for name in ("clom_loss", "cclom_loss_from_sums", "objective", "weights_mgda", "average_probabilities"):
+        assert re.search(rf"def</span>.{{0,60}}{name}</span>", text), name
 
 
 @built
