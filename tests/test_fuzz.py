@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from typing import get_args
 
 import pytest
 import safetensors.torch
@@ -20,7 +21,8 @@ from ddlib.data.dataset import ImageFormat
 from ddlib.data.readers import load_dataset
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.ptms.pool import train_ptms
-from ddlib.study.parameters import MOST, PARAMETERS, ParameterError, check_parameters
+from ddlib.study.allowed import MOST
+from ddlib.study.parameters import PARAMETERS, ParameterError, allowed_of, check_parameters
 from ddlib.study.places import runs_folder
 from ddlib.study.record import checksum, read_record, record_path, synthetic_path, write_record
 from ddlib.study.runs import load_records
@@ -247,6 +249,7 @@ CODE = [
 ]
 ODD = [*CODE, math.nan, math.inf, -math.inf, -0.5, 0.5, 1e308, -1, 0, 10**10, 10**400, 10**5000, -(10**5000)]
 ODD += [None, True, [], [1], {}, (1,), {1}, b"", 1j, int, object()]
+KINDS = {name: next(iter(get_args(field.annotation)), field.annotation) for name, field in PARAMETERS.items()}
 VALUES = st.one_of(JSON, NUMBERS, st.binary(max_size=5), st.sampled_from(ODD))
 
 
@@ -280,8 +283,12 @@ def require_clear(given):
         return
     assert vars(p).keys() == namespace.keys()
     for name, value in vars(p).items():
-        assert type(value) is PARAMETERS[name].kind
-        assert value == namespace[name]
+        if value is None:
+            assert namespace[name] is None
+            assert allowed_of(name).none
+            continue
+        assert type(value) is KINDS[name]
+        assert value == KINDS[name](namespace[name])
         assert not isinstance(value, float) or (math.isfinite(value) and value >= 0)
         assert not isinstance(value, int) or 0 <= value <= MOST
         assert not isinstance(value, str) or (value.isprintable() and len(value) <= 1000)

@@ -1,6 +1,6 @@
 """The notebooks as commands: their guard under papermill, and that profiles and defaults agree."""
 
-import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from ddlib.study.parameters import check_parameters
+from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared
 
 ROOT = Path(__file__).parents[1]
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble")]
@@ -27,8 +27,7 @@ def parameters_cell(path: Path) -> str:
 
 
 def defaults(path: Path) -> dict[str, object]:
-    lines = ast.parse(parameters_cell(path)).body
-    return {line.target.id: ast.literal_eval(line.value) for line in lines}
+    return declared(parameters_cell(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -36,7 +35,11 @@ def test_the_guard_is_the_first_statement_after_the_parameters(path):
     sources = [cell.source for cell in cells(path)]
     place = sources.index(parameters_cell(path))
     assert place == 0
-    assert "p = ddlib.check_parameters(globals())" in sources[1].splitlines()[2]
+    before, guard, _ = sources[1].partition("p = check_parameters(globals())")
+    assert guard
+    assert set(before.split("\n")) == {"from ddlib.study.parameters import check_parameters", ""} | (
+        {"import ddlib"} & set(before.split("\n"))
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -57,8 +60,7 @@ def test_a_profile_sets_all_but_the_arm_and_passes_the_guard(path):
     profile = yaml.safe_load(path.read_text())
     assert set(profile) == set(defaults(ARMS[0])) - OF_THE_ARM
     for notebook in ARMS:
-        namespace = {**defaults(notebook), **profile}
-        check_parameters({"In": ["", parameters_cell(notebook)], **namespace})
+        assert vars(check(defaults(notebook) | profile, given=profile)) == defaults(notebook) | profile
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -77,9 +79,36 @@ def test_the_defaults_of_the_notebooks_are_the_smoke_profile():
         assert {name: defaults(notebook)[name] for name in profile} == profile
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_says_what_the_declaration_says(path):
+    """Types, defaults and meanings stand once, in the model; papermill and readers need them in the cells too."""
+    other_meaning = {("03_compare", "base_method")}
+    for line in parameters_cell(path).splitlines():
+        name, kind, _, comment = re.fullmatch(r"(\w+): ([^=]+) = (.+?)  # (.+)", line).groups()
+        field, unset = PARAMETERS[name], allowed_of(name).none
+        assert kind == (field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation))
+        if (path.stem, name) not in other_meaning:
+            assert comment.startswith(field.description)
+        assert comment.endswith(f"; None: {unset}") == (unset is not None)
+
+
+def test_the_defaults_of_the_model_are_those_of_the_first_ablation():
+    for path in (ARMS[0], *(path for path in NOTEBOOKS if path.stem[:2] in ("03", "04"))):
+        assert {name: PARAMETERS[name].default for name in defaults(path)} == defaults(path)
+
+
+def test_every_parameter_is_declared_by_a_notebook():
+    assert {name for path in NOTEBOOKS for name in defaults(path)} == set(PARAMETERS)
+
+
 @pytest.mark.parametrize(
     ("option", "says"),
-    [(("stratgey", "random"), "num_ptms"), (("ipc", "0"), "from 1 on"), (("strategy", "nope"), "grad_norm_avg")],
+    [
+        (("stratgey", "random"), "num_ptms"),
+        (("ipc", "0"), "from 1 on"),
+        (("strategy", "nope"), "grad_norm_avg"),
+        (("lr_img", "0.0"), "or None for"),
+    ],
     ids=lambda value: "-p " + " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_papermill_fails_on_bad_parameters_before_any_work(tmp_path, option, says):
@@ -102,9 +131,8 @@ def test_an_arm_runs_from_any_folder_and_leaves_a_record(tmp_path, monkeypatch, 
     short = {"iterations": 2, "num_sets": 1, "num_eval": 1, "eval_epochs": 2, "ptm_epochs": 1, "width": 4}
     options = [word for name, value in short.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ARMS[1]), str(tmp_path / "out.ipynb")]
-    run = subprocess.run(
-        [*command, *options, "-p", "architectures", "ConvNet-3"], capture_output=True, text=True, cwd=where
-    )
+    options += ["-p", "architectures", "ConvNet-3", "-p", "image_size", "None"]
+    run = subprocess.run([*command, *options], capture_output=True, text=True, cwd=where)
     assert run.returncode == 0, run.stderr[-3000:]
     assert len(list((tmp_path / "runs").glob("02_ensemble-*-seed0.json"))) == 1
     assert len(list((tmp_path / "runs").glob("02_ensemble-*-seed0.safetensors"))) == 1

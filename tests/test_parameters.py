@@ -5,7 +5,24 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from ddlib.study.parameters import PARAMETERS, ParameterError, check_parameters, names
+from ddlib.base_methods import BASE_METHODS
+from ddlib.combine import STRATEGIES
+from ddlib.data.readers import DATASETS
+from ddlib.guidance import GUIDANCE
+from ddlib.networks import NETWORKS
+from ddlib.selection import SELECTIONS
+from ddlib.study.allowed import names
+from ddlib.study.contradictions import CONTRADICTIONS
+from ddlib.study.parameters import (
+    PARAMETERS,
+    ParameterError,
+    Parameters,
+    allowed_of,
+    check,
+    check_parameters,
+    declared,
+    reference,
+)
 
 DECLARED = """
 guidance: str = "clom"  # comment
@@ -15,10 +32,10 @@ compile: bool = False
 ipc: int = 1
 alpha_clom: float = 10.0
 equal_passes: bool = False
-source_dataset: str = ""
+source_dataset: str | None = None
 ptm_architectures: str = "ConvNet-3"
 ptm_epochs: int = 15
-ptm_epoch: int = 0
+ptm_epoch: int | None = None
 architectures: str = "ConvNet-3,VGG-11"
 """
 
@@ -123,8 +140,10 @@ def test_imagenet_brings_its_own_names_of_architectures():
 
 
 def test_all_problems_are_listed_at_once():
-    message = refused(injected='ipc = 0\nstrategy = "nope"\nfoo = 1')
-    assert all(word in message for word in ("ipc is 0", "'nope'", "'foo'"))
+    message = refused(injected='ipc = 0\nstrategy = "nope"\nfoo = 1\nptm_epoch = 20')
+    assert message.splitlines()[0] == "nothing was run, because"
+    assert [line.split()[0] for line in message.splitlines()[1:]] == ["unknown", "strategy", "ipc", "ptm_epoch"]
+    assert all(word in message for word in ("ipc is 0", "'nope'", "'foo'", "ptm_epochs = 15"))
 
 
 def test_variables_of_the_user_are_no_parameters():
@@ -166,5 +185,142 @@ def test_numbers_with_an_exponent_need_a_point_in_yaml():
     assert "alpha_clom is '1e-4'" in refused(injected=f"alpha_clom = {yaml.safe_load('1e-4')!r}")
 
 
-def test_every_parameter_says_in_words_what_it_may_be():
-    assert all(parameter.allowed for parameter in PARAMETERS.values())
+# --- None ---------------------------------------------------------------------------------------------------
+
+OPTIONAL = {name for name in PARAMETERS if allowed_of(name).none}
+
+
+def test_none_is_for_those_that_say_what_it_means():
+    written = {"image_size", "ptm_image_size", "lr_img", "start", "outer_loops", "inner_loops", "ptm_epoch"}
+    assert written | {"source_dataset", "eval_epochs_plain", "runs_folder", "results_folder"} == OPTIONAL
+    for name in PARAMETERS:
+        if name in OPTIONAL:
+            assert getattr(check({name: None}), name) is None
+        else:
+            with pytest.raises(ParameterError, match=f"{name} is None; expected (?!.*None)"):
+                check({name: None})
+
+
+def test_none_comes_through_papermill_and_yaml():
+    p = check_parameters(notebook(f"source_dataset = {yaml.safe_load('null')!r}\nptm_epoch = None"))
+    assert (p.source_dataset, p.ptm_epoch) == (None, None)
+
+
+NAMES_OF_FOLDERS = {"source_dataset", "runs_folder", "results_folder"}  # they may be called "default"
+OLD = [(name, old) for name in sorted(OPTIONAL) for old in (0, 0.0, "", "default")]
+
+
+@pytest.mark.parametrize(
+    ("name", "old"), [(n, old) for n, old in OLD if (old != "default" or n not in NAMES_OF_FOLDERS)]
+)
+def test_what_stood_for_none_before_is_refused_and_the_new_form_is_named(name, old):
+    with pytest.raises(ParameterError) as caught:
+        check({name: old})
+    assert f"{name} is {old!r}; expected " in str(caught.value)
+    assert str(caught.value).endswith(f", or None for {allowed_of(name).none}")
+
+
+def test_a_variable_that_was_deleted_is_not_none():
+    namespace = notebook()
+    del namespace["ptm_epoch"]
+    with pytest.raises(ParameterError, match="ptm_epoch is missing; expected a whole number"):
+        check_parameters(namespace)
+
+
+# --- the model ----------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_strict_closed_and_frozen():
+    assert Parameters().model_config["strict"]
+    assert Parameters(alpha_clom=3).alpha_clom == 3.0
+    for wrong in ({"foo": 1}, {"ipc": True}, {"ipc": "1"}, {"alpha_clom": "1"}, {"compile": 1}, {"ipc": 0}):
+        with pytest.raises(ValueError, match="1 validation error"):
+            Parameters(**wrong)
+    with pytest.raises(ValueError, match="frozen"):
+        Parameters().ipc = 2
+
+
+def test_the_defaults_pass_their_own_checks():
+    defaults = {name: field.default for name, field in PARAMETERS.items()}
+    assert vars(check(defaults)) == defaults
+
+
+def test_the_reference_has_every_parameter_once_in_words():
+    rows = reference()
+    assert [row["name"] for row in rows] == list(PARAMETERS)
+    assert all(isinstance(text, str) and text.strip() for row in rows for text in row.values())
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["lr_img"] == {
+        "name": "lr_img",
+        "type": "float | None",
+        "allowed": "a number above 0, or None for the choice of the method's authors",
+        "default": "None",
+        "meaning": "learning rate of the pixels",
+    }
+    assert by_name["compile"]["type"] == "bool"
+    assert by_name["guidance"]["allowed"] == "one of none, clom, cclom, both"
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "like"),
+    [
+        ("base_method", BASE_METHODS, "dm"),
+        ("base_method", SELECTIONS, "random"),
+        ("base_network", NETWORKS, "ConvNet-3"),
+        ("architectures", NETWORKS, "ConvNet-3"),
+        ("ptm_architectures", NETWORKS, "ConvNet-3"),
+        ("guidance", GUIDANCE, "clom"),
+        ("strategy", STRATEGIES, "single"),
+        ("dataset", DATASETS, "digits"),
+        ("source_dataset", DATASETS, "digits"),
+    ],
+)
+def test_a_row_registered_at_run_time_is_allowed_and_told(monkeypatch, name, table, like):
+    assert "dummy" not in str(allowed_of(name))
+    monkeypatch.setitem(table, "dummy", table[like])
+    assert getattr(check({name: "dummy"}), name) == "dummy"
+    assert "dummy" in str(allowed_of(name))
+    assert "dummy" in next(row for row in reference() if row["name"] == name)["allowed"]
+
+
+def test_choices_of_the_core_are_those_of_the_guard():
+    with pytest.raises(ParameterError, match="start is 'zeros'; expected one of real, noise"):
+        check({"start": "zeros"})
+    assert {row.start for row in BASE_METHODS.values()} <= {"real", "noise"}
+
+
+@pytest.mark.parametrize("rule", CONTRADICTIONS, ids=lambda rule: rule.__name__)
+def test_a_rule_speaks_of_declared_parameters_alone(rule):
+    assert rule.__annotations__.keys() - {"return"} <= PARAMETERS.keys()
+    assert rule.__doc__
+
+
+# --- plain mappings and the reader of a cell ----------------------------------------------------------------
+
+
+def test_a_plain_mapping_is_checked_alike():
+    values = declared(DECLARED)
+    assert vars(check(values | {"alpha_clom": 3})) == values | {"alpha_clom": 3.0}
+    with pytest.raises(ParameterError, match=r"unknown parameter 'ipcs' \(did you mean 'ipc'\?\).*\n  ipc is 0"):
+        check(values | {"ipc": 0}, given=["ipcs", "ipc"])
+    with pytest.raises(ParameterError, match="declares 'foo', which is not a parameter of ddlib"):
+        check({"foo": 1})
+
+
+def test_the_reader_of_a_cell_gives_names_and_defaults():
+    found = declared("# a comment\nipc: int = 1  # another\n\nlr_img: float | None = None\nalpha_clom: float = -1.5")
+    assert found == {"ipc": 1, "lr_img": None, "alpha_clom": -1.5}
+    assert list(found) == ["ipc", "lr_img", "alpha_clom"]
+
+
+@pytest.mark.parametrize("source", ["", "ipc = 1", "ipc: int = 1\nprint(ipc)", "%matplotlib inline", "ipc: int ="])
+def test_a_cell_of_another_kind_is_refused(source):
+    with pytest.raises(ParameterError, match="no parameters were found: expected lines such as"):
+        declared(source)
+
+
+@pytest.mark.parametrize("source", ["ipc: int = 2 * 3", "ipc: int", "ipc: int = seed"])
+def test_a_default_that_is_not_plain_is_refused_by_the_reader_and_accepted_from_a_user(source):
+    with pytest.raises(ParameterError, match="ipc has no plain default"):
+        declared(source)
+    assert check_parameters({"In": [source], "ipc": 6}).ipc == 6

@@ -14,7 +14,8 @@ from ddlib.selection import SELECTIONS, Selection
 from ddlib.study import contrasts, figures, images, run, runs, tables
 from ddlib.study.ablations import ABLATIONS, Ablation, fixed
 from ddlib.study.arms import Arm
-from ddlib.study.parameters import INJECTED, ParameterError, check_parameters
+from ddlib.study.cells import INJECTED
+from ddlib.study.parameters import ParameterError, check_parameters
 from ddlib.study.record import read_record
 
 mpl.use("Agg")

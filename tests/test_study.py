@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ddlib
-from ddlib.machine import ADVICE
+from ddlib.memory import ADVICE
 from ddlib.study import figures, images, tables
 from ddlib.study import run as study
 from ddlib.study.record import read_record, synthetic_path
@@ -28,28 +28,28 @@ SHORT = {
     "alpha_clom": 1.0,
     "alpha_cclom": 1.0,
     "dataset": "digits",
-    "image_size": 0,
+    "image_size": None,
     "evaluate_on": "test",
     "ipc": 1,
     "iterations": 3,
-    "lr_img": 0.0,
+    "lr_img": None,
     "batch_real": 4,
-    "start": "default",
-    "outer_loops": 0,
-    "inner_loops": 0,
+    "start": None,
+    "outer_loops": None,
+    "inner_loops": None,
     "lr_net": 0.01,
     "base_network": "ConvNet-3",
     "width": 4,
     "compile": False,
     "ptm_epochs": 1,
-    "ptm_epoch": 0,
+    "ptm_epoch": None,
     "ptm_seed": 0,
-    "source_dataset": "",
-    "ptm_image_size": 0,
+    "source_dataset": None,
+    "ptm_image_size": None,
     "architectures": "ConvNet-3",
     "num_eval": 1,
     "eval_epochs": 2,
-    "eval_epochs_plain": 0,
+    "eval_epochs_plain": None,
     "full_epochs": 1,
     "seed": 5,
     "num_sets": 1,
@@ -247,7 +247,7 @@ def test_baselines_run_under_the_same_roof(arm, method, name, images):
     assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, images, 0)
     assert run.distilled is None
     assert synthetic_path(run.record).exists() == (method != "full")
-    assert figures.curves(run).startswith("Nothing was distilled")
+    assert figures.curves(run) is None
     if method == "random":
         figure = images.picture(run, study.open_dataset(SimpleNamespace(**SHORT)))
         assert [ax.get_title() for ax in figure.axes] == ["chosen real images"]

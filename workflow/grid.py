@@ -23,7 +23,9 @@ import yaml
 from ddlib.data.readers import DATASETS, dataset_name
 from ddlib.fingerprint import code_hash
 from ddlib.study import run as study
-from ddlib.study.parameters import IMAGENET, INJECTED, ParameterError, check_parameters
+from ddlib.study.cells import INJECTED
+from ddlib.study.contradictions import IMAGENET
+from ddlib.study.parameters import ParameterError, check_parameters
 from ddlib.study.places import runs_folder
 from ddlib.study.provenance import run_hash
 from ddlib.study.record import record_path
@@ -185,7 +187,7 @@ def jobs_of(
     injected = "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())])
     parameters = vars(check_parameters({"In": [source, injected], **declared, **given}))
     data, pool = fingerprints.of(parameters["dataset"]), None
-    if parameters["source_dataset"] not in ("", IMAGENET):
+    if parameters["source_dataset"] not in (None, IMAGENET):
         data += f", {fingerprints.of(parameters['source_dataset'])}"
     if study.needs_ptms(SimpleNamespace(**parameters)):
         pool = Pool({name: parameters[name] for name in FOR_POOL}, data, fingerprints.pool_code)

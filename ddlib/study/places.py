@@ -6,7 +6,7 @@ from pathlib import Path
 from ddlib.disk.paths import absolute
 
 
-def runs_folder(folder: str | os.PathLike = "") -> Path:
+def runs_folder(folder: str | os.PathLike | None = None) -> Path:
     """The folder of the run records: `folder`, else `DDLIB_RUNS`, else `runs` in the project's root.
 
     papermill runs a notebook in the caller's folder, Jupyter in the notebook's own. Both must find the same
@@ -15,7 +15,7 @@ def runs_folder(folder: str | os.PathLike = "") -> Path:
     return absolute(folder or os.environ.get("DDLIB_RUNS") or project_root() / "runs")
 
 
-def benchmarks_folder(folder: str | os.PathLike = "") -> Path:
+def benchmarks_folder(folder: str | os.PathLike | None = None) -> Path:
     """The folder of the benchmarks' records: `folder`, else `benchmarks/results` in the project's root."""
     return absolute(folder or project_root() / "benchmarks" / "results")
 

@@ -19,8 +19,9 @@ from ddlib.ptms.imagenet import load_imagenet_ptm
 from ddlib.ptms.pool import train_ptms
 from ddlib.ptms.ptm import PTM
 from ddlib.selection import full_data, select_real
+from ddlib.study.allowed import names
 from ddlib.study.arms import Arm, is_selection
-from ddlib.study.parameters import IMAGENET, names
+from ddlib.study.contradictions import IMAGENET
 from ddlib.study.places import runs_folder
 from ddlib.study.provenance import peak_memory_bytes
 from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
@@ -52,7 +53,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def open_dataset(p: SimpleNamespace) -> Dataset:
     """The data set of ``p``; to choose hyper-parameters on with ``evaluate_on = "holdout"``."""
-    data = load_dataset(p.dataset, image_size=p.image_size or None, device=pick_device(p.device))
+    data = load_dataset(p.dataset, image_size=p.image_size, device=pick_device(p.device))
     return data.holdout() if p.evaluate_on == "holdout" else data
 
 
@@ -71,12 +72,12 @@ def open_pool(p: SimpleNamespace, data: Dataset) -> list[PTM]:
     """The PTMs that ``p`` describes, trained or from the cache, adapted to ``data``."""
     if p.source_dataset == IMAGENET:
         pool = [
-            load_imagenet_ptm(name, p.ptm_image_size or None, device=data.device) for name in names(p.ptm_architectures)
+            load_imagenet_ptm(name, p.ptm_image_size, device=data.device) for name in names(p.ptm_architectures)
         ]
         return [ptm.adapted_to(data) for ptm in pool]
     source = data
     if p.source_dataset:
-        source = load_dataset(p.source_dataset, image_size=p.ptm_image_size or None, device=data.device)
+        source = load_dataset(p.source_dataset, image_size=p.ptm_image_size, device=data.device)
     pool = train_ptms(
         source,
         names(p.ptm_architectures),
@@ -175,13 +176,10 @@ def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, c
     return distill(
         data,
         **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "base_network", "width")},
+        **{name: getattr(p, name) for name in ("lr_img", "start", "outer_loops", "inner_loops")},
         **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net", "compile")},
         ptms=ptms,
         iterations=p.iterations * factor,
-        lr_img=p.lr_img or None,
-        start=None if p.start == "default" else p.start,
-        outer_loops=p.outer_loops or None,
-        inner_loops=p.inner_loops or None,
         seed=seed,
         snapshots=[0],
         checkpoint=checkpoint,

@@ -214,7 +214,8 @@ def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFr
 
 
 def _keys(records: pd.DataFrame, columns: list[str]) -> pd.Series:
-    return records[columns].astype(str).agg("|".join, axis=1)
+    # None and NaN are one: a column of numbers has no None.
+    return records[columns].map(lambda value: "None" if pd.isna(value) else str(value)).agg("|".join, axis=1)
 
 
 def _setting_columns(records: pd.DataFrame) -> list[str]:

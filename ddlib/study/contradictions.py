@@ -1,0 +1,98 @@
+"""What makes no sense together, although each parameter alone would do.
+
+A rule is a function of the parameters that it names; it returns what is wrong in words, or None. It is asked whenever
+all of them are declared. A new one is one more function in :data:`CONTRADICTIONS`.
+"""
+
+from ddlib.base_methods import BASE_METHODS
+from ddlib.combine import STRATEGIES
+from ddlib.guidance import GUIDANCE
+from ddlib.networks import NETWORKS
+from ddlib.study.arms import is_selection
+
+IMAGENET = "imagenet"  # as source_dataset: torchvision's weights
+
+
+def epoch_after_the_last(ptm_epoch: int | None, ptm_epochs: int) -> str | None:
+    """PTMs have no checkpoint beyond their training."""
+    if ptm_epoch and ptm_epoch > ptm_epochs:
+        return f"ptm_epoch is {ptm_epoch}, but PTMs train for ptm_epochs = {ptm_epochs} only"
+    return None
+
+
+def nothing_to_learn(base_method: str, guidance: str) -> str | None:
+    """No loss at all."""
+    if guidance == base_method == "none":
+        return "base_method none needs guidance: without either nothing would be learned"
+    return None
+
+
+def nothing_to_guide(base_method: str, guidance: str) -> str | None:
+    """Real images are chosen, not learned."""
+    if guidance != "none" and is_selection(base_method):
+        return f"base_method {base_method} chooses real images, nothing to guide: set guidance none"
+    return None
+
+
+def nothing_to_compile(base_method: str, compile: bool) -> str | None:
+    """Only some base methods can be compiled."""
+    able = [name for name, row in BASE_METHODS.items() if row.compiles]
+    if compile and base_method not in able:
+        return f"compile is for base_method {', '.join(able)}, not {base_method}"
+    return None
+
+
+def strategy_without_this_guidance(strategy: str, guidance: str) -> str | None:
+    """Some strategies are made for one loss."""
+    if guidance != "none" and guidance not in STRATEGIES[strategy].guidance:
+        fitting = [name for name, row in STRATEGIES.items() if guidance in row.guidance]
+        return f"strategy {strategy} is not defined for guidance {guidance}; use {', '.join(fitting)}"
+    return None
+
+
+def passes_already_equal(strategy: str, equal_passes: bool) -> str | None:
+    """A strategy that asks all PTMs is the one that others are made equal to."""
+    if equal_passes and not STRATEGIES[strategy].one_ptm:
+        one = [name for name, row in STRATEGIES.items() if row.one_ptm]
+        return f"equal_passes lengthens strategies of one PTM a step ({', '.join(one)}), not {strategy}"
+    return None
+
+
+def labels_of_another_dataset(source_dataset: str | None, guidance: str) -> str | None:
+    """CLoM asks the PTM for the label."""
+    if source_dataset and "clom" in GUIDANCE[guidance]:
+        return (
+            f"guidance {guidance} needs PTMs with the labels of the data set itself, and source_dataset is "
+            f"{source_dataset!r}: use guidance cclom, or source_dataset None"
+        )
+    return None
+
+
+def accuracy_unknown(source_dataset: str | None, strategy: str, guidance: str) -> str | None:
+    """Torchvision tells accuracies on test images only."""
+    if guidance != "none" and source_dataset == IMAGENET and STRATEGIES[strategy].needs_accuracy:
+        return f"strategy {strategy} needs accuracies on train splits, and those of {IMAGENET} are unknown"
+    return None
+
+
+def architecture_unknown(source_dataset: str | None, ptm_architectures: str) -> str | None:
+    """ImageNet's PTMs have torchvision's names, all others are trained here."""
+    words = [word.strip() for word in ptm_architectures.split(",") if word.strip()]
+    if source_dataset != IMAGENET and (not words or len({*words} & {*NETWORKS}) < len(words)):
+        known = ", ".join(NETWORKS)
+        return f"ptm_architectures is {ptm_architectures!r}; expected one or more, joined by commas, of {known}"
+    return None
+
+
+CONTRADICTIONS = [
+    epoch_after_the_last,
+    nothing_to_learn,
+    nothing_to_guide,
+    nothing_to_compile,
+    strategy_without_this_guidance,
+    passes_already_equal,
+    labels_of_another_dataset,
+    accuracy_unknown,
+    architecture_unknown,
+]
+"""All rules, in the order in which they are told."""
