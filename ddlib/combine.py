@@ -134,7 +134,11 @@ def select_random(num_ptms: int, step: Step) -> int:
 
 
 def select_sequential(num_ptms: int, step: Step) -> int:
-    """k = t mod K."""
+    """k = t mod K.
+
+    >>> [select_sequential(3, Step(seed=0, index=t)) for t in range(5)]
+    [0, 1, 2, 0, 1]
+    """
     return step.index % num_ptms
 
 
@@ -167,7 +171,11 @@ def accuracy_weights(accuracies: Sequence[float | None], temperature: float = TE
 
 
 def weights_grad_norm(gramian: Tensor, step: Step) -> Tensor:
-    """Weights of ``mean_k g_k / |g_k|``, times the mean norm: every PTM speaks equally loud."""
+    """Weights of ``mean_k g_k / |g_k|``, times the mean norm: every PTM speaks equally loud.
+
+    >>> weights_grad_norm(torch.tensor([[1.0, 0.0], [0.0, 9.0]]), Step(0, 0))  # norms 1 and 3, mean 2
+    tensor([1.0000, 0.3333])
+    """
     norms = gramian.diagonal().sqrt()
     weights = norms.mean() / (len(norms) * norms)
     return torch.where(norms > 0, weights, 0)  # a PTM without a gradient has no direction to give
@@ -197,7 +205,12 @@ def average_logits(outputs: Sequence[Outputs]) -> Outputs:
 
 
 def average_probabilities(outputs: Sequence[Outputs]) -> Outputs:
-    """The log of the mean probability ``[N, num_classes]``: its cross-entropy is minus the log of that mean."""
+    """The log of the mean probability ``[N, num_classes]``: its cross-entropy is minus the log of that mean.
+
+    >>> sure, unsure = torch.tensor([[100.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    >>> average_probabilities([Outputs(sure, None), Outputs(unsure, None)]).logits.exp()
+    tensor([[0.7500, 0.2500]])
+    """
     logs = torch.stack([said.logits.log_softmax(1) for said in outputs])
     return Outputs(torch.logsumexp(logs, 0) - math.log(len(outputs)), None)
 
@@ -266,9 +279,6 @@ def get_strategy(name: str, guidance: str) -> Strategy:
         able = [key for key, row in STRATEGIES.items() if guidance in row.guidance]
         raise ValueError(f"Strategy {name!r} is not defined for guidance {guidance!r}; use one of {', '.join(able)}.")
     return STRATEGIES[name]
-
-
-# --- measures and small parts -----------------------------------------------------------------------------
 
 
 def jacobian_of(images: Tensor, signals: Sequence[Signal]) -> tuple[Tensor, Tensor]:

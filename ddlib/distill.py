@@ -67,6 +67,11 @@ def distill(
         TypeError: a setting that no part of a recipe has.
         ValueError: impossible settings, or a checkpoint of other settings or code or of a longer run; before any work.
         FloatingPointError: a loss or a pixel is no longer finite.
+
+    >>> from ddlib import load_dataset
+    >>> distilled = distill(load_dataset("digits"), ipc=1, iterations=2, width=4, batch_real=8)
+    >>> distilled.synthetic.images.shape, len(distilled.history)
+    (torch.Size([10, 1, 8, 8]), 2)
     """
     require_at_least_one("checkpoint_every", checkpoint_every)
     keep_freed_memory()

@@ -45,6 +45,12 @@ def evaluate(
     Returns one row per network: ``architecture``, ``network`` (0, 1, ...), ``augment`` (bool), ``accuracy``
     (fraction), ``seconds`` (on a GPU several train together and share their time equally). Raises ValueError for
     unknown names, impossible numbers, and a synthetic set of another kind of images, before anything is trained.
+
+    >>> from ddlib import load_dataset, select_real
+    >>> data = load_dataset("digits")
+    >>> table = evaluate(select_real(data, ipc=1), data, num_eval=2, eval_epochs=1, width=4)
+    >>> table["architecture"].tolist(), table["accuracy"].between(0, 1).all().item()
+    (['ConvNet-3', 'ConvNet-3'], True)
     """
     if num_eval < 1 or eval_epochs < 1:
         raise ValueError(f"num_eval and eval_epochs must be at least 1; found {num_eval} and {eval_epochs}.")

@@ -25,6 +25,10 @@ def clom_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Args: ``logits [N, num_classes]`` of the frozen PTM, ``labels [N]`` int64.
     Returns the scalar mean cross-entropy. Raises ValueError on shapes that do not fit.
     Source: Lu et al., arXiv 2310.03295 (called CLOM in their first code, CLoM with distance ``ce`` later).
+
+    >>> logits, labels = torch.zeros(2, 10), torch.tensor([3, 7])
+    >>> f"{clom_loss(logits, labels):.4f}"  # the PTM knows nothing: log 10
+    '2.3026'
     """
     _check_rows("logits", logits, labels)
     return F.cross_entropy(logits, labels)
@@ -40,6 +44,13 @@ def cclom_loss(syn_features: Tensor, syn_labels: Tensor, real_features: Tensor, 
     Returns a scalar in [0, 1]. Raises ValueError on shapes that do not fit.
     Source: Lu et al., arXiv 2310.03295 (CLoM with distance ``cos`` in their later code). This is the plain
     formula; over a whole real set use :func:`cclom_loss_from_sums`.
+
+    >>> synthetic, real = torch.eye(2), torch.eye(2)  # each image equal to that of its class, orthogonal to the other
+    >>> labels = torch.tensor([0, 1])
+    >>> float(cclom_loss(synthetic, labels, real, labels))
+    0.0
+    >>> float(cclom_loss(synthetic, labels, real, labels.flip(0)))
+    1.0
     """
     _check_rows("syn_features", syn_features, syn_labels)
     _check_rows("real_features", real_features, real_labels)
@@ -55,6 +66,9 @@ def class_sums(real_features: Tensor, real_labels: Tensor, num_classes: int) -> 
     Args: ``real_features [B, d]``, ``real_labels [B]`` with values in ``[0, num_classes)``.
     Returns ``ClassSums(sums [num_classes, d], counts [num_classes])``. Sums of several parts of a set
     add up to the sums of the set. Raises ValueError on shapes or labels that do not fit.
+
+    >>> class_sums(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([1, 1]), num_classes=2).counts
+    tensor([0., 2.])
     """
     _check_rows("real_features", real_features, real_labels)
     if len(real_labels) and not 0 <= int(real_labels.min()) <= int(real_labels.max()) < num_classes:
@@ -85,13 +99,22 @@ def cclom_loss_from_sums(syn_features: Tensor, syn_labels: Tensor, sums: ClassSu
 
     Args: ``syn_features [N, d]``, ``syn_labels [N]``, ``sums`` from :func:`class_sums` over the same PTM.
     Returns the scalar loss. The PTM is frozen and real images are not augmented, so the sums never change.
+
+    >>> labels = torch.tensor([0, 1])
+    >>> sums = class_sums(torch.eye(2), labels, num_classes=2)
+    >>> float(cclom_loss_from_sums(torch.eye(2), labels, sums))
+    0.0
     """
     same, total = cclom_parts_from_sums(syn_features, syn_labels, sums)
     return same / total
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Mean feature of each class ``[num_classes, d]``; a class without images gives zeros."""
+    """Mean feature of each class ``[num_classes, d]``; a class without images gives zeros.
+
+    >>> class_means(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), num_classes=2).flatten()
+    tensor([2., 0.])
+    """
     sums = features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, features)
     return sums / torch.bincount(labels, minlength=num_classes).clamp(min=1)[:, None]
 
@@ -103,6 +126,10 @@ def distribution_matching_loss(
 
     Args: features ``[N, d]`` and ``[B, d]`` of one random network, labels ``[N]`` and ``[B]``.
     Source: Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, eq. 6.
+
+    >>> labels = torch.tensor([0])
+    >>> float(distribution_matching_loss(torch.tensor([[3.0, 4.0]]), labels, torch.zeros(1, 2), labels, num_classes=1))
+    25.0
     """
     _check_rows("syn_features", syn_features, syn_labels)
     _check_rows("real_features", real_features, real_labels)
@@ -120,6 +147,10 @@ def gradient_matching_loss(syn_gradients: Sequence[Tensor], real_gradients: Sequ
 
     Args: gradients of the same network, one tensor a parameter, in the same order.
     Source: Zhao et al., "Dataset Condensation with Gradient Matching", ICLR 2021, eq. 9 and 10.
+
+    >>> syn, real = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+    >>> f"{gradient_matching_loss([syn], [real]):.3f}"  # the first row points the same way, the second at a right angle
+    '1.000'
     """
     if [g.shape for g in syn_gradients] != [g.shape for g in real_gradients]:
         raise ValueError("syn_gradients and real_gradients must hold the same parameters in the same order.")

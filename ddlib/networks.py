@@ -199,6 +199,10 @@ def build_network(
     None: PyTorch's global one), so that one seed gives the same network on every device.
 
     Raises ValueError for an unknown name or norm and for sizes no network can have.
+
+    >>> network = build_network("ConvNet-3", channels=3, num_classes=10, image_size=32, width=16)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     norm = NETWORKS[name].norm if norm is None and name in NETWORKS else norm
     check_request(name, norm, channels=channels, num_classes=num_classes, image_size=image_size, width=width)

@@ -37,6 +37,11 @@ def objective(outputs: Outputs, labels: Tensor, alphas: Alphas) -> Tensor:
 
     Args: what one PTM, or an average of several, says about the synthetic images with ``labels [N]``.
     Returns a scalar. Source: Lu et al., arXiv 2310.03295.
+
+    >>> import torch
+    >>> said = Outputs(torch.zeros(1, 10), (torch.tensor(1.0), torch.tensor(4.0)))
+    >>> f"{objective(said, torch.tensor([0]), Alphas(clom=10.0, cclom=100.0)):.3f}"  # 10 log 10 + 100 / 4
+    '48.026'
     """
     terms = []
     if alphas.clom is not None:

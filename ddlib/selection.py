@@ -92,6 +92,10 @@ def select_real(
 
     ``features [N, d]`` of the train split, e.g. ``ptm.features_of(dataset.train.images)``; None: the pixels.
     Raises ValueError for an unknown method, or if a class has fewer images.
+
+    >>> from ddlib import load_dataset
+    >>> len(select_real(load_dataset("digits"), ipc=2, method="k_center"))
+    20
     """
     if method not in SELECTIONS:
         raise ValueError(f"unknown selection {method!r}; known: {', '.join(SELECTIONS)}.")

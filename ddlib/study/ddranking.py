@@ -18,7 +18,11 @@ def ior(synthetic: float, random: float) -> float:
 
 
 def lrs(hlr: float, ior: float, weight: float = 0.5) -> float:
-    """Label-robust score in 0..1: (e^a - 1/e) / (e - 1/e) with a = weight * IOR - (1 - weight) * HLR."""
+    """Label-robust score in 0..1: (e^a - 1/e) / (e - 1/e) with a = weight * IOR - (1 - weight) * HLR.
+
+    >>> round(lrs(hlr=0.0, ior=0.0), 4)  # neither better than random images nor worse than the full data
+    0.2689
+    """
     advantage = weight * ior - (1 - weight) * hlr
     if not -1 <= advantage <= 1:
         raise ValueError(f"the score needs differences of fractions, not {advantage:g}: divide % by 100")

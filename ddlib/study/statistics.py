@@ -91,7 +91,11 @@ def variance_components(accuracies: pd.DataFrame, by: Sequence[str] = ()) -> pd.
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean by Student's t; NaN for fewer than two values."""
+    """95 % interval of the mean by Student's t; NaN for fewer than two values.
+
+    >>> [round(float(bound), 2) for bound in t_interval(np.array([1.0, 2.0, 3.0]))]
+    [-0.48, 4.48]
+    """
     if len(values) < 2:
         return math.nan, math.nan
     half = stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * stats.sem(values)
