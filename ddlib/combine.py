@@ -201,7 +201,10 @@ def weights_mgda(gramian: Tensor, step: Step) -> Tensor:
 def average_logits(outputs: Sequence[Outputs]) -> Outputs:
     """The mean logits ``[N, num_classes]``; for CCLoM, the sums over the distance matrices of all PTMs."""
     logits = None if outputs[0].logits is None else torch.stack([said.logits for said in outputs]).mean(0)
-    return Outputs(logits, _distances(outputs))
+    if outputs[0].distances is None:
+        return Outputs(logits, None)
+    same, total = (torch.stack(parts).sum() for parts in zip(*(said.distances for said in outputs), strict=True))
+    return Outputs(logits, (same, total))
 
 
 def average_probabilities(outputs: Sequence[Outputs]) -> Outputs:
@@ -213,16 +216,6 @@ def average_probabilities(outputs: Sequence[Outputs]) -> Outputs:
     """
     logs = torch.stack([said.logits.log_softmax(1) for said in outputs])
     return Outputs(torch.logsumexp(logs, 0) - math.log(len(outputs)), None)
-
-
-def _distances(outputs: Sequence[Outputs]) -> tuple[Tensor, Tensor] | None:
-    if outputs[0].distances is None:
-        return None
-    same, total = (torch.stack(parts).sum() for parts in zip(*(said.distances for said in outputs), strict=True))
-    return same, total
-
-
-# --- the table --------------------------------------------------------------------------------------------
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -246,14 +239,12 @@ STRATEGIES: dict[str, Strategy] = {
         weights=weights_grad_norm, rule="mean of g_k / |g_k|, times the mean norm", source="normalised gradients"
     ),
     "logit_avg": Averaging(
-        average=average_logits,
-        rule="CE of the mean logits; CCLoM of the mean distance",
-        source="prediction-level ensemble",
+        average=average_logits, rule="CE of the mean logits; CCLoM of the mean distance", source="prediction ensemble"
     ),
     "prob_avg": Averaging(
         average=average_probabilities,
         rule="-log of the mean probability",
-        source="prediction-level ensemble",
+        source="prediction ensemble",
         guidance=("clom",),
     ),
     "accuracy_weighted": Weighting(
