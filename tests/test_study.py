@@ -233,7 +233,7 @@ def test_names_and_passes_of_arms(arm, changes, name, passes, iterations):
 
 
 @pytest.mark.parametrize(
-    ("method", "name", "images"),
+    ("method", "name", "number"),
     [
         ("random", "random_real", 10),
         ("herding", "herding", 10),
@@ -241,10 +241,10 @@ def test_names_and_passes_of_arms(arm, changes, name, passes, iterations):
         ("full", "full_data", 1438),
     ],
 )
-def test_baselines_run_under_the_same_roof(arm, method, name, images):
+def test_baselines_run_under_the_same_roof(arm, method, name, number):
     run = arm("01_guidance", guidance="none", base_method=method)[0]
     record = read_record(run.record)
-    assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, images, 0)
+    assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, number, 0)
     assert run.distilled is None
     assert synthetic_path(run.record).exists() == (method != "full")
     assert figures.curves(run) is None
