@@ -3,8 +3,8 @@
 Another version of torch or another kind of CPU rounds differently. Whether this is such a machine is asked of a probe:
 some layers of PyTorch alone, none of ddlib's code. Records are those of ``make book``; a few runs are made here anyhow.
 
-``PYTHONPATH=. python tests/test_same_bits.py RUNS`` writes the file anew from the records in a folder: after a change that is meant
-to change results, and says so.
+``PYTHONPATH=. python tests/test_same_bits.py RUNS`` writes the file anew from the records in a folder: after a change
+that is meant to change results, and says so.
 """
 
 import json

@@ -92,7 +92,11 @@ def test_the_hash_is_that_of_images_and_labels():
     made = make()
     assert len(made.hash) == 16
     assert set(made.hash) <= set("0123456789abcdef")
-    assert made.hash == make().hash == make(provenance={}, class_names=("x", "y", "z"), format=ImageFormat(3, 8, STD, STD)).hash
+    assert (
+        made.hash
+        == make().hash
+        == make(provenance={}, class_names=("x", "y", "z"), format=ImageFormat(3, 8, STD, STD)).hash
+    )
     nudged = made.images.clone()
     nudged[0, 0, 0, 0] = torch.nextafter(nudged[0, 0, 0, 0], torch.tensor(9.0))
     reshaped = {"images": made.images.view(6, 12, 4, 4), "format": ImageFormat(12, 4, MEAN * 4, STD * 4)}
