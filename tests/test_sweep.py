@@ -2,21 +2,28 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
 from ddlib.disk.paths import cache_folder
+from ddlib.disk.tensors import write_tensors
+from ddlib.study.ablations import ABLATIONS
 from ddlib.study.record import record_path, write_failure
 from ddlib.study.run import recorded
 from workflow import grid as grids
-from workflow import run_job, sweep
-from workflow.grid import GridError, read_grid
+from workflow import inputs, run_job, states, sweep
+from workflow.grid import read_grid
 from workflow.markers import read_marker, why_stale, write_marker, wrong_with
+from workflow.plan import PLAN, GridError, Pool, plan_text, read_plan
 
 ROOT = Path(__file__).parents[1]
 GRIDS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
@@ -47,15 +54,19 @@ def write(tmp_path, monkeypatch):
 def finish(grid, works=None):
     """Mark jobs as done, with files that stand for theirs."""
     for work in works if works is not None else (*grid.pools, *grid.jobs):
-        base = cache_folder() if isinstance(work, grids.Pool) else grid.folder
+        base = run_job.base_of(grid, work)
         base.mkdir(parents=True, exist_ok=True)
-        file = base / f"{work.name}.txt"
-        file.write_text(work.name)
+        if isinstance(work, Pool):
+            file = base / f"{work.name}.safetensors"
+            write_tensors(file, {"weight": torch.ones(3)}, {"seconds": 1.5})
+        else:
+            file = base / f"{work.name}.txt"
+            file.write_text(work.name)
         write_marker(grid.folder / work.marker, work.identity, [file], 2.0, base)
 
 
 def left(grid):
-    return [state.work.name for state in sweep.states(grid) if state.state == "left"]
+    return [state.work.name for state in states.states(grid) if state.state == "left"]
 
 
 # Grids
@@ -65,7 +76,7 @@ def left(grid):
 def test_the_grids_of_the_project_are_valid(path):
     grid = read_grid(path)
     assert len(grid.jobs) == len({job.marker for job in grid.jobs}) > 10
-    assert {job.notebook for job in grid.jobs} == set(grids.NOTEBOOKS)
+    assert {job.notebook for job in grid.jobs} <= set(ABLATIONS)
     assert len({pool.name for pool in grid.pools}) == len(grid.pools)  # a marker replaces others of its name
     assert path.read_text().startswith("#")
 
@@ -73,11 +84,18 @@ def test_the_grids_of_the_project_are_valid(path):
 def test_the_smoke_grid_is_what_the_book_runs():
     from ddlib.combine import STRATEGIES
     from ddlib.guidance import GUIDANCE
+    from ddlib.selection import SELECTIONS
+    from ddlib.study.arms import FULL
 
     jobs = read_grid(ROOT / "params" / "sweeps" / "smoke.yaml").jobs
     ensemble = [job.parameters for job in jobs if job.notebook == "02_ensemble"]
     assert sorted(p["strategy"] for p in ensemble if not p["equal_passes"]) == sorted(STRATEGIES)
-    assert {job.parameters["guidance"] for job in jobs if job.notebook == "01_guidance"} == set(GUIDANCE)
+    guidance = [job.parameters for job in jobs if job.notebook == "01_guidance"]
+    assert {p["guidance"] for p in guidance} == set(GUIDANCE)
+    assert {p["base_method"] for p in guidance} == {"dm", *SELECTIONS, FULL}
+    assert [p["strategy"] for p in ensemble if p["equal_passes"]] == ["random"]
+    shown = [(job.notebook, job.arm) for job in jobs if job.shown]  # in the book
+    assert shown == [("01_guidance", "clom"), ("02_ensemble", "loss_avg")]
 
 
 def test_a_list_is_an_arm_for_each_value(write):
@@ -187,13 +205,12 @@ def test_a_parameter_of_the_ptms_makes_pools_and_arms_stale(write):
 
 def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypatch):
     before = read_grid(write())
-    monkeypatch.setattr(grids, "PROJECT", tmp_path)
-    (tmp_path / "params").symlink_to(ROOT / "params")
+    monkeypatch.setattr(inputs, "PROJECT", tmp_path)
     (tmp_path / "notebooks").mkdir()
 
     def notebooks(edit):
-        grids.read_cells.cache_clear()
-        for name in grids.NOTEBOOKS:
+        inputs.read_cells.cache_clear()
+        for name in ABLATIONS:
             notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
             edit(notebook.cells)
             nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
@@ -219,6 +236,7 @@ def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypa
     monkeypatch.setattr(grids, "run_hash", lambda: "other")
     after = read_grid(write())
     assert {job.identity["code"] for job in after.jobs} == {"other"}
+    inputs.read_cells.cache_clear()
 
 
 def test_an_image_folder_counts_by_its_bytes(write, tmp_path):
@@ -250,12 +268,12 @@ def test_a_damaged_or_missing_file_is_named_and_its_job_made_again(write):
     first, second = grid.jobs[:2]
     (grid.folder / f"{first.name}.txt").write_text("other")
     (grid.folder / f"{second.name}.txt").unlink()
-    found = [state for state in sweep.states(grid) if state.state == "left"]
+    found = [state for state in states.states(grid) if state.state == "left"]
     assert [(state.work.name, state.why) for state in found] == [
         (first.name, f"{first.name}.txt is damaged or was changed"),
         (second.name, f"{second.name}.txt is missing"),
     ]
-    sweep.forget_damaged(grid, found)
+    sweep.forget(grid, found)
     assert not (grid.folder / first.marker).exists()
     assert (grid.folder / grid.jobs[2].marker).exists()
 
@@ -264,7 +282,10 @@ def test_a_changed_ptm_is_found_and_a_cleared_cache_is_no_reason(write):
     grid = read_grid(write())
     finish(grid)
     pool = grid.pools[0]
-    (cache_folder() / f"{pool.name}.txt").write_text("another PTM")
+    file = cache_folder() / f"{pool.name}.safetensors"
+    write_tensors(file, {"weight": torch.ones(3)}, {"seconds": 9.9})  # the same PTM, trained again
+    assert left(grid) == []
+    write_tensors(file, {"weight": torch.zeros(3)}, {"seconds": 1.5})
     assert left(grid) == [pool.name, *(job.name for job in grid.jobs if job.pool == pool)]
     for file in cache_folder().iterdir():
         file.unlink()
@@ -309,18 +330,18 @@ def test_running_and_failed_jobs_are_told_apart(write):
     (logs / f"{Path(failed.marker).stem}.log").write_text("...\nFAILED: ValueError: no such thing\n")
     (logs / f"{Path(killed.marker).stem}.log").write_text("PTMs: 50%")
     with FileLock(lock):
-        found = {state.work.name: (state.state, state.why) for state in sweep.states(grid)}
+        found = {state.work.name: (state.state, state.why) for state in states.states(grid)}
     assert found[running.name] == ("running", "")
     assert found[failed.name] == ("failed", "ValueError: no such thing")
     assert found[killed.name] == ("left", "")
-    assert sweep.table(sweep.states(grid)).splitlines()[-1].split() == ["all", "0", "0", "1", "10"]
+    assert states.table(states.states(grid)).splitlines()[-1].split() == ["all", "0", "0", "1", "10"]
 
 
 def test_an_estimate_needs_a_record_and_says_what_it_lacks(write):
     grid = read_grid(write())
-    assert "no earlier record" in sweep.outlook(grid, sweep.states(grid), 2)
+    assert "no earlier record" in states.outlook(grid, states.states(grid), 2)
     finish(grid, [grid.jobs[0]])
-    seconds, size, unknown = sweep.estimate(grid, sweep.states(grid))
+    seconds, size, unknown = states.estimate(grid, states.states(grid))
     assert (seconds, unknown) == (3 * 2.0, 3 + 4)  # jobs of the same notebook; pools and the other notebook
     assert size == 3 * len(grid.jobs[0].name)
 
@@ -347,25 +368,178 @@ def test_a_second_sweep_of_one_grid_is_refused(write):
         sweep.main([str(write())])
 
 
+# The plan
+
+
+def planned(grid):
+    """Where the plan of a sweep is written."""
+    path = grid.folder / PLAN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(plan_text(grid))
+    return path
+
+
+def test_a_plan_says_all_that_the_grid_said(write):
+    compared = {"notebook": "01_guidance", "alpha_clom": 0.1, "published": {"augmented": 50}}
+    grid = read_grid(write(arms=[*TINY["arms"], compared]))
+    read = read_plan(planned(grid))
+    assert (read.folder, read.threads, read.began, read.comparison) == (grid.folder, 1, grid.began, grid.comparison)
+    assert read.jobs == grid.jobs
+    assert [job.marker for job in read.jobs] == [job.marker for job in grid.jobs]
+    assert read.pools == grid.pools
+    assert {id(job.pool) for job in read.jobs if job.pool} == set(map(id, read.pools))
+    assert [job.published for job in read.jobs if job.published] == [{"augmented": 50}] * 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"pools": [], "jobs": [{}]}', '{"pools": 3, "jobs": 4}'])
+def test_a_damaged_plan_is_one_error(tmp_path, text):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(GridError, match=r"plan\.json.*start the sweep again"):
+        read_plan(path)
+    with pytest.raises(GridError, match="start the sweep again"):
+        read_plan(tmp_path / "absent.json")
+
+
+def test_jobs_and_the_engine_find_out_what_to_do_without_torch(write):
+    """Each of hundreds of jobs would pay seconds for it."""
+    path = planned(read_grid(write()))
+    code = f"""
+import sys
+from workflow import run_job
+grid = run_job.read_plan({str(path)!r})
+assert run_job.changed(grid, grid.jobs[0]) == []
+heavy = {{"torch", "pandas", "numpy", "nbformat", "papermill", "ddlib"}} & set(sys.modules)
+sys.exit(f"imported: {{heavy}}" if heavy else 0)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    imports = re.findall(r"^from (\S+) import", (ROOT / "workflow" / "Snakefile").read_text(), re.MULTILINE)
+    assert imports == ["pathlib", "workflow.plan"]
+
+
+@pytest.mark.parametrize("what", ["code", "notebook", "images"])
+def test_a_job_stops_at_once_if_something_changed_since_the_sweep_began(write, tmp_path, monkeypatch, what):
+    folder = tmp_path / "images"
+    (folder / "train" / "a").mkdir(parents=True)
+    (folder / "train" / "a" / "1.png").write_bytes(b"1")
+    grid = read_plan(planned(read_grid(write(arms=[{"notebook": "01_guidance", "dataset": str(folder)}], seeds=[0]))))
+    job, pool = grid.jobs[0], grid.pools[0]
+    assert inputs.changed(grid, job) == inputs.changed(grid, pool) == []
+    if what == "code":
+        grid.began["code"][next(iter(grid.began["code"]))] = "of earlier code"
+    elif what == "notebook":
+        monkeypatch.setattr(inputs, "notebook_hash", lambda notebook: "of other cells")
+    else:
+        (folder / "train" / "a" / "1.png").write_bytes(b"2")
+    named = {"code": "the code of ddlib", "notebook": "notebooks/01_guidance.ipynb", "images": str(folder)}[what]
+    assert inputs.changed(grid, job) == [named]
+    assert inputs.changed(grid, pool) == ([] if what == "notebook" else [named])
+    with pytest.raises(GridError, match="changed since the sweep began: start it again"):
+        run_job.run(grid, job, lambda *_: pytest.fail("was run"))
+    assert not (grid.folder / job.marker).exists()
+
+
+# The comparison, and when Snakemake is started
+
+
+def compare(grid):
+    """Mark the comparison as made."""
+    page = grid.folder / "comparison.html"
+    page.write_text("page")
+    write_marker(grid.folder / grid.comparison, grid.comparison_identity, [page], 1.0, grid.folder)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of Snakemake, which is not started."""
+    found = []
+    monkeypatch.setattr(sweep, "snakemake", lambda grid, options, *config: found.append([*options, *config]) or 0)
+    return found
+
+
+def test_a_second_call_starts_no_snakemake(write, calls, capsys):
+    grid = read_grid(write())
+    finish(grid)
+    compare(grid)
+    assert sweep.main([str(write())]) == 0
+    assert calls == []
+    assert "nothing is left to do\n" in capsys.readouterr().out
+    assert sweep.main([str(write()), "--forceall"]) == 0
+    assert "--forceall" in calls[0]
+
+
+@pytest.mark.parametrize("lack", ["job", "page", "damaged page", "newer job", "reader", "fewer jobs"])
+def test_a_comparison_that_is_not_of_today_is_made_again(write, calls, monkeypatch, lack):
+    grid = read_grid(write())
+    finish(grid)
+    compare(grid)
+    marker = grid.folder / grid.jobs[0].marker
+    changes = {}
+    if lack == "job":
+        marker.unlink()
+    elif lack == "page":
+        (grid.folder / "comparison.html").unlink()
+    elif lack == "damaged page":
+        (grid.folder / "comparison.html").write_text("pag")
+    elif lack == "newer job":
+        os.utime(marker, ns=(2**62, 2**62))
+    elif lack == "reader":
+        monkeypatch.setattr(grids, "reader_hash", lambda: "of another figure")
+    else:
+        changes = {"seeds": ["0-1"]}
+    sweep.main([str(write(**changes))])
+    assert [call[0] for call in calls] == ["--jobs", "--report"]
+    assert (grid.folder / grid.comparison).exists() == (lack in ("job", "reader", "fewer jobs"))
+
+
+def test_prose_and_readers_shape_the_comparison_alone(write, monkeypatch):
+    before = read_grid(write())
+    monkeypatch.setattr(grids, "reader_hash", lambda: "other")
+    after = read_grid(write())
+    assert [job.marker for job in after.jobs] == [job.marker for job in before.jobs]
+    assert after.comparison != before.comparison
+
+
+def test_the_readers_are_all_of_the_study_and_the_notebook(monkeypatch):
+    seen = []
+    monkeypatch.setattr(inputs, "files_hashes", lambda files: seen.extend(map(str, files)) or {})
+    inputs.reader_hash()
+    names = {Path(file).name for file in seen}
+    assert {"tables.py", "figures.py", "contrasts.py", "runs.py", "03_compare.ipynb", "compare.py"} <= names
+
+
+def test_a_job_that_ran_without_its_notebook_is_done_unless_notebooks_are_asked_for(write):
+    grid = read_grid(write())
+    finish(grid)
+    executed = grid.executed(grid.jobs[1])
+    executed.parent.mkdir()
+    executed.write_text("{}")
+    job = grid.jobs[1]
+    write_marker(grid.folder / job.marker, job.identity, [executed], 2.0, grid.folder)
+    assert left(grid) == []
+    asked = [state for state in states.states(grid, notebooks=True) if state.state == "left"]
+    assert [state.work.name for state in asked] == [job.name for job in grid.jobs if job is not grid.jobs[1]]
+    assert {state.why for state in asked} == {"it ran without its notebook"}
+
+
 # Jobs
 
 
 def test_a_job_that_is_done_is_not_done_again(write, monkeypatch, capsys):
     grid = read_grid(write())
     finish(grid)
-    monkeypatch.setattr(run_job, "run_notebook", lambda *_: pytest.fail("was run"))
-    run_job.run(grid, grid.jobs[0])
-    assert "done by another process" in capsys.readouterr().out
+    run_job.run(grid, grid.jobs[0], lambda *_: pytest.fail("was run"))
+    assert "done already" in capsys.readouterr().out
 
 
 def test_a_job_of_another_state_is_refused(write, capsys):
     old = read_grid(write())
-    path = write(profile={"base": "smoke", "iterations": 4})
+    path = planned(read_grid(write(profile={"base": "smoke", "iterations": 4})))
     with pytest.raises(SystemExit):
         run_job.main(str(path), Path(old.jobs[0].marker).stem)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(run_job.FAILED)
-    assert "start it again" in last
+    assert "another sweep has begun" in last
 
 
 def test_a_notebook_gets_the_numbers_of_its_job(write, monkeypatch):
@@ -404,7 +578,7 @@ def test_records_of_an_earlier_run_are_no_result_of_this_one(write, monkeypatch,
 
     monkeypatch.setattr(run_job, "execute", execute)
     with pytest.raises((SystemExit, RuntimeError), match="disk full" if error else "was not written"):
-        run_job.run(grid, job)
+        run_job.run(grid, job, run_job.with_notebook)
     assert not (grid.folder / job.marker).exists()
 
     def diverging(*_):
@@ -412,9 +586,9 @@ def test_records_of_an_earlier_run_are_no_result_of_this_one(write, monkeypatch,
         raise SystemExit("diverged")
 
     monkeypatch.setattr(run_job, "execute", diverging)
-    run_job.run(grid, job)
+    run_job.run(grid, job, run_job.with_notebook)
     assert (grid.folder / job.marker).is_file()
-    assert sweep.state_of(grid, job).state == "failed"
+    assert states.state_of(grid, job).state == "failed"
 
 
 def test_a_run_of_other_code_than_the_sweep_began_with_is_refused(write, monkeypatch):
@@ -422,9 +596,9 @@ def test_a_run_of_other_code_than_the_sweep_began_with_is_refused(write, monkeyp
     job = grid.jobs[0]
     grid.folder.mkdir(parents=True)
     monkeypatch.setattr(run_job, "execute", lambda *_: (grid.folder / job.records[0]).write_text("{}"))
-    monkeypatch.setattr(run_job, "read_record", lambda path: {"status": "ok", "code_hash": "of other code"})
+    monkeypatch.setattr(run_job, "said", lambda path: {"status": "ok", "code_hash": "of other code"})
     with pytest.raises(RuntimeError, match="the code of ddlib changed"):
-        run_job.run(grid, job)
+        run_job.run(grid, job, run_job.with_notebook)
     assert not (grid.folder / job.marker).exists()
 
 

@@ -1,10 +1,14 @@
-"""The comparison over the records of a grid, and no others, as one page: ``python workflow/compare.py GRID PAGE``."""
+"""The comparison over the records of a sweep, and no others, as one page.
+
+``python workflow/compare.py PLAN MARKER PAGE``; the marker says what the page was made of.
+"""
 
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -12,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ddlib.disk.files import replacing
 from ddlib.study.record import read_record, synthetic_path
 from workflow.execute import main as execute
-from workflow.grid import Grid, read_grid
+from workflow.inputs import COMPARISON
+from workflow.markers import write_marker
+from workflow.plan import Grid, read_plan
 
 OFFLINE = [f"--HTMLExporter.{name}=" for name in ("mathjax_url", "require_js_url", "mermaid_js_url")]
 
@@ -22,7 +28,7 @@ def gather(grid: Grid, folder: Path) -> None:
     for job in grid.jobs:
         for record in (grid.folder / name for name in job.records):
             try:
-                current = read_record(record)["code_hash"] == job.identity["code"]
+                current = read_record(record)["code_hash"] == job.of["code"]
             except (OSError, ValueError) as error:
                 print(f"left out: {error}")
                 continue
@@ -31,18 +37,20 @@ def gather(grid: Grid, folder: Path) -> None:
                     shutil.copy2(file, folder)
 
 
-def main(path: str, page: str) -> None:
+def main(plan: str, marker: str, page: str) -> None:
     """Execute the notebook and convert it."""
-    grid = read_grid(path)
-    executed = grid.folder / "notebooks" / "03_compare.ipynb"
+    grid, start = read_plan(plan), time.perf_counter()
+    executed = grid.folder / "notebooks" / COMPARISON.name
     with tempfile.TemporaryDirectory() as folder:
         gather(grid, Path(folder))
         os.environ["DDLIB_RUNS"] = folder
-        execute("notebooks/03_compare.ipynb", executed)
+        execute(COMPARISON, executed)
         convert = [sys.executable, "-m", "jupyter", "nbconvert", str(executed), "--to", "html", "--no-input", *OFFLINE]
         subprocess.run([*convert, "--output-dir", folder, "--output", "page", "--log-level", "ERROR"], check=True)
         with replacing(Path(page)) as temporary:
             shutil.copyfile(Path(folder, "page.html"), temporary)
+    files = [executed, grid.folder / "comparison.html"]
+    write_marker(Path(marker), grid.comparison_identity, files, time.perf_counter() - start, grid.folder)
 
 
 if __name__ == "__main__":

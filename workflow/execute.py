@@ -1,6 +1,6 @@
 """Execute one notebook with papermill, whole or not at all.
 
-``python workflow/execute.py NOTEBOOK OUTPUT [papermill options]``, called by the Makefile, and by sweeps.
+``python workflow/execute.py NOTEBOOK OUTPUT [papermill options]``, called by the Makefile and by sweeps.
 
 Papermill writes its output in place, exits 0 after ``sys.exit(0)`` in a cell, and kernels that start together
 can lose a race for a port. So: write beside the target, retry that one failure once, and move into place only
@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+# Threads of the kernel sleep while they wait for each other: one that spins keeps a core busy that another needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 sys.modules["rfc3987_syntax"] = None  # jsonschema would compile the grammar of web addresses: 1.6 s at each start
 
 import nbformat  # noqa: E402

@@ -1,130 +1,36 @@
-"""From a grid file to jobs: one job is one notebook, one arm and one group of seeds.
+"""From a grid file to a sweep: one job is one notebook, one arm and one group of seeds.
 
 What a job must redo when it changes is its *identity*: its parameters, the code of ddlib that computes, the cells of
 the notebook that compute, and the data. A hash of it stands in the name of the job's marker, the file that says that
 the job is done; so a job with another identity is another file, and Snakemake makes it.
 """
 
-import ast
-import hashlib
 import importlib.metadata
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import yaml
 
 from ddlib.data.readers import DATASETS, dataset_name
 from ddlib.fingerprint import code_hash
 from ddlib.study import run as study
-from ddlib.study.cells import INJECTED
+from ddlib.study.ablations import ABLATIONS
 from ddlib.study.contradictions import IMAGENET
-from ddlib.study.parameters import ParameterError, check_parameters
+from ddlib.study.parameters import ParameterError, check, declared
 from ddlib.study.places import runs_folder
-from ddlib.study.provenance import run_hash
+from ddlib.study.provenance import run_files, run_hash
 from ddlib.study.record import record_path
+from workflow.inputs import cells, files_hashes, folder_hash, notebook_hash, reader_hash
+from workflow.plan import NOT_SHAPING, PROJECT, Grid, GridError, Job, Pool, digest, without, word
+from workflow.published import PUBLISHED, wrong_with_published
 
-PROJECT = Path(__file__).parents[1]
-NOTEBOOKS = ("01_guidance", "02_ensemble")
 KEYS = {"profile", "seeds", "arms", "threads", "folder"}
 FOR_POOL = ("dataset", "image_size", "evaluate_on", "width", "num_ptms", "source_dataset", "ptm_image_size")
 FOR_POOL += ("ptm_architectures", "ptm_epochs", "ptm_epoch", "ptm_seed", "device")
-NOT_SHAPING = ("device", "runs_folder")
 TORCH = importlib.metadata.version("torch")
-COMPUTES = "run.run_arm"  # the last cell of a notebook that shapes a record calls this
-
-
-class GridError(ValueError):
-    """A grid file that makes no sweep: all that is wrong with it."""
-
-
-def digest(value: object) -> str:
-    """Eight hex digits for a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """PTMs that arms share, trained once before them."""
-
-    parameters: Mapping[str, object]
-    data: str
-    code: str
-
-    @cached_property
-    def identity(self) -> dict[str, object]:
-        """What shapes the PTMs."""
-        return {
-            "parameters": without(self.parameters, NOT_SHAPING),
-            "code": self.code,
-            "data": self.data,
-            "torch": TORCH,
-        }
-
-    @property
-    def name(self) -> str:
-        """Of its marker and in tables."""
-        of = self.parameters
-        source = of["source_dataset"] or dataset_name(of["dataset"])
-        shaping = digest(without(of, NOT_SHAPING))  # pools that differ in anything but code and data have two names
-        return word(f"{source}-{of['ptm_architectures']}-x{of['num_ptms']}-{shaping}")
-
-    @property
-    def marker(self) -> str:
-        """The file that says that it is there, in the folder of the sweep."""
-        return f"pools/{self.name}.{digest(self.identity)}.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One notebook, one arm, one group of seeds."""
-
-    notebook: str
-    arm: str
-    parameters: Mapping[str, object]  # all that the notebook declares
-    pool: Pool | None
-    identity: Mapping[str, object]
-
-    @property
-    def name(self) -> str:
-        """Of its marker, its log and its executed notebook."""
-        first, count = self.parameters["seed"], self.parameters["num_sets"]
-        seeds = f"seed{first}" if count == 1 else f"seeds{first}-{first + count - 1}"
-        return f"{self.notebook}-{self.arm}-{seeds}"
-
-    @cached_property
-    def marker(self) -> str:
-        """The file that says that it is done, in the folder of the sweep."""
-        return f"jobs/{self.name}.{digest(self.identity)}.json"
-
-    @property
-    def records(self) -> list[str]:
-        """Names of the records that it writes."""
-        p = SimpleNamespace(**self.parameters)
-        shared = study.recorded(p, dataset_name(p.dataset))
-        seeds = range(p.seed, p.seed + p.num_sets)
-        return [record_path("", self.notebook, shared, seed).name for seed in seeds]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A sweep: its folder and its jobs."""
-
-    path: Path
-    folder: Path
-    threads: int
-    jobs: list[Job]
-
-    @property
-    def pools(self) -> list[Pool]:
-        """Each once, in the order of the first job that needs it."""
-        return list({job.pool.marker: job.pool for job in self.jobs if job.pool}.values())
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -161,16 +67,21 @@ def _grid(path: Path, grid: object) -> Grid:
             jobs += jobs_of(notebook, arm, profile, groups, fingerprints)
         except ParameterError as error:
             problems.append(f"{notebook} {arm}: {error}")
+    problems += twice(jobs)
+    if problems:
+        raise GridError("\n".join(["no job was started, because", *problems]))
+    return Grid(path, runs / folder, threads, jobs, fingerprints.began, reader_hash())
+
+
+def twice(jobs: Iterable[Job]) -> Iterator[str]:
+    """What two jobs would both write."""
     writers: dict[str, str] = {}
     for job in jobs:
         for record in (job.name, *job.records):
             if record in writers:
-                problems.append(f"{writers[record]} and {job.name} would write the same record: leave one out")
+                yield f"{writers[record]} and {job.name} would write the same record: leave one out"
                 break
             writers[record] = job.name
-    if problems:
-        raise GridError("\n".join(["no job was started, because", *problems]))
-    return Grid(path, runs / folder, threads, jobs)
 
 
 def jobs_of(
@@ -181,24 +92,45 @@ def jobs_of(
     fingerprints: "Fingerprints",
 ) -> list[Job]:
     """A job for each group of seeds; the parameters checked as the notebook checks them. Raises ParameterError."""
-    given = {**profile, **arm}
-    source = cells(notebook)[0]
-    declared = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body}
-    injected = "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())])
-    parameters = vars(check_parameters({"In": [source, injected], **declared, **given}))
-    data, pool = fingerprints.of(parameters["dataset"]), None
-    if parameters["source_dataset"] not in (None, IMAGENET):
-        data += f", {fingerprints.of(parameters['source_dataset'])}"
-    if study.needs_ptms(SimpleNamespace(**parameters)):
-        pool = Pool({name: parameters[name] for name in FOR_POOL}, data, fingerprints.pool_code)
-    code = {"code": fingerprints.code, "notebook": fingerprints.cells(notebook), "data": data, "torch": TORCH}
+    published, arm = arm.get(PUBLISHED, {}), without(arm, [PUBLISHED])
+    given, defaults = {**profile, **arm}, declared(cells(notebook)[0])
+    parameters = vars(check({name: given.get(name, default) for name, default in defaults.items()}, given))
+    if problem := wrong_with_published(published, parameters):
+        raise ParameterError(problem)
+    data = ", ".join(map(fingerprints.data, sources(parameters)))
+    of = {"code": fingerprints.code, "notebook": fingerprints.notebook(notebook), "data": data, "torch": TORCH}
+    pool = pool_of(parameters, of | {"code": fingerprints.pool_code})
     words = [v if isinstance(v, str) else name if v is True else f"{name}{v}" for name, v in arm.items()]
-    jobs = []
+    shown = all(defaults[name] == value for name, value in arm.items())
+    name, jobs = word("-".join(words)), []
     for first, count in groups:
         of_these = parameters | {"seed": first, "num_sets": count}
-        identity = {"parameters": without(of_these, NOT_SHAPING), **code}
-        jobs.append(Job(notebook, word("-".join(words)), of_these, pool, identity))
+        jobs.append(Job(notebook, name, of_these, pool, of, records(notebook, of_these), shown, published))
     return jobs
+
+
+def sources(parameters: Mapping[str, object]) -> list[str]:
+    """The data sets that are read: that of the run, and that of its PTMs if it is another."""
+    other = parameters["source_dataset"]
+    return [parameters["dataset"]] + ([other] if other not in (None, IMAGENET) else [])
+
+
+def records(notebook: str, parameters: Mapping[str, object]) -> list[str]:
+    """Names of the records of a job, one for each seed."""
+    p = SimpleNamespace(**parameters)
+    shared = study.recorded(p, dataset_name(p.dataset))
+    return [record_path("", notebook, shared, seed).name for seed in range(p.seed, p.seed + p.num_sets)]
+
+
+def pool_of(parameters: Mapping[str, object], of: Mapping[str, str]) -> Pool | None:
+    """The PTMs that an arm asks for."""
+    if not study.needs_ptms(SimpleNamespace(**parameters)):
+        return None
+    shared = {name: parameters[name] for name in FOR_POOL}
+    source = shared["source_dataset"] or dataset_name(shared["dataset"])
+    shaping = digest(without(shared, NOT_SHAPING))  # pools that differ in anything but code and data have two names
+    name = word(f"{source}-{shared['ptm_architectures']}-x{shared['num_ptms']}-{shaping}")
+    return Pool(name, shared, without(of, ["notebook"]))
 
 
 class Fingerprints:
@@ -209,48 +141,25 @@ class Fingerprints:
         self.folders: dict[str, str] = {}
         self.notebooks: dict[str, str] = {}
 
-    def of(self, dataset: str) -> str:
+    def data(self, dataset: str) -> str:
         """Of a data set: its name (records hold a hash of its content); of an image folder: all that is in it."""
         if dataset not in DATASETS and dataset not in self.folders:
             if not Path(dataset).expanduser().is_dir():
-                raise ParameterError(
-                    f"dataset is {dataset!r}; expected one of {', '.join(DATASETS)} or an image folder"
-                )
-            self.folders[dataset] = folder_hash(Path(dataset).expanduser())
+                known = ", ".join(DATASETS)
+                raise ParameterError(f"dataset is {dataset!r}; expected one of {known}, or an image folder")
+            self.folders[dataset] = folder_hash(dataset)
         return self.folders.get(dataset, dataset)
 
-    def cells(self, notebook: str) -> str:
-        """Of the code in a notebook up to where its records are written; comments do not count."""
+    def notebook(self, notebook: str) -> str:
+        """Of the code in a notebook up to where its records are written."""
         if notebook not in self.notebooks:
-            code = cells(notebook)[1:]  # without the defaults: they are among the parameters
-            last = max(index for index, source in enumerate(code) if COMPUTES in source)
-            self.notebooks[notebook] = digest([ast.dump(ast.parse(source)) for source in code[: last + 1]])
+            self.notebooks[notebook] = notebook_hash(notebook)
         return self.notebooks[notebook]
 
-
-def folder_hash(folder: Path) -> str:
-    """Eight hex digits for the names and bytes of all files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()[:8]
-
-
-def cells(notebook: str) -> list[str]:
-    """The code cells of a notebook of the project, that with the parameters first."""
-    return read_cells(PROJECT / "notebooks" / f"{notebook}.ipynb")
-
-
-@cache
-def read_cells(path: Path) -> list[str]:
-    """The same by the path, read once."""
-    try:
-        found = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    except (OSError, ValueError, nbformat.ValidationError) as error:
-        raise GridError(f"{path} cannot be read ({type(error).__name__}); take it from the repository again") from error
-    found.sort(key=lambda cell: "parameters" not in cell.metadata.get("tags", []))
-    return [cell.source for cell in found]
+    @property
+    def began(self) -> dict[str, dict[str, str]]:
+        """What the jobs compare with what they find."""
+        return {"code": files_hashes(sorted(run_files())), "folders": self.folders}
 
 
 def read_profile(profile: object) -> dict[str, object]:
@@ -290,11 +199,13 @@ def read_arms(arms: object) -> Iterator[tuple[str, dict[str, object]]]:
     for arm in arms:
         values = {name: value if isinstance(value, list) else [value] for name, value in arm.items()}
         notebook = arm.get("notebook")
-        if notebook not in NOTEBOOKS:
-            raise GridError(f"notebook is {notebook!r}; expected one of {', '.join(NOTEBOOKS)}")
+        if notebook not in ABLATIONS:
+            raise GridError(f"notebook is {notebook!r}; expected one of {', '.join(ABLATIONS)}")
         refuse_reserved("an arm", arm)
         if empty := [name for name, value in values.items() if not value]:
             raise GridError(f"an arm has no value for {', '.join(empty)}")
+        if PUBLISHED in arm and any(len(value) > 1 for value in values.values()):
+            raise GridError(f"an arm with {PUBLISHED} accuracies has lists; these belong to one arm: {arm}")
         del values["notebook"]
         for chosen in itertools.product(*values.values()):
             yield notebook, dict(zip(values, chosen, strict=True))
@@ -315,16 +226,6 @@ def read_seeds(seeds: object) -> list[tuple[int, int]]:
     return groups
 
 
-def without(values: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
-    """A mapping without some names."""
-    return {name: value for name, value in values.items() if name not in names}
-
-
 def inside(path: Path, folder: Path) -> bool:
     """Whether a path lies below a folder, links and ``..`` followed."""
     return folder.resolve() in path.resolve().parents
-
-
-def word(text: str) -> str:
-    """The text as part of a file name."""
-    return re.sub(r"[^\w.-]+", "_", text) or "arm"

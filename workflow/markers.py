@@ -1,17 +1,16 @@
 """Markers: small JSON files that say that a job is done, and by which files, with their checksums.
 
-A marker is written last and at once, so what it names was whole then; and each time a sweep starts, every marker is
-compared with its files again.
+A marker is written last and atomically, so what it names was whole then; and each time a sweep starts, every marker is
+compared with its files again. Only the marker of a pool needs torch.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from ddlib.disk.files import replacing
-from ddlib.disk.tensors import read_tensors, tensor_hash
-
+POOLS = "pools"  # the folder of their markers
 WANTED = {"identity": dict, "files": dict, "seconds": (int, float), "bytes": int}
 
 
@@ -20,22 +19,35 @@ def write_marker(path: Path, identity: Mapping, files: Iterable[Path], seconds: 
     files = list(files)
     marker = {
         "identity": identity,
-        "files": {file.relative_to(base).as_posix(): checksum(file) for file in files},
+        "files": {file.relative_to(base).as_posix(): checksum_for(path)(file) for file in files},
         "seconds": round(seconds, 3),
         "bytes": sum(file.stat().st_size for file in files),
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(marker, indent=1), encoding="utf-8")
+    write_whole(path, json.dumps(marker, indent=1))
     for other in versions(path):
         if other != path:
             other.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; for a writer that holds a lock, so that there is no second one.
+
+    What a killed writer leaves is overwritten by the next. (ddlib.disk.files does more, and its import takes seconds.)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name.rsplit('.', 2)[0]}.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
 
 
 def read_marker(path: Path) -> dict[str, object]:
     """A marker. Raises ValueError if it is damaged, FileNotFoundError if it is not there."""
     marker = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(marker, dict) or not all(isinstance(marker.get(name), kind) for name, kind in WANTED.items()):
-        raise ValueError(f"{path} is no marker")
+        raise ValueError(f"{path} is not a marker")
     return marker
 
 
@@ -50,7 +62,7 @@ def wrong_with(path: Path, base: Path, absent_is_fine: bool = False) -> str:
         if not file.is_file():
             if not absent_is_fine:
                 return f"{name} is missing"
-        elif checksum(file) != wanted:
+        elif checksum_for(path)(file) != wanted:
             return f"{name} is damaged or was changed"
     return ""
 
@@ -82,11 +94,21 @@ def changes(before: Mapping, now: Mapping) -> Iterable[str]:
             yield f"{name} was {a!r}, is {b!r}"
 
 
-def checksum(path: Path) -> str:
-    """16 hex digits of the SHA-256 of a file; of a safetensors file, of its tensors, not of the time that they took."""
-    if path.suffix == ".safetensors":
-        try:
-            return tensor_hash(read_tensors(path)[0])
-        except ValueError:
-            return "damaged"
+def checksum_for(marker: Path) -> Callable[[Path], str]:
+    """How the files of a marker are compared: PTMs by their tensors, all else by its bytes."""
+    return tensors_checksum if marker.parent.name == POOLS else bytes_checksum
+
+
+def bytes_checksum(path: Path) -> str:
+    """16 hex digits of the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def tensors_checksum(path: Path) -> str:
+    """16 hex digits for the tensors in a safetensors file, which also holds the seconds that they took."""
+    from ddlib.disk.tensors import read_tensors, tensor_hash  # here, because it imports torch
+
+    try:
+        return tensor_hash(read_tensors(path)[0])
+    except ValueError:
+        return "damaged"

@@ -1,19 +1,20 @@
 """Carry out one job of a sweep: what the rules of the Snakefile call.
 
-``python workflow/run_job.py GRID MARKER``, the name of the marker of a pool or an arm of the grid. One process at a
+``python workflow/run_job.py PLAN MARKER``, the name of the marker of a pool or an arm in the plan. One process at a
 time: a second that wants the same job waits for the first, which may be an orphan of a killed sweep, and then finds
-the work done.
+the work done. Only a pool needs torch here; an arm has it in the kernel of its notebook.
 """
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,33 +23,38 @@ from filelock import FileLock, Timeout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ddlib.disk.paths import cache_folder
-from ddlib.ptms.pool import cached_file
-from ddlib.study import run as study
-from ddlib.study.record import read_record
-from workflow.execute import main as execute
-from workflow.grid import PROJECT, Grid, GridError, Job, Pool, read_grid
+from workflow.inputs import changed
 from workflow.markers import write_marker, wrong_with
+from workflow.plan import PROJECT, Grid, GridError, Job, Pool, read_plan
 
 FAILED = "FAILED: "  # begins the last line of the log of a job that failed; a killed one has none
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b.*")
 PER_GPU = 4  # small runs that share one GPU
 
 
-def run(grid: Grid, work: Pool | Job) -> None:
-    """Do the work and write its marker, unless it is done."""
-    marker, pool = grid.folder / work.marker, isinstance(work, Pool)
-    base = cache_folder() if pool else grid.folder
+def run(grid: Grid, work: Pool | Job, carry_out: Callable[[Grid, Pool | Job], list[Path]]) -> None:
+    """Do the work and write its marker, unless it is done. ``carry_out`` gives the files that the work left."""
+    marker, base = grid.folder / work.marker, base_of(grid, work)
     lock = lock_of(grid.folder, work.name)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         if marker.is_file() and not wrong_with(marker, base):
-            print(f"{work.name}: done by another process")
+            print(f"{work.name}: done already")
             return
+        if what := changed(grid, work):
+            raise GridError(f"{', '.join(what)} changed since the sweep began: start it again")
         start = time.perf_counter()
-        with gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"):  # GPUs are of one machine
-            files = train_pool(work) if pool else run_notebook(grid, work)
+        files = carry_out(grid, work)
         write_marker(marker, work.identity, files, time.perf_counter() - start, base)
+
+
+def base_of(grid: Grid, work: Pool | Job) -> Path:
+    """Where the files lie that the marker of a pool or a job names."""
+    if isinstance(work, Job):
+        return grid.folder
+    from ddlib.disk.paths import cache_folder  # here and below: ddlib imports torch
+
+    return cache_folder()
 
 
 def lock_of(folder: Path, name: str) -> Path:
@@ -56,27 +62,56 @@ def lock_of(folder: Path, name: str) -> Path:
     return folder / "locks" / f"{name}.lock"
 
 
+def with_notebook(grid: Grid, work: Pool | Job) -> list[Path]:
+    """Train the PTMs, or execute the notebook; on this machine's GPUs, if there are any, beside others."""
+    with gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"):  # GPUs are of one machine
+        return train_pool(work) if isinstance(work, Pool) else run_notebook(grid, work)
+
+
 def run_notebook(grid: Grid, job: Job) -> list[Path]:
     """Execute the notebook of an arm; the files that it left."""
     os.environ["DDLIB_RUNS"] = str(grid.folder)
-    executed = grid.folder / "notebooks" / f"{job.name}.ipynb"
-    records = [grid.folder / name for name in job.records]
+    executed, parameters = grid.executed(job), yaml.safe_dump(dict(job.parameters))
+    source = PROJECT / "notebooks" / f"{job.notebook}.ipynb"
+    files, diverged = recorded(grid, job, lambda: execute(source, executed, "-y", parameters))
+    whole = executed.with_name(f".{executed.name}") if diverged else executed
+    return [*files, *filter(Path.is_file, [whole])]
+
+
+def execute(*arguments: object) -> None:
+    """Execute a notebook. Machines without papermill can import the rest of this module."""
+    from workflow.execute import main
+
+    main(*arguments)
+
+
+def recorded(grid: Grid, job: Job, act: Callable[[], object]) -> tuple[list[Path], bool]:
+    """Let ``act`` run an arm: the records and synthetic sets that it wrote, and whether a run diverged.
+
+    Raises what ``act`` raises, and RuntimeError if a record was not written, or by other code.
+    """
+    records, diverged = [grid.folder / name for name in job.records], False
     before = {record: stamp(record) for record in records}
     try:
-        execute(PROJECT / "notebooks" / f"{job.notebook}.ipynb", executed, "-y", yaml.safe_dump(dict(job.parameters)))
-    except SystemExit:
+        act()
+    except (FloatingPointError, SystemExit):
         # A run that diverged would do so again: it has its record, which says so, and counts as done.
         if any(stamp(record) == before[record] for record in records) or not all(map(ended, records)):
             raise
         print(f"{job.name}: diverged; its record says so")
-        executed = executed.with_name(f".{executed.name}")
+        diverged = True
     for record in records:
         if stamp(record) == before[record]:
-            raise RuntimeError(f"{record.name} was not written, although the notebook came to its end")
-        if read_record(record)["code_hash"] != job.identity["code"]:
+            raise RuntimeError(f"{record.name} was not written, although the run came to its end")
+        if said(record)["code_hash"] != job.of["code"]:
             raise RuntimeError("the code of ddlib changed before or during the run: start the sweep again")
     synthetic = [record.with_suffix(".safetensors") for record in records]
-    return [*records, *filter(Path.is_file, [*synthetic, executed])]
+    return [*records, *filter(Path.is_file, synthetic)], diverged
+
+
+def said(record: Path) -> dict[str, object]:
+    """What a record says that was just written; the sweep checks all of it when it reads it."""
+    return json.loads(record.read_text(encoding="utf-8"))
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
@@ -86,12 +121,15 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 def ended(record: Path) -> bool:
     """Whether a record says that its run came to an end that it would come to again: a result, or divergence."""
-    said = read_record(record)
-    return said["status"] == "ok" or str(said.get("error")).startswith("FloatingPointError")
+    status, error = said(record)["status"], said(record).get("error")
+    return status == "ok" or str(error).startswith("FloatingPointError")
 
 
 def train_pool(pool: Pool) -> list[Path]:
     """Train PTMs, or find them in the cache; their files."""
+    from ddlib.ptms.pool import cached_file
+    from ddlib.study import run as study
+
     p = SimpleNamespace(**pool.parameters)
     ptms = study.open_pool(p, study.open_dataset(p))
     return [path for path in map(cached_file, ptms) if path.is_file()]  # ImageNet's weights are torchvision's
@@ -126,18 +164,22 @@ def gpus() -> int:
 
 
 def main(path: str, marker: str) -> None:
-    """Find the work in the grid and do it. What fails ends in one line that begins with FAILED."""
+    """Find the work in the plan and do it. What fails ends in one line that begins with FAILED."""
     try:
-        grid = read_grid(path)
+        grid = read_plan(path)
         works = {Path(work.marker).stem: work for work in (*grid.pools, *grid.jobs)}
         if marker not in works:
-            changed = "the grid, the code or the data changed since the sweep began; start it again"
-            raise GridError(f"{marker} is not in {path} any more: {changed}")
-        run(grid, works[marker])
+            raise GridError(f"{marker} is not in {path} any more, because another sweep has begun there")
+        run(grid, works[marker], with_notebook)
     except (Exception, SystemExit) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        print(*lines, f"{FAILED}{reason(lines) or type(error).__name__}", sep="\n")
+        print(*failure(error), sep="\n")
         sys.exit(1)
+
+
+def failure(error: BaseException) -> list[str]:
+    """The lines of a log that end with the reason."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return [*lines, f"{FAILED}{reason(lines) or type(error).__name__}"]
 
 
 def reason(lines: list[str]) -> str:

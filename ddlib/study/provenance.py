@@ -19,7 +19,12 @@ def run_hash() -> str:
 
 @cache  # as that of ddlib.fingerprint: the code of this process
 def _run_hash(package: Path) -> str:
-    return hash_of_files(package, core_files(package) | {package / "study" / "run.py"})
+    return hash_of_files(package, run_files(package))
+
+
+def run_files(package: Path = PACKAGE) -> set[Path]:
+    """All files whose code shapes a record."""
+    return core_files(package) | {package / "study" / "run.py"}
 
 
 def git_commit() -> str | None:
