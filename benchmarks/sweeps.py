@@ -21,8 +21,11 @@ from ddlib.disk.files import replacing
 from ddlib.study.provenance import environment, git_commit
 from ddlib.study.record import read_record
 from workflow.grid import read_grid
+from workflow.markers import write_whole
+from workflow.plan import PLAN, Grid, plan_text
 
 SIZES = (100, 1000, 10000)
+SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 RECORD = RESULTS / "sweeps" / "growth.json"
 NOTHING_TO_SPEAK_OF = {"base": "smoke", "iterations": 1, "eval_epochs": 1, "num_eval": 1, "architectures": "ConvNet-3"}
 RUNS, GPUS, POLL = 10_000, 100, 60.0  # POLL: seconds between two looks of the engine at a cluster's queue
@@ -41,33 +44,40 @@ def grid_of(jobs: int, folder: Path) -> Path:
     return path
 
 
+def planned(path: Path, folder: Path) -> tuple[Grid, Path]:
+    """The sweep of a grid file below ``folder``, and its plan."""
+    os.environ["DDLIB_RUNS"] = str(folder)
+    grid = read_grid(path)
+    write_whole(grid.folder / PLAN, plan_text(grid))
+    return grid, grid.folder / PLAN
+
+
 def engine(folder: Path) -> Iterator[dict[str, float]]:
-    """Seconds to read a grid of some size, and for the engine to plan it from nothing."""
+    """Seconds to read a grid of some size and write its plan, and for the engine to plan it from nothing."""
     for jobs in SIZES:
         path = grid_of(jobs, folder)
         start = time.perf_counter()
-        found = [job.marker for job in read_grid(path).jobs]
+        grid, plan = planned(path, folder)
         read = time.perf_counter() - start
-        command = [sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile", "--directory", PROJECT]
-        command += ["--dry-run", "--quiet", "all", "--nolock", "--config", f"grid={path}"]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--directory", PROJECT]
+        command += ["--dry-run", "--quiet", "all", "--nolock", "--config", f"plan={plan}"]
         start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"DDLIB_RUNS": str(folder)})
-        yield {"jobs": len(found), "read_seconds": read, "plan_seconds": time.perf_counter() - start}
+        subprocess.run(command, check=True, capture_output=True)
+        yield {"jobs": len(grid.jobs), "read_seconds": read, "plan_seconds": time.perf_counter() - start}
 
 
 def overhead(folder: Path, repeats: int = 3) -> dict[str, float]:
     """Seconds and bytes of a job beyond its run: process, imports, kernel, notebook, figures; one at a time."""
-    grid = read_grid(grid_of(10 * repeats, folder))
+    grid, plan = planned(grid_of(10 * repeats, folder), folder)
     seconds, size, files = [], [], 0
     for job in grid.jobs[:repeats]:
-        command = [sys.executable, PROJECT / "workflow" / "run_job.py", grid.path, Path(job.marker).stem]
+        command = [sys.executable, PROJECT / "workflow" / "run_job.py", plan, Path(job.marker).stem]
         start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"DDLIB_RUNS": str(folder)})
+        subprocess.run(command, check=True, capture_output=True)
         whole = time.perf_counter() - start
-        sweep = folder / "sweeps" / grid.path.stem
-        run = read_record(sweep / job.records[0])["seconds"]
+        run = read_record(grid.folder / job.records[0])["seconds"]
         seconds.append(whole - run["distill"] - run["evaluate"])
-        left = [path for path in sweep.rglob("*") if path.is_file()]
+        left = [path for path in grid.folder.rglob("*") if path.is_file() and path != plan]
         size.append(sum(path.stat().st_size for path in left))
         files = len(left)
     return {

@@ -1,9 +1,9 @@
 """Put executed notebooks into the book with their code folded.
 
-``python book/fold.py PLAN NOTEBOOK ...``, called by the Makefile: of the sweep with this plan, the arms that its notebooks
-run by default, and the executed notebooks named. The tag ``hide-input`` is Jupyter Book's word for a code cell that
-opens with a click; setting it here keeps the notebooks themselves free of it. A page that would be the same is left
-alone, so that it is not built again.
+``python book/fold.py PLAN NOTEBOOK ...``, called by the Makefile: of the sweep with this plan the arms that its
+notebooks run by default, and the executed notebooks named. The tag ``hide-input`` is Jupyter Book's word for a code
+cell that opens with a click; setting it here keeps the notebooks themselves free of it. A page that would be the same
+is left alone, so that it is not built again.
 """
 
 import json

@@ -1,6 +1,5 @@
 """The benchmarks compare like with like: both ways compute the same, and the meters measure."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -10,13 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import curves, measure, plain, processes, published, rows, sweeps
+from benchmarks import curves, measure, plain, processes, rows, sweeps
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Matching, Task
 from ddlib.guidance import Guidance
 from ddlib.rng import generator
 from ddlib.study import benchmark, benchmark_figures
-from ddlib.study.record import read_record, write_failure
 
 CPU = torch.device("cpu")
 
@@ -235,67 +233,6 @@ def test_missing_and_damaged_records(tmp_path):
 def test_the_order_of_a_plain_epoch_is_ours():
     draw = generator(0, "order")
     assert list(plain.Shuffled(5, draw)) == torch.randperm(5, generator=generator(0, "order")).tolist()
-
-
-# The published baselines
-
-
-SMOKE = ["dataset=digits", "num_sets=2", "num_eval=1", "eval_epochs=2", "eval_epochs_plain=1", "full_epochs=1"]
-
-
-@pytest.fixture
-def two_rows(monkeypatch, tmp_path):
-    """Two rows of the table at smoke scale, their records in a folder of their own."""
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path))
-    chosen = [row for row in published.TABLE if row.name in ("DM", "random real images, plain")]
-    monkeypatch.setattr(published, "TABLE", [dataclasses.replace(row, dataset="digits") for row in chosen])
-    profile = published.PROJECT / "params" / "smoke.yaml"
-    return ["--profile", str(profile), "--set", "iterations=2", *SMOKE], tmp_path
-
-
-def test_published_baselines_run_and_resume(two_rows, monkeypatch):
-    arguments, folder = two_rows
-    table = published.main(arguments)
-    assert table["n"].tolist() == [2, 2]
-    assert table["published"].tolist() == [48.9, 26.0]
-    assert table["accuracy"].between(1, 100).all()
-    assert table["difference"].tolist() == pytest.approx((table["accuracy"] - table["published"]).tolist())
-    written = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
-    assert len(written) == 4
-    lost = next(iter(written))
-    lost.unlink()
-    again = published.main(arguments)
-    assert again["accuracy"].tolist() == table["accuracy"].tolist()
-    assert {path for path, time in written.items() if path.stat().st_mtime_ns != time} == {lost}
-
-
-def test_published_baselines_run_again_what_failed(two_rows):
-    arguments, folder = two_rows
-    published.main(arguments)
-    failed = next(folder.glob("*.json"))
-    seed = int(failed.stem.rpartition("-seed")[2])
-    record = json.loads(failed.read_text())
-    failed.unlink()
-    about = {name: record[name] for name in ("notebook", "parameters", "arm", "dataset_hash", "ptm_hashes", "device")}
-    write_failure(folder, ValueError("no luck"), **about, seed=seed, peak_memory_bytes=None)
-    assert read_record(failed)["status"] == "failed"
-    assert published.main(arguments)["n"].tolist() == [2, 2]
-    assert read_record(failed)["status"] == "ok"
-
-
-def test_published_baselines_refuse_a_typo_before_any_work(two_rows):
-    arguments, folder = two_rows
-    with pytest.raises(ValueError, match="num_evals"):
-        published.main([*arguments, "num_evals=3"])
-    assert not list(folder.iterdir())
-
-
-def test_published_settings_are_those_of_the_paper():
-    for row in published.TABLE:
-        p = published.parameters(row, published.PROJECT / "params" / "paper.yaml", {})
-        assert (p.ipc, p.width, p.batch_real, p.eval_epochs, p.eval_epochs_plain) == (10, 128, 256, 1000, 300)
-        assert p.num_sets >= 3
-        assert p.num_eval >= 5
 
 
 # Sweeps

@@ -1,6 +1,7 @@
 """The book: its tools, and the pages as built by `make book`."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from workflow import execute
+from workflow.grid import read_grid
+from workflow.plan import PLAN, plan_text, read_plan
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -94,10 +97,64 @@ def test_a_kernel_that_lost_its_port_is_tried_once_more(tmp_path, monkeypatch):
 
 
 def test_fold_tags_code_and_respects_other_tags(tmp_path):
+    executed, page = tmp_path / "a.ipynb", tmp_path / "page" / "a.ipynb"
     removed = new_code_cell("1", metadata={"tags": ["remove-cell"]})
-    tool("fold").fold(write(tmp_path / "a.ipynb", new_code_cell("1"), removed), tmp_path / "page" / "a.ipynb")
-    cells = nbformat.read(tmp_path / "page" / "a.ipynb", as_version=4).cells
-    assert [cell.metadata.tags for cell in cells] == [["hide-input"], ["remove-cell"]]
+    tool("fold").fold(write(executed, new_code_cell("1"), removed, new_markdown_cell("α")), page)
+    cells = nbformat.read(page, as_version=4).cells
+    assert [cell.metadata.tags for cell in cells[:2]] == [["hide-input"], ["remove-cell"]]
+    assert cells[2].source == "α"
+    assert "hide-input" not in cells[2].metadata.get("tags", [])
+
+
+def test_a_page_that_would_be_the_same_is_left_alone(tmp_path):
+    executed, page = write(tmp_path / "a.ipynb", new_code_cell("1")), tmp_path / "page.ipynb"
+    tool("fold").fold(executed, page)
+    os.utime(page, ns=(1, 1))
+    tool("fold").fold(executed, page)
+    assert page.stat().st_mtime_ns == 1
+    tool("fold").fold(write(executed, new_code_cell("2")), page)
+    assert page.stat().st_mtime_ns > 1
+    assert nbformat.read(page, as_version=4).cells[0].source == "2"
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """The plan of the smoke sweep, with executed notebooks that hold the name of their job."""
+    grid = read_grid(ROOT / "params" / "sweeps" / "smoke.yaml")
+    path = tmp_path / PLAN
+    path.parent.mkdir()
+    path.write_text(plan_text(grid))
+    for job in grid.jobs:
+        executed = read_plan(path).executed(job)
+        executed.parent.mkdir(exist_ok=True)
+        write(executed, new_code_cell(job.name))
+    return path
+
+
+def test_the_book_shows_the_arms_that_notebooks_run_by_default_and_the_notebooks_named(tmp_path, planned, monkeypatch):
+    fold = tool("fold")
+    monkeypatch.setattr(fold, "PAGES", tmp_path / "pages")
+    fold.main(str(planned), str(write(tmp_path / "03_compare.ipynb", new_code_cell("of a sweep"))))
+    shown = {path.stem: nbformat.read(path, as_version=4).cells[0].source for path in (tmp_path / "pages").iterdir()}
+    assert shown == {
+        "01_guidance": "01_guidance-clom-seeds0-2",
+        "02_ensemble": "02_ensemble-loss_avg-seeds0-2",
+        "03_compare": "of a sweep",
+    }
+
+
+def test_a_notebook_that_is_not_there_is_one_sentence(tmp_path, planned):
+    with pytest.raises(SystemExit, match=r"03_compare\.ipynb not found: run `make sweep`"):
+        tool("fold").main(str(planned), str(tmp_path / "03_compare.ipynb"))
+
+
+def test_kernels_wait_asleep(tmp_path):
+    """Unless somebody set it otherwise."""
+    source = "import os\nassert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'\nassert os.environ['GOMP_SPINCOUNT'] == '7'"
+    notebook = write(tmp_path / "a.ipynb", new_code_cell(source))
+    command = [sys.executable, ROOT / "workflow" / "execute.py", notebook, tmp_path / "b.ipynb", "-k", "python3"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_WAIT", "GOMP_"))}
+    subprocess.run(command, check=True, env=environment | {"GOMP_SPINCOUNT": "7"})
 
 
 # --- the pages --------------------------------------------------------------------------------------------
@@ -178,8 +235,12 @@ def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
 
 @built
 def test_every_executed_notebook_is_whole():
-    executed = sorted((ROOT / "runs" / "smoke" / "notebooks").glob("[0-9]*.ipynb"))
-    assert len(executed) == 1 + (4 + 4) + (12 + 1) + 1 + 1
+    executed = sorted((ROOT / "runs").glob("book/[0-9]*.ipynb"))
+    assert [path.stem for path in executed] == ["00_tour", "04_costs"]
+    folder = ROOT / "runs" / "sweeps" / "smoke"
+    executed += [read_plan(folder / PLAN).executed(job) for job in read_plan(folder / PLAN).jobs]
+    executed.append(folder / "notebooks" / "03_compare.ipynb")
+    assert len(executed) == 2 + (4 + 4) + (12 + 1) + 1
     found = {path.name: execute.problems(path) for path in executed}
     assert not any(found.values()), found
 

@@ -1,7 +1,6 @@
 """The files around the library agree: versions, README, Makefile, notebooks as committed."""
 
 import re
-import shutil
 import subprocess
 import tomllib
 from importlib.metadata import version
@@ -87,35 +86,48 @@ def test_make_help_lists_every_target(command):
     assert re.findall(r"^  make (\w+) +\S", shown, re.MULTILINE) == phony
 
 
-def test_make_book_runs_every_guidance_and_strategy():
+def plan_of(*command: str) -> str:
+    """What make would do."""
+    make = ["make", "--dry-run", "--always-make", *command]
+    return subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_book_is_the_smoke_sweep_two_notebooks_and_the_build():
+    tools = r"workflow/\S+|book/fold\.py|jupyter-book build"
+    lines = [line for line in plan_of("book").splitlines() if re.search(tools, line)]
+    done = [re.search(rf"({tools})(?: (\S+))?", line).groups() for line in lines]
+    assert done == [
+        ("workflow/sweep.py", "params/sweeps/smoke.yaml"),
+        ("workflow/execute.py", "notebooks/00_tour.ipynb"),
+        ("workflow/execute.py", "notebooks/04_costs.ipynb"),
+        ("book/fold.py", "runs/sweeps/smoke/plan/plan.json"),
+        ("jupyter-book build", "-q"),
+    ]
+    assert all(f'DDLIB_{name}="{ROOT}/runs' in lines[0] for name in ("RUNS", "CACHE"))  # nothing outside the project
+
+
+@pytest.mark.parametrize(("options", "sweep"), [([], "smoke"), (["SWEEP=laptop"], "laptop")])
+def test_make_book_shows_the_comparison_of_the_smoke_runs_or_of_a_sweep(options, sweep):
+    assert re.findall(r"\S+03_compare\.ipynb", plan_of("book", *options)) == [
+        f"runs/sweeps/{sweep}/notebooks/03_compare.ipynb"
+    ]
+
+
+def test_make_published_is_a_sweep_of_its_grid():
+    assert "workflow/sweep.py params/sweeps/published.yaml" in plan_of("published")
+
+
+def test_arms_stand_in_grids_alone():
+    """No strategy in the Makefile, the Snakefile or the engine; a benchmark may time one, and lists none."""
     from ddlib.combine import STRATEGIES
-    from ddlib.guidance import GUIDANCE
-    from ddlib.selection import SELECTIONS
-    from ddlib.study.arms import FULL
 
-    command = ["make", "--dry-run", "--always-make", "run"]
-    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    arms = re.findall(r"notebooks/01_guidance.ipynb .*-p guidance (\w+)(?: -p base_method (\w+))?", plan)
-    assert sorted(arms) == sorted([(name, "") for name in GUIDANCE] + [("none", name) for name in (*SELECTIONS, FULL)])
-    assert sorted(re.findall(r"-p strategy (\w+)$", plan, re.MULTILINE)) == sorted(STRATEGIES)
-    assert re.findall(r"-p strategy (\w+) -p equal_passes True", plan) == ["random"]
-
-
-def test_make_book_shows_the_comparison_of_the_smoke_runs_or_of_a_sweep(tmp_path):
-    def folded(*options: str) -> list[str]:
-        command = ["make", "--dry-run", "--always-make", "book/executed/03_compare.ipynb", *options]
-        plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        return re.findall(r"book/fold.py (\S+) book/executed/03_compare.ipynb", plan)
-
-    sweep = f"test-{tmp_path.name}"  # a name that no sweep has
-    compared = ROOT / "runs" / "sweeps" / sweep / "notebooks" / "03_compare.ipynb"
-    compared.parent.mkdir(parents=True)
-    compared.touch()
-    try:
-        assert folded(f"SWEEP={sweep}") == [str(compared.relative_to(ROOT))]
-    finally:
-        shutil.rmtree(compared.parents[1])
-    assert folded() == ["runs/smoke/notebooks/03_compare.ipynb"]
+    english = {"single", "random", "sequential", "shuffled"}
+    engine = [ROOT / "Makefile", *(path for path in (ROOT / "workflow").rglob("*") if path.is_file())]
+    benchmarks = list((ROOT / "benchmarks").glob("*.py"))
+    assert {"Makefile", "Snakefile", "grid.py", "rows.py"} <= {path.name for path in engine + benchmarks}
+    for path in (path for path in engine + benchmarks if path.suffix != ".pyc"):
+        named = (STRATEGIES.keys() - english) & set(re.findall(r"\w+", path.read_text()))
+        assert len(named) <= (1 if path in benchmarks else 0), f"{path} names {named}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

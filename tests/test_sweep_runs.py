@@ -170,8 +170,11 @@ def test_nothing_is_done_twice(undisturbed):
     grid = place.folder / "quick.yaml"
     folder = place.runs / "sweeps" / "quick"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*.json")}
+    page, engine = (folder / "comparison.html").stat().st_mtime_ns, place.said(grid).count("Job stats")
     assert place.finish(grid) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*.json")} == before
+    assert (folder / "comparison.html").stat().st_mtime_ns == page
+    assert place.said(grid).count("Job stats") == engine > 0  # Snakemake was not even started
     lost = next(folder.glob("01_*.json"))
     text = lost.read_text()
     lost.write_text(text.replace('"accuracy": [0.', '"accuracy": [0.9', 1))  # altered, still JSON
@@ -180,6 +183,7 @@ def test_nothing_is_done_twice(undisturbed):
     assert f"because {lost.name} is damaged or was changed" in place.said(grid)
     after = {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*.json")}
     assert sum(after[path] != before[path] for path in before) == 1
+    assert (folder / "comparison.html").stat().st_mtime_ns > page
     assert place.results(grid) == wanted
 
 
@@ -287,7 +291,7 @@ def test_slurm_gives_the_same_records(slurm, undisturbed):
     grid = place.grid()
     profile = slurm / "profile"
     profile.mkdir()
-    settings = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
     settings |= {"slurm-status-command": "squeue", "default-resources": {"runtime": 30, "mem_mb": 1000}}
     settings |= {"slurm-init-seconds-before-status-checks": 5, "latency-wait": 10}
     (profile / "config.yaml").write_text(yaml.safe_dump(settings))
