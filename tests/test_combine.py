@@ -20,6 +20,7 @@ from ddlib.combine import (
     Strategy,
     Weighting,
     accuracy_weights,
+    average_probabilities,
     get_strategy,
     gradient_cosines,
     jacobian_of,
@@ -607,6 +608,15 @@ def test_prob_avg_is_minus_the_log_of_the_mean_probability_up_to_rounding(dtype,
     rounding = 8 * torch.finfo(dtype).eps
     assert abs(found.loss - direct.detach()) <= rounding * (alpha + abs(direct.detach()))
     assert (found.gradient - gradient).norm() <= 4 * rounding * gradient.norm()
+
+
+def test_the_average_of_probabilities_is_one():
+    """Its logits are logarithms of probabilities that sum to one: a constant would not show in the loss."""
+    outputs = [signal.outputs(some_images()) for signal in different("clom")]
+    found = average_probabilities(outputs).logits.exp()
+    expected = np.mean([plain_probabilities(said.logits.detach().numpy()) for said in outputs], axis=0)
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-12)
+    np.testing.assert_allclose(found.sum(1).detach(), np.ones(N), rtol=1e-12)
 
 
 def test_logit_avg_of_cclom_is_the_ratio_of_the_mean_distances():
