@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from test_same_bits import records_in, reference
 
 from workflow import execute
 from workflow.grid import read_grid
@@ -286,6 +287,13 @@ def test_the_method_shows_the_code_that_it_explains(pages):
     text = pages["method"].path.read_text()
     for name in ("clom_loss", "cclom_loss_from_sums", "objective", "weights_mgda", "average_probabilities"):
         assert re.search(rf"def</span>.{{0,60}}{name}</span>", text), name
+
+
+@built
+def test_all_smoke_runs_give_the_same_bits():
+    wanted, found = reference(), records_in(ROOT / "runs" / "sweeps" / "smoke")
+    assert {key: bits for key, bits in found.items() if wanted.get(key) != bits} == {}
+    assert len(found) == len(wanted)
 
 
 @built
