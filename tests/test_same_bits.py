@@ -5,8 +5,8 @@ some layers of PyTorch alone, none of ddlib's code. A few runs are made here; al
 compared in ``test_book.py``.
 
 ``PYTHONPATH=. python tests/test_same_bits.py RUNS`` writes the file anew from the records in a folder: after a change
-that is meant to change results, and says so. So far: ``prob_avg``, which became the cross-entropy of the log of the mean
-probability, the same up to rounding; VGG-11, which has learned little at this scale, turns that into points.
+that is meant to change results, and says so. So far: ``prob_avg``, now the cross-entropy of the log of the mean
+probability, is the same up to rounding, which VGG-11, having learned little at this scale, turns into points.
 """
 
 import json
