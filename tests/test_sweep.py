@@ -508,18 +508,42 @@ def test_the_readers_are_all_of_the_study_and_the_notebook(monkeypatch):
     assert {"tables.py", "figures.py", "contrasts.py", "runs.py", "03_compare.ipynb", "compare.py"} <= names
 
 
+def execute(grid, job, edit=lambda notebook: None):
+    """An executed notebook for a job, and a marker that names it."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{job.notebook}.ipynb", as_version=4)
+    given = nbformat.v4.new_code_cell("# Parameters", metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(1, given)
+    edit(notebook)
+    grid.executed(job).parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, grid.executed(job))
+    write_marker(grid.folder / job.marker, job.identity, [grid.executed(job)], 2.0, grid.folder)
+
+
 def test_a_job_that_ran_without_its_notebook_is_done_unless_notebooks_are_asked_for(write):
     grid = read_grid(write())
     finish(grid)
-    executed = grid.executed(grid.jobs[1])
-    executed.parent.mkdir()
-    executed.write_text("{}")
-    job = grid.jobs[1]
-    write_marker(grid.folder / job.marker, job.identity, [executed], 2.0, grid.folder)
+    execute(grid, grid.jobs[1])
     assert left(grid) == []
     asked = [state for state in states.states(grid, notebooks=True) if state.state == "left"]
     assert [state.work.name for state in asked] == [job.name for job in grid.jobs if job is not grid.jobs[1]]
     assert {state.why for state in asked} == {"it ran without its notebook"}
+
+
+def test_the_book_shows_the_prose_of_today(write):
+    """Prose makes no run stale; but what is shown is executed again."""
+
+    def edit(notebook):
+        notebook.cells[0].source += " Earlier words."
+
+    grid = read_grid(write())
+    finish(grid)
+    for job in grid.jobs:
+        execute(grid, job, edit)
+    assert left(grid) == []
+    asked = [(s.work.name, s.why) for s in states.states(grid, notebooks=True) if s.state == "left"]
+    why = "the text of its notebook has changed"
+    assert asked == [(job.name, why) for job in grid.jobs if job.shown]
+    assert [job.name for job in grid.jobs if job.shown] == ["01_guidance-clom-seeds0-1", "01_guidance-clom-seed2"]
 
 
 # Jobs

@@ -66,6 +66,17 @@ def reader_hash() -> str:
     return digest(sorted(files_hashes([COMPARISON, *study, Path(__file__).with_name("compare.py")]).values()))
 
 
+def reads_as(executed: Path, notebook: str) -> bool:
+    """Whether an executed notebook has the text and the code of the notebook of today, prose included."""
+    then, now = map(_sources, (executed, PROJECT / "notebooks" / f"{notebook}.ipynb"))
+    return then == now
+
+
+def _sources(path: Path) -> list[str]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
+
+
 def cells(notebook: str) -> list[str]:
     """The code cells of a notebook of the project, that with the parameters first."""
     return read_cells(PROJECT / "notebooks" / f"{notebook}.ipynb")

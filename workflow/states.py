@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 from ddlib.study.record import read_record
+from workflow.inputs import reads_as
 from workflow.markers import read_marker, why_stale, wrong_with
 from workflow.plan import Grid, Job, Pool
 from workflow.run_job import FAILED, base_of, lock_of
@@ -29,7 +30,10 @@ class State:
 
 
 def states(grid: Grid, notebooks: bool = False) -> list[State]:
-    """Where every pool and every job stands; a job without its executed notebook is left if ``notebooks`` says so."""
+    """Where every pool and every job stands.
+
+    With ``notebooks``, a job is left if it ran without its notebook, or if the book shows it and its text has changed.
+    """
     pools = [state_of(grid, pool) for pool in grid.pools]
     missing = {state.work.marker for state in pools if state.state != "done"}
     jobs = [state_of(grid, job, notebooks) for job in grid.jobs]
@@ -50,13 +54,22 @@ def state_of(grid: Grid, work: Job | Pool, notebooks: bool = False) -> State:
     if marker.is_file():
         if wrong := wrong_with(marker, base_of(grid, work), absent_is_fine=is_pool):
             return State(work, "left", wrong)
-        if notebooks and not any(name.endswith(".ipynb") for name in read_marker(marker)["files"]):
-            return State(work, "left", "it ran without its notebook")
+        if notebooks and not is_pool and (why := why_not_shown(grid, work)):
+            return State(work, "left", why)
         diverged = [] if is_pool else failures(grid, work)
         return State(work, "failed" if diverged else "done", "; ".join(diverged))
     if why := said_in_log(grid, work):
         return State(work, "failed", why)
     return State(work, "left", why_stale(marker, work.identity))
+
+
+def why_not_shown(grid: Grid, job: Job) -> str:
+    """Why the executed notebook of a job that is done cannot be shown; empty if it can, or if the book shows others."""
+    if not any(name.endswith(".ipynb") for name in read_marker(grid.folder / job.marker)["files"]):
+        return "it ran without its notebook"
+    if job.shown and grid.executed(job).is_file() and not reads_as(grid.executed(job), job.notebook):
+        return "the text of its notebook has changed"
+    return ""
 
 
 def said_in_log(grid: Grid, work: Job | Pool) -> str:

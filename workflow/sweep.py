@@ -102,11 +102,11 @@ def go_on(grid: Grid, given: argparse.Namespace, options: Sequence[str]) -> int:
         return engine(grid, given, options)
 
 
-def ends(grid: Grid) -> Iterator[str]:
+def ends(grid: Grid, for_book: bool) -> Iterator[str]:
     """Where to look at the end."""
     if (grid.folder / "comparison.html").is_file():
         yield f"The comparison: {grid.folder / 'comparison.html'}"
-        if grid.folder.parent == PROJECT / "runs" / "sweeps":
+        if grid.folder.parent == PROJECT / "runs" / "sweeps" and not for_book:
             yield f"Into the book:  make book SWEEP={grid.folder.name}"
     if any(job.published for job in grid.jobs):
         yield from ("", text(published_table(grid)), f"As a table:     {write_published(grid)}")
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     status = go_on(grid, given, options)
     found = states(grid, given.notebooks)
-    print("\n".join(["", table(found), *reasons(found), *ends(grid)]))
+    print("\n".join(["", table(found), *reasons(found), *ends(grid, given.notebooks)]))
     return int(bool(status) or any(state.state != "done" for state in found))
 
 
