@@ -32,7 +32,7 @@ def _code_hash(package: Path, module: str | None) -> str:
     return hash_of_files(package, _closure(package, module) if module else core_files(package))
 
 
-def core_files(package: Path = PACKAGE) -> set[Path]:
+def core_files(package: Path) -> set[Path]:
     """All files of the core."""
     return {path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in COMPUTES_NOTHING}
 
