@@ -95,9 +95,7 @@ class Parameters(BaseModel):
     architectures: some_of(NETWORKS) = Field("ConvNet-3,VGG-11", description="networks to evaluate with")
     num_eval: whole(1) = Field(2, description="fresh networks of each architecture, for each synthetic set")
     eval_epochs: whole(1) = Field(50, description="epochs of the fresh networks' training, with DSA augmentation")
-    eval_epochs_plain: or_none(whole(1), "no such training") = Field(
-        None, description="the same without augmentation"
-    )
+    eval_epochs_plain: or_none(whole(1), "no such training") = Field(None, description="the same without augmentation")
     full_epochs: whole(1) = Field(12, description="epochs of training on the full data")
     # replication and place
     seed: whole(0) = Field(0, description="of the first synthetic set")

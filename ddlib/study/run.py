@@ -71,9 +71,7 @@ def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
 def open_pool(p: SimpleNamespace, data: Dataset) -> list[PTM]:
     """The PTMs that ``p`` describes, trained or from the cache, adapted to ``data``."""
     if p.source_dataset == IMAGENET:
-        pool = [
-            load_imagenet_ptm(name, p.ptm_image_size, device=data.device) for name in names(p.ptm_architectures)
-        ]
+        pool = [load_imagenet_ptm(name, p.ptm_image_size, device=data.device) for name in names(p.ptm_architectures)]
         return [ptm.adapted_to(data) for ptm in pool]
     source = data
     if p.source_dataset:
