@@ -670,6 +670,11 @@ def test_an_unknown_strategy_lists_the_known_ones():
         get_strategy("best", "clom")
 
 
+def test_an_unknown_guidance_lists_the_known_ones():
+    with pytest.raises(ValueError, match="Unknown guidance 'clip'; known: none, clom, cclom, both"):
+        get_strategy("single", "clip")
+
+
 ABOUT = {"rule": "a rule", "source": "this test"}
 NEW_ROWS = {  # one of each family, the gradient of pulls of 1, 2 and 6, and the number of passes
     "the last": (Selecting(select=lambda num_ptms, step: num_ptms - 1, **ABOUT), 6.0, 1),

@@ -15,7 +15,16 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from ddlib.data.dataset import Dataset, ImageFormat, Split
-from ddlib.data.readers import DATASETS, TIMEOUT, Source, channel_moments, load_dataset, reference_format, to_pixels
+from ddlib.data.readers import (
+    DATASETS,
+    TIMEOUT,
+    Source,
+    channel_moments,
+    dataset_name,
+    load_dataset,
+    reference_format,
+    to_pixels,
+)
 from ddlib.disk.paths import data_folder
 
 
@@ -95,6 +104,13 @@ def test_unknown_name_lists_the_known_ones_and_the_layout():
         load_dataset("cifar-10")
     assert all(name in str(error.value) for name in DATASETS)
     assert "train/<class>/" in str(error.value)
+
+
+def test_the_name_of_a_data_set_is_known_before_it_is_read(tmp_path):
+    """No path of this machine in it; a folder that is called like a known set is told from that."""
+    assert dataset_name("cifar10") == "cifar10"
+    assert dataset_name(tmp_path / "birds") == "birds"
+    assert dataset_name(tmp_path / "cifar10") == "cifar10-folder"
 
 
 def test_wrong_device_fails_before_reading(tmp_path):
