@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{text(published_table(grid))}")
         return 0
     status = go_on(grid, given, options)
-    found = states(grid, given.notebooks)
-    print("\n".join(["", table(found), *reasons(found), *ends(grid, given.notebooks)]))
+    before, found = found, states(grid, given.notebooks)
+    print("\n".join([*([] if found == before else ["", table(found), *reasons(found)]), *ends(grid, given.notebooks)]))
     return int(bool(status) or any(state.state != "done" for state in found))
 
 
