@@ -14,7 +14,8 @@ from ddlib.study import provenance
 from ddlib.study import record as records
 from ddlib.study.provenance import environment, git_commit, peak_memory_bytes, run_hash
 from ddlib.study.record import parameter_hash, read_record, reason, record_path, write_failure, write_record
-from ddlib.study.runs import load_failures, load_records
+from ddlib.study.runs import FIRST_COLUMNS, load_failures, load_records, load_runs
+from ddlib.study.schema import Record
 
 PARAMETERS = {
     "dataset": "digits",
@@ -126,18 +127,31 @@ def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkey
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"accuracies": accuracies([0.1, 65.2, 0.1, 0.1])}, r"'accuracies.accuracy\[1\]' is 65.2, but should be less"),
+        ({"accuracies": accuracies([-0.1, 0.1, 0.1, 0.1])}, r"'accuracies.accuracy\[0\]' is -0.1, but should be great"),
+        ({"accuracies": accuracies([math.nan, 0.1, 0.1, 0.1])}, r"'accuracies.accuracy\[0\]' is None, but should be a"),
+        ({"accuracies": accuracies([True, 0.1, 0.1, 0.1])}, r"'accuracies.accuracy\[0\]' is True, but should be a"),
         (
-            {"accuracies": accuracies([65.2, 0.1, 0.1, 0.1])},
-            r"'accuracies' holds \[65.2\], expected fractions",
+            {"accuracies": accuracies().assign(network=0.5)},
+            r"'accuracies.network\[0\]' is 0.5, but should be a valid int",
         ),
-        ({"accuracies": accuracies([math.nan, 0.1, 0.1, 0.1])}, r"'accuracies' holds \[None\]"),
-        ({"accuracies": accuracies().drop(columns="augment")}, r"lacks the columns \['augment'\]"),
+        ({"accuracies": accuracies().assign(augment=1)}, r"'accuracies.augment\[0\]' is 1, but should be a valid bool"),
+        (
+            {"accuracies": accuracies().assign(seconds=-1.0)},
+            r"'accuracies.seconds\[0\]' is -1.0, but should be greater",
+        ),
+        ({"accuracies": accuracies().assign(architecture=3)}, r"'accuracies.architecture\[0\]' is 3, but should be a"),
+        ({"accuracies": accuracies().assign(more=1)}, "'accuracies.more' is unknown"),
+        ({"accuracies": accuracies().drop(columns="augment")}, "'accuracies.augment' is missing"),
+        ({"seconds": {"distill": -1.0}}, "'seconds.distill' is -1.0, but should be greater than or equal to 0"),
+        ({"ptm_hashes": [7]}, r"'ptm_hashes\[0\]' is 7, but should be a valid string"),
+        ({"peak_memory_bytes": -1}, "'peak_memory_bytes' is -1, but should be greater"),
         ({"accuracies": accuracies().head(0)}, "is empty, but the status is ok"),
         ({"seed": 4}, "seed is 4, but parameters"),
-        ({"status": "fine"}, "expected one of ok, failed"),
+        ({"status": "fine"}, "'status' is 'fine', but should be 'ok' or 'failed'"),
         ({"notebook": "../x"}, "notebook is '../x'"),
         ({"seed": "../x"}, "seed is '../x'; expected a whole number"),
-        ({"ptm_passes": 1.5}, "'ptm_passes' is 1.5, expected int"),
+        ({"ptm_passes": 1.5}, "'ptm_passes' is 1.5, but should be a valid integer"),
     ],
 )
 def test_impossible_values_are_refused_before_anything_is_written(tmp_path, changes, message):
@@ -149,11 +163,15 @@ def test_impossible_values_are_refused_before_anything_is_written(tmp_path, chan
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": "three"}, "field 'seed' is 'three', expected int"),
-        ({"seed": True}, "field 'seed' is True, expected int"),
-        ({"schema": 99}, "field 'schema' is 99, this ddlib reads 1"),
+        ({"seed": "three"}, "field 'seed' is 'three', but should be a valid integer"),
+        ({"seed": True}, "field 'seed' is True, but should be a valid integer"),
+        ({"schema": 99}, "field 'schema' is 99, this ddlib reads 2: use a matching ddlib or run again"),
+        ({"schema": True}, "field 'schema' is True, but should be a valid integer"),
+        ({"arm": None}, "field 'arm' is None, but should be a valid string"),
+        ({"parameters": []}, r"field 'parameters' is \[\], but should be a valid dictionary"),
+        ({"more": 1}, "field 'more' is unknown"),
         ({"history": {"a": [1], "b": [1, 2]}}, "field 'history' has columns of unequal length"),
-        ({"history": {"a": 1}}, r"field 'history' has columns that are no lists: \['a'\]"),
+        ({"history": {"a": 1}}, "field 'history.a' is 1, but should be a valid list"),
     ],
 )
 def test_reading_names_the_file_and_the_field(tmp_path, changes, message):
@@ -162,6 +180,46 @@ def test_reading_names_the_file_and_the_field(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as error:
         read_record(path)
     assert path.name in str(error.value)
+
+
+def test_a_record_of_the_first_schema_is_refused_with_what_to_do(tmp_path):
+    """Its parameters have 0, "" and "default" where None stands now; its checksum fits."""
+    path = write_record(tmp_path, **run())
+    held = {
+        **json.loads(path.read_text()),
+        "schema": 1,
+        "parameters": {**PARAMETERS, "lr_img": 0.0, "start": "default"},
+    }
+    path.write_text(json.dumps({**held, "sha256": records.checksum(held)}))
+    with pytest.raises(ValueError, match="this ddlib reads 2") as error:
+        read_record(path)
+    assert str(error.value) == (
+        f"{path}: field 'schema' is 1, this ddlib reads 2 (its parameters have 0, '' and 'default' where None stands "
+        "now): delete the file and run again, or read it with the ddlib of its git_commit"
+    )
+
+
+def test_a_record_has_the_fields_of_the_model_and_null_for_none(tmp_path):
+    path = write_record(tmp_path, **run(parameters={"lr_img": None, "seed": 3}))
+    held = json.loads(path.read_text())
+    fields = [field.alias or name for name, field in Record.model_fields.items()]
+    assert list(held) == [name for name in fields if name != "error"]
+    assert '"lr_img": null' in path.read_text()
+    assert read_record(path)["parameters"] == {"lr_img": None, "seed": 3}
+    failed = write_failure(tmp_path / "failed", MemoryError(), **failure())
+    assert list(json.loads(failed.read_text())) == fields
+
+
+def test_settings_with_none_are_told_apart_and_kept_together(tmp_path):
+    """None in some runs and a number in others; a failed run belongs to the setting of its seeds."""
+    for seed, rate in ((1, None), (2, None), (1, 0.5)):
+        shared = PARAMETERS | {"lr_img": rate, "seed": seed}
+        write_record(tmp_path, **run(parameters=shared, seed=seed))
+    write_failure(tmp_path, MemoryError(), **failure(parameters=PARAMETERS | {"lr_img": None, "seed": 9}, seed=9))
+    found, failures = load_runs(tmp_path)
+    assert found.groupby("setting")["run"].nunique().tolist() == [2, 1]
+    assert found.groupby("setting")["lr_img"].first().isna().tolist() == [True, False]
+    assert failures["setting"].tolist() == [0]
 
 
 def test_reading_names_a_missing_field(tmp_path):
@@ -202,7 +260,7 @@ def test_load_records_is_tidy(tmp_path):
     guided = {"dataset": "digits", "guidance": "none", "alpha": 0.0, "device": "auto"}
     write_record(tmp_path, **run(notebook="01_guidance", arm="none", parameters=guided, seed=5, peak_memory_bytes=None))
     table = load_records(tmp_path)
-    assert tuple(table.columns[: len(records.FIRST_COLUMNS)]) == records.FIRST_COLUMNS
+    assert tuple(table.columns[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
     assert len(table) == 8
     assert table.groupby("run").size().tolist() == [4, 4]
     ensemble = table[table["notebook"] == "02_ensemble"].iloc[1]

@@ -1,8 +1,9 @@
 """Run records: one small JSON file for one run, which is one arm with one seed, and so one synthetic set.
 
 A record holds what shaped the result (parameters, data, PTMs, code, software, machine), what it cost, and
-every raw accuracy. Means and intervals are never stored; ``statistics`` computes them from records. The
-synthetic set of a run lies beside its record under the same stem: ``synthetic_path``.
+every raw accuracy: the fields are those of ``ddlib.study.schema.Record``. Means and intervals are never stored;
+``statistics`` computes them from records. The synthetic set of a run lies beside its record under the same stem:
+``synthetic_path``.
 
 The field ``sha256`` is a checksum of all others, whatever their order and layout: a changed digit is found.
 """
@@ -24,6 +25,7 @@ import torch
 
 from ddlib.disk.files import replacing
 from ddlib.study.provenance import environment, git_commit, run_hash
+from ddlib.study.schema import ACCURACY_COLUMNS, SCHEMA, validate
 
 HISTORY_ROWS = 200
 ERROR_LENGTH = 300  # of the message in the reason of a failed run
@@ -81,17 +83,11 @@ def write_record(
 ) -> Path:
     """Write the record of one run and return its path; a record of the same run is replaced, atomically.
 
-    Args:
-        folder: made if absent.
-        arm: the name of the arm (``ddlib.study.arms.Arm.name``).
-        parameters: everything that shaped the result; leave out what did not (folders, device), for it
-            would make equal runs look different and publish local paths.
-        seed: of the synthetic set.
-        accuracies: raw, columns ``ACCURACY_COLUMNS`` (accuracy a fraction, seconds per network).
-        history: one row per recorded iteration; at most 200 evenly spaced rows are kept, the first and the
-            last among them, with six digits.
-        seconds: parts of the run by name, such as ``{"ptms": 3.1, "distill": 20.5, "evaluate": 8.0}``.
-        error: of a failed run, its reason in one line (``reason``).
+    The keywords are fields of :class:`ddlib.study.schema.Record`. ``parameters`` holds all that shaped the result and
+    nothing else: folders or the device would make equal runs look different and publish local paths. ``accuracies``
+    has the columns ``ACCURACY_COLUMNS``. Of ``history``, a row for each recorded iteration, at most 200 evenly spaced
+    ones are kept, the first and the last among them, with six digits. ``error`` is the ``reason`` of a failed run.
+
     Raises:
         ValueError: a value cannot be right (accuracy of 65, seed of another run, unknown status).
     """
@@ -122,13 +118,7 @@ def write_record(
         "history": _columns(_thin(history), 6),
         "history_length": len(history),
     }
-    record = {name: plain(value, name) for name, value in record.items()}
-    validate(record, path.name)
-    record["sha256"] = checksum(record)
-    # One line a field: readable, small, and a changed field is one changed line.
-    text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
-    with replacing(path) as temporary:
-        temporary.write_text("{\n" + text + "\n}\n", encoding="utf-8")
+    _write(path, {name: plain(value, name) for name, value in record.items()})
     return path
 
 
@@ -192,7 +182,7 @@ def read_record(path: str | Path) -> dict[str, object]:
     if not isinstance(record, dict):
         raise ValueError(f"{path}: holds a {type(record).__name__}, expected an object with named fields")
     validate(record, path)
-    if record.pop("sha256", found) != found:  # records of earlier versions have none
+    if record.pop("sha256", found) != found:  # one written by another tool may have none
         raise ValueError(f"{path}: damaged or edited, its checksum does not match its content; delete it and run again")
     record["accuracies"] = _frame(record["accuracies"])
     record["history"] = _frame(record["history"])
@@ -204,6 +194,33 @@ def checksum(record: Mapping[str, object]) -> str:
     held = {name: value for name, value in record.items() if name != "sha256"}
     text = json.dumps(held, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(value: object, name: str) -> object:
+    """The value in types JSON knows: numpy and torch scalars become Python's, tuples lists.
+
+    Raises ValueError for NaN and infinity, TypeError for other types, both naming the value by ``name``.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{name}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, name) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}: records hold finite numbers, or None for 'no value'")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}; records hold numbers, text, None, lists and dicts")
+
+
+def _write(path: Path, record: dict[str, object]) -> None:
+    validate(record, path.name)
+    record["sha256"] = checksum(record)
+    # One line a field: readable, small, and a changed field is one changed line.
+    text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
+    with replacing(path) as temporary:
+        temporary.write_text("{\n" + text + "\n}\n", encoding="utf-8")
 
 
 def _code_of_result(path: Path) -> str | None:
@@ -257,91 +274,3 @@ def _float(digits: str) -> float:
     if not math.isfinite(value := float(digits)):
         raise ValueError(f"{digits:.20} is no finite number")
     return value
-
-
-SCHEMA = 1
-ACCURACY_COLUMNS = ("architecture", "network", "augment", "accuracy", "seconds")
-FIELDS = {  # field: the types it may have
-    **dict.fromkeys(("schema", "seed", "ptm_passes", "history_length"), (int,)),
-    **dict.fromkeys(("status", "created", "notebook", "arm", "device"), (str,)),
-    **dict.fromkeys(("parameter_hash", "code_hash", "dataset_hash"), (str,)),
-    **dict.fromkeys(("git_commit", "synthetic_hash"), (str, type(None))),
-    **dict.fromkeys(("parameters", "environment", "seconds", "accuracies", "history"), (dict,)),
-    "ptm_hashes": (list,),
-    "peak_memory_bytes": (int, type(None)),
-}
-OPTIONAL = {"error": (str,)}  # why a run failed, in one line; records of schema 1 from before it lack it
-STATUSES = ("ok", "failed")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-COLUMNS = {  # of accuracies, the accuracy itself aside: what each value must be, and the same in words
-    "architecture": (lambda value: isinstance(value, str), "names"),
-    "network": (lambda value: _is_number(value) and value == int(value) >= 0, "whole numbers"),
-    "augment": (lambda value: isinstance(value, bool), "true or false"),
-    "seconds": (lambda value: value is None or (_is_number(value) and value >= 0), "numbers of 0 or more"),
-}
-
-
-def validate(record: Mapping[str, object], where: str | Path) -> None:
-    """Raises ValueError naming ``where`` (the file) and the field that is missing, unknown, mistyped or impossible."""
-
-    def wrong(field: str, found: str) -> ValueError:
-        return ValueError(f"{where}: field {field!r} {found}")
-
-    if unknown := record.keys() - FIELDS.keys() - OPTIONAL.keys() - {"sha256"}:
-        raise wrong(min(unknown), "is unknown")
-    if missing := [field for field in FIELDS if field not in record]:
-        raise wrong(missing[0], "is missing")
-    for field, kinds in (FIELDS | OPTIONAL).items():
-        if field not in record:
-            continue
-        value = record[field]
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise wrong(field, f"is {value!r:.60}, expected {expected}")
-        if field == "schema" and value != SCHEMA:
-            raise wrong(field, f"is {value}, this ddlib reads {SCHEMA}: use a matching ddlib or run again")
-    if record["status"] not in STATUSES:
-        raise wrong("status", f"is {record['status']!r}, expected one of {', '.join(STATUSES)}")
-    if "error" in record and (record["status"] != "failed" or len(record["error"].splitlines()) != 1):
-        raise wrong("error", f"is {record['error']!r:.60}, expected one line, and that of a failed run only")
-    for field in ("accuracies", "history"):
-        if no_list := [name for name, values in record[field].items() if not isinstance(values, list)]:
-            raise wrong(field, f"has columns that are no lists: {no_list}")
-        lengths = {name: len(values) for name, values in record[field].items()}
-        if len(set(lengths.values())) > 1:
-            raise wrong(field, f"has columns of unequal length: {lengths}")
-    if missing := [name for name in ACCURACY_COLUMNS if name not in record["accuracies"]]:
-        raise wrong("accuracies", f"lacks the columns {missing}")
-    accuracies = record["accuracies"]["accuracy"]
-    if bad := [value for value in accuracies if not (_is_number(value) and 0 <= value <= 1)]:
-        raise wrong("accuracies", f"holds {bad[:3]!r:.60}, expected fractions in 0..1")
-    for column, (fits, expected) in COLUMNS.items():
-        if bad := [value for value in record["accuracies"][column] if not fits(value)]:
-            raise wrong("accuracies", f"holds {bad[:3]!r:.60} as {column}, expected {expected}")
-    if bad := [value for value in record["seconds"].values() if not (_is_number(value) and value >= 0)]:
-        raise wrong("seconds", f"holds {bad[:3]!r:.60}, expected numbers of 0 or more")
-    if record["status"] == "ok" and not accuracies:
-        raise wrong("accuracies", "is empty, but the status is ok: write a run without accuracies as failed")
-
-
-def plain(value: object, name: str) -> object:
-    """The value in types JSON knows: numpy and torch scalars become Python's, tuples lists.
-
-    Raises ValueError for NaN and infinity, TypeError for other types, both naming the value by ``name``.
-    """
-    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.ndim == 0):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{name}[{key!r}]") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, name) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}: records hold finite numbers, or None for 'no value'")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{name} is a {type(value).__name__}; records hold numbers, text, None, lists and dicts")
