@@ -15,6 +15,9 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_same_bits import records_in, reference
 
+from ddlib.combine import STRATEGIES
+from ddlib.study.parameters import PARAMETERS
+from ddlib.study.schema import Record
 from workflow import execute
 from workflow.grid import read_grid
 from workflow.plan import PLAN, plan_text, read_plan
@@ -232,6 +235,23 @@ def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
     assert pages[name].images >= 1
     assert text.count('<details class="admonition hide') >= 5
     assert "Traceback (most recent call last)" not in text
+
+
+@built
+@pytest.mark.parametrize(
+    ("page", "label", "rows"),
+    [
+        ("parameters", "parameter-table", PARAMETERS),
+        ("method", "strategy-table", STRATEGIES),
+        ("api/study_records", "record-table", [field.alias or name for name, field in Record.model_fields.items()]),
+    ],
+)
+def test_a_generated_table_has_a_row_for_each(pages, page, label, rows):
+    text = pages[page].path.read_text()
+    table = text[text.index(f'id="{label}"') :].split("</table>")[0]
+    assert re.findall(r"<tr[^>]*><td><p><code[^>]*><span class=\"pre\">(\w+)</span></code></p></td>", table) == list(
+        rows
+    )
 
 
 @built

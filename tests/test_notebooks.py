@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 
-from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared
+from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared, type_of
 
 ROOT = Path(__file__).parents[1]
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble")]
@@ -86,7 +87,7 @@ def test_a_cell_says_what_the_declaration_says(path):
     for line in parameters_cell(path).splitlines():
         name, kind, _, comment = re.fullmatch(r"(\w+): ([^=]+) = (.+?)  # (.+)", line).groups()
         field, unset = PARAMETERS[name], allowed_of(name).none
-        assert kind == (field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation))
+        assert kind == type_of(name)
         if (path.stem, name) not in other_meaning:
             assert comment.startswith(field.description)
         assert comment.endswith(f"; None: {unset}") == (unset is not None)
@@ -95,6 +96,15 @@ def test_a_cell_says_what_the_declaration_says(path):
 def test_the_defaults_of_the_model_are_those_of_the_first_ablation():
     for path in (ARMS[0], *(path for path in NOTEBOOKS if path.stem[:2] in ("03", "04"))):
         assert {name: PARAMETERS[name].default for name in defaults(path)} == defaults(path)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_finds_every_parameter(path):
+    """It lists them on demand, and logs a warning for others; it reads annotations with a pattern of its own."""
+    found = papermill.inspect_notebook(path)
+    assert list(found) == list(defaults(path))
+    assert [about["inferred_type_name"] for about in found.values()] == [type_of(name) for name in found]
+    assert all(about["help"] for about in found.values())
 
 
 def test_every_parameter_is_declared_by_a_notebook():

@@ -252,7 +252,7 @@ def test_the_reference_has_every_parameter_once_in_words():
     by_name = {row["name"]: row for row in rows}
     assert by_name["lr_img"] == {
         "name": "lr_img",
-        "type": "float | None",
+        "type": "float or None",
         "allowed": "a number above 0, or None for the choice of the method's authors",
         "default": "None",
         "meaning": "learning rate of the pixels",

@@ -127,12 +127,18 @@ def allowed_of(name: str) -> Allowed:
     return next(item for item in PARAMETERS[name].metadata if isinstance(item, Allowed))
 
 
+def type_of(name: str) -> str:
+    """The type of a parameter as a notebook's cell spells it: ``float or None``, for papermill cannot read a ``|``."""
+    annotation = PARAMETERS[name].annotation
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace(" | ", " or ")
+
+
 def reference() -> list[dict[str, str]]:
     """All parameters in words: a row of the book's table each."""
     return [
         {
             "name": name,
-            "type": field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation),
+            "type": type_of(name),
             "allowed": str(allowed_of(name)),
             "default": repr(field.default),
             "meaning": field.description,

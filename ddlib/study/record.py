@@ -83,7 +83,7 @@ def write_record(
 ) -> Path:
     """Write the record of one run and return its path; a record of the same run is replaced, atomically.
 
-    The keywords are fields of :class:`ddlib.study.schema.Record`. ``parameters`` holds all that shaped the result and
+    The keywords are fields of ``ddlib.study.schema.Record``. ``parameters`` holds all that shaped the result and
     nothing else: folders or the device would make equal runs look different and publish local paths. ``accuracies``
     has the columns ``ACCURACY_COLUMNS``. Of ``history``, a row for each recorded iteration, at most 200 evenly spaced
     ones are kept, the first and the last among them, with six digits. ``error`` is the ``reason`` of a failed run.

@@ -35,25 +35,25 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     schema_: int = Field(alias="schema", description="version of this list of fields")
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed"] = Field(description="ok, or failed: then without accuracies")
     error: str = Field("", description="why a run failed, in one line; only failed runs have it")
     created: str = Field(description="date and time of the writing, UTC")
-    notebook: str
+    notebook: str = Field(description="the ablation that it was made for")
     arm: str = Field(description="the name of the arm (ddlib.study.arms.Arm.name)")
     seed: int = Field(description="of the synthetic set")
     parameters: dict[str, object] = Field(description="all that shaped the result; no folders, no device")
     parameter_hash: str = Field(description="of the parameters without the seed")
     code_hash: str = Field(description="of all code that shapes a result")
-    git_commit: str | None
-    dataset_hash: str
-    ptm_hashes: list[str]
-    synthetic_hash: str | None
-    device: str
+    git_commit: str | None = Field(description="of the checkout with the code; null outside of one")
+    dataset_hash: str = Field(description="of all images and labels of the data set")
+    ptm_hashes: list[str] = Field(description="of the weights of the PTMs")
+    synthetic_hash: str | None = Field(description="of the synthetic set; null if the run failed")
+    device: str = Field(description="cpu or cuda:<number>")
     environment: dict[str, object] = Field(description="software and machine")
     seconds: dict[str, Seconds] = Field(description="parts of the run: ptms, distill, evaluate")
-    peak_memory_bytes: Count | None
+    peak_memory_bytes: Count | None = Field(description="on a GPU what PyTorch took, else the whole process")
     ptm_passes: Count = Field(description="forward-backward passes of a PTM over the synthetic set")
-    accuracies: Accuracies
+    accuracies: Accuracies = Field(description="every raw accuracy, as columns: architecture, network, augment, ...")
     history: dict[str, list[object]] = Field(description="losses and costs of some iterations, as columns")
     history_length: Count = Field(description="recorded iterations before they were thinned out")
     sha256: object = Field(None, description="checksum of all other fields")
