@@ -17,8 +17,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from ddlib.ptms import training
 from ddlib.study import run as study
-from ddlib.study.parameters import check_parameters
-import ast, nbformat
+from ddlib.study.parameters import check, declared
+import nbformat
 
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
 plain = training.train_network
@@ -31,9 +31,8 @@ def noted(*arguments, **settings):
 training.train_network = noted
 cells = nbformat.read("notebooks/02_ensemble.ipynb", as_version=4).cells
 source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-defaults = {line.target.id: ast.literal_eval(line.value) for line in ast.parse(source).body}
 changes = dict(iterations=2, eval_epochs=1, num_eval=1, ptm_epochs=1, num_ptms=3, architectures="ConvNet-3", num_sets=1)
-p = check_parameters({"In": [source], **defaults, **changes, "seed": number // 2})  # two processes for each seed
+p = check(declared(source) | changes | {"seed": number // 2})  # two processes for each seed
 data = study.open_dataset(p)
 pool = study.open_ptms(p, data)
 study.run_arm(p, data, pool, "02_ensemble")
