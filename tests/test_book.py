@@ -26,8 +26,14 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
-CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
-PAGES = [TOC["root"], *(page["file"] for chapter in CHAPTERS for page in (chapter, *chapter.get("sections", [])))]
+
+
+def pages_of(entries: list[dict]) -> list[str]:
+    """The pages of a table of contents, those below each other page included."""
+    return [page for entry in entries for page in (entry["file"], *pages_of(entry.get("sections", [])))]
+
+
+PAGES = [TOC["root"], *pages_of([chapter for part in TOC["parts"] for chapter in part["chapters"]])]
 EXECUTED = [page for page in PAGES if page.startswith("executed/")]
 
 built = pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make book`")
@@ -243,7 +249,7 @@ def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
     [
         ("parameters", "parameter-table", PARAMETERS),
         ("method", "strategy-table", STRATEGIES),
-        ("api/study_records", "record-table", [field.alias or name for name, field in Record.model_fields.items()]),
+        ("api/study/record", "record-table", [field.alias or name for name, field in Record.model_fields.items()]),
     ],
 )
 def test_a_generated_table_has_a_row_for_each(pages, page, label, rows):
@@ -269,26 +275,33 @@ def test_every_executed_notebook_is_whole():
 def test_every_module_stands_on_one_page_of_the_reference():
     shown = [
         module
-        for page in (BOOK / "api").glob("*.md")
-        for module in re.findall(r"automodule:: (ddlib[\w.]*)", page.read_text(encoding="utf-8"))
+        for page in PAGES
+        if page.startswith("api/")
+        for module in re.findall(r"automodule:: (ddlib[\w.]*)", (BOOK / f"{page}.md").read_text(encoding="utf-8"))
     ]
     files = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "ddlib").rglob("*.py")]
     modules = [".".join(file.parts) for file in files if file.name != "__init__"]
     assert sorted(shown) == sorted(modules)
+    pages = [str(path.relative_to(BOOK).with_suffix("")) for path in (BOOK / "api").rglob("*.md")]
+    assert sorted(pages) == sorted(page for page in PAGES if page.startswith("api/")), "no page is left out"
 
 
 @built
 @pytest.mark.parametrize(
     ("page", "name"),
     [
-        ("losses", "losses.clom_loss"),
-        ("losses", "losses.cclom_loss_from_sums"),
-        ("combine", "combine.STRATEGIES"),
-        ("data", "data.readers.load_dataset"),
-        ("ptms", "ptms.pool.train_ptms"),
-        ("distill", "distill.distill"),
-        ("evaluate", "evaluate.evaluate"),
-        ("synthetic", "synthetic.SyntheticSet"),
+        ("core/losses", "losses.clom_loss"),
+        ("core/losses", "losses.cclom_loss_from_sums"),
+        ("core/combine", "combine.STRATEGIES"),
+        ("core/distill", "distill.distill"),
+        ("core/evaluate", "evaluate.evaluate"),
+        ("core/synthetic", "synthetic.SyntheticSet"),
+        ("data/readers", "data.readers.load_dataset"),
+        ("ptms/pool", "ptms.pool.train_ptms"),
+        ("disk", "disk.tensors.read_tensors"),
+        ("study/arms", "study.arms.Arm"),
+        ("study/parameters", "study.parameters.Parameters"),
+        ("study/record", "study.schema.Record"),
     ],
 )
 def test_the_reference_shows_the_public_names(pages, page, name):
@@ -297,9 +310,20 @@ def test_the_reference_shows_the_public_names(pages, page, name):
 
 @built
 def test_a_page_of_the_reference_is_not_endless(pages):
-    """In lines of text: the whole library on one page had 54,000 pixels."""
+    """The whole library on one page had 54,000 pixels."""
     sizes = {name: len(page.path.read_text().splitlines()) for name, page in pages.items() if name.startswith("api/")}
     assert max(sizes.values()) < 3500, sizes
+
+
+@built
+def test_the_reference_prints_no_addresses_and_lists_the_rows_of_tables(pages):
+    for name in (name for name in pages if name.startswith("api/")):
+        text = pages[name].path.read_text()
+        assert not re.search(
+            r"&lt;(function |bound method |object |class (&#39;|'|&#x27;))|FieldInfo\(| at 0x", text
+        ), name
+    rows = pages["api/core/combine"].path.read_text().split("Rows: ")[1].split("</p>")[0]
+    assert re.findall(r'<span class="pre">(\w+)</span>', rows) == list(STRATEGIES)
 
 
 @built
