@@ -53,12 +53,16 @@ SWEEP ?= smoke
 
 .PHONY: book
 book: $(READY)  ## Run the smoke sweep and build the book; SWEEP=name: with the comparison of runs/sweeps/name
-	@$(INSIDE) $(BIN)/python workflow/sweep.py $(SMOKE) --notebooks --jobs $(JOBS)
-	@$(MAKE) --no-print-directory -j$(JOBS) $(TOUR) $(COSTS)
+	@$(MAKE) --no-print-directory -j3 swept $(TOUR) $(COSTS)
 	@$(BIN)/python book/fold.py $(SWEPT)/plan/plan.json $(TOUR) runs/sweeps/$(SWEEP)/notebooks/03_compare.ipynb $(COSTS)
 	@# A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
 	@$(BIN)/jupyter-book build -q -W -n --keep-going book || { rm -rf book/_build/.doctrees; exit 1; }
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
+
+# Arms run side by side in a few processes; those that the book shows run as notebooks.
+.PHONY: swept
+swept: $(READY)  ## Run what the book is made of: the smoke sweep
+	@$(INSIDE) $(BIN)/python workflow/sweep.py $(SMOKE) --in-process --notebooks --jobs $(JOBS)
 
 # The tour computes, so it is run again when the core changes; the page on costs reads what `make bench` wrote.
 $(TOUR): notebooks/00_tour.ipynb constraints.txt $(filter-out $(wildcard ddlib/study/* ddlib/disk/*),$(wildcard ddlib/*.py ddlib/*/*.py))

@@ -91,6 +91,27 @@ def test_data_and_ptms_stay_open_for_the_next_arm(write, monkeypatch):
     assert opened == ["data", "data", "PTMs", "PTMs"]  # the pool's; then of the arms; none, and the pool
 
 
+def test_arms_side_by_side_give_the_same_records(ran, monkeypatch):
+    path, grid = ran
+    before = {file.name: read_record(file)["synthetic_hash"] for file in grid.folder.glob("*.json")}
+    assert len(before) == 6
+    monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1] / "again"))
+    assert sweep.main([str(path), "--in-process", "--jobs", "2"]) == 0
+    again = read_grid(path).folder
+    assert again != grid.folder
+    assert {file.name: read_record(file)["synthetic_hash"] for file in again.glob("*.json")} == before
+
+
+def test_what_the_book_shows_is_left_to_the_engine(write, monkeypatch):
+    path, calls = write(arms=[{"notebook": "01_guidance", "guidance": ["none", "clom"]}], seeds=[0]), []
+    monkeypatch.setattr(sweep, "snakemake", lambda grid, options, *config: calls.append(options) or 0)
+    assert sweep.main([str(path), "--in-process", "--notebooks"]) == 1
+    found = {state.work.name: state.state for state in states.states(read_grid(path), notebooks=True)}
+    (pool,) = (pool.name for pool in read_grid(path).pools)
+    assert found == {pool: "done", "01_guidance-none-seed0": "done", "01_guidance-clom-seed0": "left"}
+    assert [options[0] for options in calls] == ["--jobs"]  # and no report, which would miss most jobs
+
+
 def test_one_arm_fails_and_the_others_go_on(write, monkeypatch, capsys):
     def run_arm(p, *rest, real=study.run_arm, **named):
         if p.base_method == "random":

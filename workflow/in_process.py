@@ -1,17 +1,22 @@
-"""A sweep in this one process: without notebooks, Snakemake and a comparison, for machines that lack them.
+"""A sweep without notebooks and Snakemake: many arms in one process, or in a few side by side.
 
 Records and markers are those of any sweep, so that one on another machine finds the work done; only the executed
-notebooks are absent.
+notebooks are absent. A process opens torch, data and PTMs once for all its arms.
 """
 
+import multiprocessing
 import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+
+import torch
 
 from ddlib.study import run as study
 from workflow import published
@@ -19,18 +24,50 @@ from workflow.plan import Grid, Job, Pool
 from workflow.run_job import failure, gpu_slot, recorded, run, train_pool
 
 DATA = ("dataset", "image_size", "evaluate_on", "device")
+OPEN: dict[str, tuple[object, object]] = {}  # the data set and the PTMs of the latest arm, which the next may share
+WHOLE_LIFE = ExitStack()
 
 
-def run_all(grid: Grid) -> None:
-    """All pools, then all jobs, one after the other. One that fails leaves its reason in its log; the rest go on."""
-    with gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"):
-        missing = {pool.marker for pool in grid.pools if not done(grid, pool, lambda _, pool: train_pool(pool))}
-        latest = Latest()
-        for job in grid.jobs:
-            if job.pool and job.pool.marker in missing:
+def run_all(grid: Grid, jobs: Sequence[Job], workers: int = 1) -> None:
+    """All pools, then these jobs: in this process, or in ``workers`` others, each of which takes the next that is left.
+
+    One that fails leaves its reason in its log, and the others go on.
+    """
+    with ExitStack() as held:
+        each = hands(grid.threads, workers, held)
+        trained = each(partial(run_pool, grid), grid.pools)
+        there = {pool.marker for pool, done in zip(grid.pools, trained, strict=True) if done}
+        for job in jobs:
+            if job.pool and job.pool.marker not in there:
                 print(f"{job.name}: left, because its PTMs failed", flush=True)
-            elif done(grid, job, partial(run_arm, latest)) and job.published:
-                print(published.text(published.published_table(grid)), flush=True)
+        list(each(partial(run_job, grid), [job for job in jobs if not job.pool or job.pool.marker in there]))
+
+
+def hands(threads: int, workers: int, held: ExitStack) -> Callable[..., Iterable]:
+    """What applies a function to each thing of a list: ``map``, or that of processes that live as long as ``held``."""
+    if workers == 1:
+        begin(threads, held)
+        return map
+    fresh = multiprocessing.get_context("spawn")
+    return held.enter_context(ProcessPoolExecutor(workers, fresh, initializer=begin, initargs=(threads,))).map
+
+
+def begin(threads: int, held: ExitStack = WHOLE_LIFE) -> None:
+    """What a process needs before its first job: its threads, and its share of a GPU for as long as ``held`` lasts."""
+    torch.set_num_threads(threads)
+    held.callback(OPEN.clear)
+    held.enter_context(gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"))
+
+
+def run_pool(grid: Grid, pool: Pool) -> bool:
+    """Train the PTMs of a pool; whether they are there."""
+    return done(grid, pool, lambda _, pool: train_pool(pool))
+
+
+def run_job(grid: Grid, job: Job) -> None:
+    """Run one arm, and tell what it is beside published numbers."""
+    if done(grid, job, run_arm) and job.published:
+        print(published.text(published.published_table(grid)), flush=True)
 
 
 def done(grid: Grid, work: Pool | Job, carry_out: Callable[[Grid, Pool | Job], list[Path]]) -> bool:
@@ -51,25 +88,19 @@ def done(grid: Grid, work: Pool | Job, carry_out: Callable[[Grid, Pool | Job], l
     return True
 
 
-class Latest:
-    """The data set and the PTMs of the latest arm, which the next may share."""
-
-    def __init__(self):
-        self.held: dict[str, tuple[object, object]] = {}
-
-    def get(self, kind: str, key: object, open_it: Callable[[], object]) -> object:
-        """What is held under this key, or else what ``open_it`` gives in its place."""
-        if kind not in self.held or self.held[kind][0] != key:
-            self.held.pop(kind, None)  # first: there may be no room for two
-            self.held[kind] = (key, open_it())
-        return self.held[kind][1]
+def still_open(kind: str, key: object, open_it: Callable[[], object]) -> object:
+    """What this process holds open of a kind, if it is that of the key, or else what ``open_it`` gives in its place."""
+    if kind not in OPEN or OPEN[kind][0] != key:
+        OPEN.pop(kind, None)  # first: there may be no room for two
+        OPEN[kind] = (key, open_it())
+    return OPEN[kind][1]
 
 
-def run_arm(latest: Latest, grid: Grid, job: Job) -> list[Path]:
+def run_arm(grid: Grid, job: Job) -> list[Path]:
     """Run one arm; the files that it left."""
     p = SimpleNamespace(**job.parameters | {"runs_folder": str(grid.folder)})
     which = [job.parameters[name] for name in DATA]
-    data = latest.get("data", which, lambda: study.open_dataset(p))
-    ptms = latest.get("PTMs", job.pool and (which, job.pool.marker), lambda: study.open_ptms(p, data))
+    data = still_open("data", which, lambda: study.open_dataset(p))
+    ptms = still_open("PTMs", job.pool and (which, job.pool.marker), lambda: study.open_ptms(p, data))
     grid.executed(job).unlink(missing_ok=True)  # of a run that this one replaces
     return recorded(grid, job, lambda: study.run_arm(p, data, ptms, job.notebook))[0]

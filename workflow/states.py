@@ -32,7 +32,7 @@ class State:
 def states(grid: Grid, notebooks: bool = False) -> list[State]:
     """Where every pool and every job stands.
 
-    With ``notebooks``, a job is left if it ran without its notebook, or if the book shows it and its text has changed.
+    With ``notebooks``, a job that the book shows is left if it ran without its notebook, or if the text has changed.
     """
     pools = [state_of(grid, pool) for pool in grid.pools]
     missing = {state.work.marker for state in pools if state.state != "done"}
@@ -54,7 +54,7 @@ def state_of(grid: Grid, work: Job | Pool, notebooks: bool = False) -> State:
     if marker.is_file():
         if wrong := wrong_with(marker, base_of(grid, work), absent_is_fine=is_pool):
             return State(work, "left", wrong)
-        if notebooks and not is_pool and (why := why_not_shown(grid, work)):
+        if notebooks and not is_pool and work.shown and (why := why_not_shown(grid, work)):
             return State(work, "left", why)
         diverged = [] if is_pool else failures(grid, work)
         return State(work, "failed" if diverged else "done", "; ".join(diverged))
@@ -64,10 +64,10 @@ def state_of(grid: Grid, work: Job | Pool, notebooks: bool = False) -> State:
 
 
 def why_not_shown(grid: Grid, job: Job) -> str:
-    """Why the executed notebook of a job that is done cannot be shown; empty if it can, or if the book shows others."""
+    """Why the executed notebook of a job that is done cannot be shown; empty if it can."""
     if not any(name.endswith(".ipynb") for name in read_marker(grid.folder / job.marker)["files"]):
         return "it ran without its notebook"
-    if job.shown and grid.executed(job).is_file() and not reads_as(grid.executed(job), job.notebook):
+    if grid.executed(job).is_file() and not reads_as(grid.executed(job), job.notebook):
         return "the text of its notebook has changed"
     return ""
 

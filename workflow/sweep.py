@@ -2,7 +2,7 @@
 
 ``--dry-run`` says what would be done, ``--status`` how far it is; both change nothing. Whatever ended an earlier sweep,
 the same command goes on: what is whole is kept, what is missing, damaged or out of date is made again. ``--in-process``
-needs neither Snakemake nor Jupyter.
+needs neither Snakemake nor Jupyter, and starts no process for each job.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def engine(grid: Grid, given: argparse.Namespace, options: Sequence[str]) -> int
     status = snakemake(grid, options)
     if status:
         snakemake(grid, [*options, "--forcerun", "comparison"], "so_far=true")
-    else:
+    elif not given.in_process:  # Snakemake's report is of the jobs that it has started
         snakemake(grid, ["--report", str(grid.folder / "report.html")])
     return status
 
@@ -95,8 +95,10 @@ def go_on(grid: Grid, given: argparse.Namespace, options: Sequence[str]) -> int:
         sweep_away(grid)
         write_whole(grid.folder / PLAN, plan_text(grid))
         if given.in_process:
-            in_process.run_all(grid)
-            return 0
+            in_process.run_all(grid, [job for job in grid.jobs if not (given.notebooks and job.shown)], given.jobs or 1)
+            if not given.notebooks:
+                return 0
+            found = states(grid, given.notebooks)
         if not options and nothing_left(grid, found) and comparison_is_current(grid):
             return 0
         return engine(grid, given, options)
@@ -119,8 +121,8 @@ def arguments_of(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, l
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--status", action="store_true", help="say how far it is")
     parser.add_argument("-j", "--jobs", type=int, help="how many cores, or jobs on a cluster; default: all cores")
-    parser.add_argument("--in-process", action="store_true", help="one after the other, without notebooks")
-    parser.add_argument("--notebooks", action="store_true", help="run again what ran without its notebook")
+    parser.add_argument("--in-process", action="store_true", help="without notebooks; by default one after the other")
+    parser.add_argument("--notebooks", action="store_true", help="but with those that the book shows, as they are now")
     return parser.parse_known_args(arguments)
 
 
@@ -131,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grid = read_grid(given.grid)
     except (GridError, OSError) as error:
         sys.exit(str(error))
-    found, workers = states(grid, given.notebooks), max(1, (given.jobs or os.cpu_count() or 1) // grid.threads)
-    workers = 1 if given.in_process else workers
+    found, cores = states(grid, given.notebooks), given.jobs or (1 if given.in_process else os.cpu_count() or 1)
+    workers = cores if given.in_process else max(1, cores // grid.threads)
     print("\n".join([table(found), *reasons(found), outlook(grid, found, workers)]), flush=True)
     if given.dry_run or given.status:
         if any(job.published for job in grid.jobs):
