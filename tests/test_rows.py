@@ -8,8 +8,12 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
+from torch import nn
 
+from ddlib.base_methods import BASE_METHODS, BaseMethod
 from ddlib.combine import STRATEGIES, Selecting
+from ddlib.data.readers import DATASETS, Source
+from ddlib.networks import NETWORKS, Architecture
 from ddlib.selection import SELECTIONS, Selection
 from ddlib.study import contrasts, figures, images, run, runs, tables
 from ddlib.study.ablations import ABLATIONS, Ablation, fixed
@@ -56,8 +60,8 @@ def guarded(notebook, **given):
 def taken_through(folder, notebook="01_guidance", row="", **changes):
     """One run from the guard to a figure; ``row`` names the ablation that it is recorded for (default: the notebook).
 
-    Returns its ``record``, the rows ``shown`` of its ablation, their ``table`` and the ``colours`` of the figure by the
-    labels of arms, all read from the folder as the comparison does.
+    Returns its ``record``, the rows ``shown`` of its ablation, their ``table`` and the ``title`` and ``colours`` of the
+    figure, these by the labels of arms, all read from the folder as the comparison does.
     """
     p = guarded(notebook, **SMALL | changes)
     data = run.open_dataset(p)
@@ -71,6 +75,7 @@ def taken_through(folder, notebook="01_guidance", row="", **changes):
     labels = [label.get_text().split(" (n =")[0] for label in ax.get_yticklabels()]
     return SimpleNamespace(
         record=read_record(made[0].record),
+        title=ax.figure.get_suptitle(),
         synthetic=made[0].synthetic,
         shown=shown,
         table=tables.accuracy_table(shown, failed),
@@ -135,6 +140,63 @@ def test_a_strategy_is_a_row(tmp_path, monkeypatch):
     assert found.labels == ["CLoM loss_avg", "CLoM dummy"], "a new row is the last"
     differences = contrasts.planned_contrasts(runs.reference(found.shown), "02_ensemble")
     assert differences[["a", "b"]].values.tolist() == [["clom dummy", "clom loss_avg"]]
+
+
+def test_a_base_method_is_a_row(tmp_path, monkeypatch):
+    """Arms of another base method keep their names; they are compared among themselves, under a title that says it."""
+
+    def squares(images, task, iteration):
+        yield images.square().mean()
+
+    row = BaseMethod(updates=squares, lr_img=0.5, start="noise", source="this test")
+    monkeypatch.setitem(BASE_METHODS, "dummy", row)
+    taken_through(tmp_path / "runs", guidance="none")
+    taken_through(tmp_path / "runs", guidance="none", base_method="dummy")
+    found = taken_through(tmp_path / "runs", guidance="clom", base_method="dummy")
+    assert found.record["parameters"]["base_method"] == "dummy"
+    assert (found.record["arm"], found.record["status"]) == ("clom", "ok")
+    assert found.labels == ["no guidance", "CLoM"]
+    assert set(found.shown["base_method"]) == {"dummy"}, "not beside the runs of DM"
+    assert found.title.startswith("digits, DUMMY, ipc 1, ConvNet-3")
+
+
+def test_a_network_is_a_row(tmp_path, monkeypatch):
+    """To be evaluated with, to match with and as a PTM."""
+    with pytest.raises(ParameterError, match="architectures"):
+        guarded("01_guidance", architectures="dummy")
+
+    def body(channels, image_size, width, norm):
+        return nn.Sequential(nn.Conv2d(channels, width, 3, stride=4), nn.ReLU()), width * 4 * 4
+
+    monkeypatch.setitem(NETWORKS, "dummy", Architecture(body))
+    everywhere = {"base_network": "dummy", "ptm_architectures": "dummy", "image_size": 16}
+    found = taken_through(tmp_path / "runs", architectures="ConvNet-3,dummy", **everywhere)
+    assert found.record["accuracies"]["architecture"].unique().tolist() == ["ConvNet-3", "dummy"]
+    assert found.table.columns.tolist()[:2] == ["ConvNet-3", "dummy"]
+    records, _ = runs.load_runs(tmp_path / "runs")
+    ax = figures.cross_architecture(runs.ablation(records, "01_guidance"))
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["ConvNet-3", "dummy"], "a new row is the last"
+
+
+def test_a_data_set_is_a_row(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="neither a known data set"):
+        taken_through(tmp_path / "runs", dataset="dummy")
+
+    def read(root, image_size):
+        draw, labels = torch.Generator().manual_seed(0), torch.arange(40) % 2
+        splits = [(torch.rand(40, 3, 16, 16, generator=draw) / 2 + labels.view(-1, 1, 1, 1) / 2, labels) for _ in "ab"]
+        return *splits, ("dark", "light")
+
+    monkeypatch.setitem(DATASETS, "dummy", Source(read))
+    taken_through(tmp_path / "runs")
+    found = taken_through(tmp_path / "runs", dataset="dummy")
+    assert found.record["parameters"]["dataset"] == "dummy"
+    assert found.record["status"] == "ok"
+    assert set(found.shown["dataset"]) == {"dummy"}, "not beside the digits"
+    assert found.title.startswith("dummy, DM, ipc 1, ConvNet-3")
+    assert found.synthetic.class_names == ("dark", "light")
+    records, _ = runs.load_runs(tmp_path / "runs")
+    assert sorted(tables.settings_table(records)["dataset"]) == ["digits", "dummy"]
 
 
 def test_an_ablation_is_a_row(tmp_path, monkeypatch):
