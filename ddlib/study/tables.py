@@ -25,11 +25,10 @@ def settings_table(records: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(None).rename(index="setting {}".format)
 
 
-def failure_table(failures: pd.DataFrame) -> Styler:
-    """The failed runs of all settings with their reasons, which are not cut off; a caption alone if there are none."""
+def failure_table(failures: pd.DataFrame) -> Styler | None:
+    """The failed runs of all settings with their reasons, which are not cut off; a line of text if there are none."""
     if failures.empty:
-        none = "No run has failed (one that was killed or interrupted leaves no record)."
-        return pd.DataFrame().style.set_caption(none).set_uuid("failures")
+        return unless_empty(failures, "No run has failed (one that was killed or interrupted leaves no record).")
     table = failures.sort_values(["setting", "notebook", "run"], kind="stable").set_index("run")
     table = table[["setting", "notebook", "arm", "seed", "error"]].assign(arm=table["arm"].map(_label))
     styler = table.rename(columns={"error": "reason"}).rename_axis(None).style.set_uuid("failures")
