@@ -11,16 +11,16 @@ from ddlib.study.record import read_record
 from ddlib.study.runs import load_records
 
 ROOT = Path(__file__).parents[1]
-PROCESS = """
+PROCESSES = """
 import sys, os
+from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
 from ddlib.ptms import training
 from ddlib.study import run as study
 from ddlib.study.parameters import check, declared
 import nbformat
 
-folder, number = Path(sys.argv[1]), int(sys.argv[2])
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
 plain = training.train_network
 
 def noted(*arguments, **settings):
@@ -32,26 +32,34 @@ training.train_network = noted
 cells = nbformat.read("notebooks/02_ensemble.ipynb", as_version=4).cells
 source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
 changes = dict(iterations=2, eval_epochs=1, num_eval=1, ptm_epochs=1, num_ptms=3, architectures="ConvNet-3", num_sets=1)
-p = check(declared(source) | changes | {"seed": number // 2})  # two processes for each seed
-data = study.open_dataset(p)
-pool = study.open_ptms(p, data)
-study.run_arm(p, data, pool, "02_ensemble")
-print(" ".join(ptm.hash for ptm in pool))
+
+def run(number, start):
+    p = check(declared(source) | changes | {"seed": number // 2})  # two processes for each seed
+    start.wait()
+    data = study.open_dataset(p)
+    pool = study.open_ptms(p, data)
+    study.run_arm(p, data, pool, "02_ensemble")
+    print(" ".join(ptm.hash for ptm in pool), flush=True)
+
+fork = get_context("fork")  # what was imported is there; no thread has begun
+start = fork.Barrier(count)
+started = [fork.Process(target=run, args=(number, start)) for number in range(count)]
+for process in started:
+    process.start()
+for process in started:
+    process.join()
+sys.exit(any(process.exitcode for process in started))
 """
 
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_processes_share_cache_and_records(tmp_path, count):
     settings = {"DDLIB_RUNS": str(tmp_path / "runs"), "DDLIB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
-    started = [
-        subprocess.Popen(
-            [*command, str(number)], env=os.environ | settings, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        for number in range(count)
-    ]
-    pools = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * count
+    command = [sys.executable, "-c", PROCESSES, str(tmp_path), str(count)]
+    done = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    pools = done.stdout.splitlines()
+    assert len(pools) == count
     assert len(set(pools)) == 1
     assert len((tmp_path / "trained.txt").read_text().splitlines()) == 3  # three PTMs, each once
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 3
