@@ -1,7 +1,8 @@
 """Sweeps for real: killed at random moments, two at a time, with a run that diverges, and on Slurm.
 
-What they leave must equal what an undisturbed sweep leaves, times aside. DDLIB_KILLS says how often the first test
-kills (default 3; the book tells of 30).
+What they leave must equal what an undisturbed sweep leaves, times aside. One of the two arms diverges, which must show
+and must stop nothing. DDLIB_KILLS says how often the first test kills (default 3; the book tells of 30, and with so
+many the test of two sweeps at one time runs, too).
 """
 
 import json
@@ -24,7 +25,9 @@ ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("DDLIB_KILLS", "3"))
 QUICK = {"base": "smoke", "iterations": 20, "eval_epochs": 2, "num_eval": 1, "ptm_epochs": 3}
 QUICK |= {"architectures": "ConvNet-3", "width": 8}
-ARMS = [{"notebook": "01_guidance", "guidance": ["clom", "none"]}]
+ARMS = [{"notebook": "01_guidance", "guidance": "clom"}]
+ARMS += [{"notebook": "01_guidance", "guidance": "none", "lr_img": 1e38}]  # diverges
+ENDED = 1  # the exit status of a sweep in which a run diverged
 TIMES = ("created", "seconds", "environment", "git_commit", "peak_memory_bytes", "sha256")
 LIMIT = 600  # seconds after which a sweep counts as stuck
 
@@ -129,12 +132,21 @@ def undisturbed(tmp_path_factory):
     """What the quick grid leaves when nothing happens."""
     place = Place(tmp_path_factory.mktemp("un disturbed"))  # a space in all paths
     grid = place.grid()
-    assert place.finish(grid) == 0, place.said(grid)
+    assert place.finish(grid) == ENDED, place.said(grid)
     results = place.results(grid)
-    assert len(results) == 4  # two records, two synthetic sets
+    assert len(results) == 3  # two records, one synthetic set
     assert (place.runs / "sweeps" / "quick" / "comparison.html").stat().st_size > 1e5
     assert (place.runs / "sweeps" / "quick" / "report.html").stat().st_size > 1e5
     return place, results
+
+
+def test_a_run_that_diverges_fails_alone_and_stays_visible(undisturbed):
+    place, results = undisturbed
+    records = [result for result in results.values() if isinstance(result, dict)]
+    assert sorted(record["status"] for record in records) == ["failed", "ok"]
+    said = place.said(place.folder / "quick.yaml")
+    assert "failed: 01_guidance-none-lr_img1e_38-seed0: seed 0: FloatingPointError" in said
+    assert "FloatingPointError" in (place.runs / "sweeps" / "quick" / "comparison.html").read_text()
 
 
 def test_a_sweep_survives_kill_9(undisturbed, tmp_path):
@@ -152,12 +164,12 @@ def test_a_sweep_survives_kill_9(undisturbed, tmp_path):
             kinds[kills % len(kinds)](sweep)
             kills += 1
         else:
-            assert sweep.returncode == 0, place.said(grid)
+            assert sweep.returncode == ENDED, place.said(grid)
             assert place.results(grid) == wanted
             whole += 1
             place = Place(tmp_path / str(whole))
     grid = place.grid()
-    assert place.finish(grid) == 0, place.said(grid)
+    assert place.finish(grid) == ENDED, place.said(grid)
     assert place.results(grid) == wanted
     assert place.ptms() == reference.ptms()
     assert place.litter() == []
@@ -171,15 +183,15 @@ def test_nothing_is_done_twice(undisturbed):
     folder = place.runs / "sweeps" / "quick"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*.json")}
     page, engine = (folder / "comparison.html").stat().st_mtime_ns, place.said(grid).count("Job stats")
-    assert place.finish(grid) == 0
+    assert place.finish(grid) == ENDED
     assert {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*.json")} == before
     assert (folder / "comparison.html").stat().st_mtime_ns == page
     assert place.said(grid).count("Job stats") == engine > 0  # Snakemake was not even started
-    lost = next(folder.glob("01_*.json"))
+    lost = next(path for path in folder.glob("01_*.json") if '"accuracy": [0.' in path.read_text())
     text = lost.read_text()
     lost.write_text(text.replace('"accuracy": [0.', '"accuracy": [0.9', 1))  # altered, still JSON
     assert lost.read_text() != text
-    assert place.finish(grid) == 0
+    assert place.finish(grid) == ENDED
     assert f"because {lost.name} is damaged or was changed" in place.said(grid)
     after = {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*.json")}
     assert sum(after[path] != before[path] for path in before) == 1
@@ -187,6 +199,7 @@ def test_nothing_is_done_twice(undisturbed):
     assert place.results(grid) == wanted
 
 
+@pytest.mark.skipif(KILLS < 30, reason="takes minutes: set DDLIB_KILLS=30")
 def test_two_sweeps_share_ptms_and_one_is_killed(undisturbed, tmp_path):
     reference, wanted = undisturbed
     first, second = Place(tmp_path / "a", tmp_path / "ptms"), Place(tmp_path / "b", tmp_path / "ptms")
@@ -195,28 +208,12 @@ def test_two_sweeps_share_ptms_and_one_is_killed(undisturbed, tmp_path):
     time.sleep(15)
     assert killed.poll() is None
     kill_all(killed)
-    assert other.wait(LIMIT) == 0, second.said(grids[1])
+    assert other.wait(LIMIT) == ENDED, second.said(grids[1])
     trained = {path: path.stat().st_ino for path in first.cache.glob("*.safetensors")}
-    assert first.finish(grids[0]) == 0, first.said(grids[0])
+    assert first.finish(grids[0]) == ENDED, first.said(grids[0])
     assert first.results(grids[0]) == second.results(grids[1]) == wanted
     assert {path: path.stat().st_ino for path in first.cache.glob("*.safetensors")} == trained  # once
     assert first.ptms() == reference.ptms()
-
-
-def test_a_run_that_diverges_fails_alone_and_stays_visible(tmp_path):
-    place = Place(tmp_path)
-    arms = [{"notebook": "01_guidance", "guidance": "none"}]
-    arms += [{"notebook": "01_guidance", "guidance": "none", "lr_img": 1e38}]
-    grid = place.grid(arms=arms)
-    assert place.finish(grid) == 1
-    said, folder = place.said(grid), place.runs / "sweeps" / "quick"
-    assert "failed: 01_guidance-none-lr_img1e_38-seed0: seed 0: FloatingPointError" in said
-    status = {json.loads(path.read_text())["status"] for path in folder.glob("01_*.json")}
-    assert status == {"ok", "failed"}
-    assert "FloatingPointError" in (folder / "comparison.html").read_text()
-    start = time.perf_counter()
-    assert place.finish(grid) == 1  # it would diverge again: it is not tried again
-    assert place.said(grid).count("Finished jobid") == said.count("Finished jobid"), time.perf_counter() - start
 
 
 # Slurm
@@ -295,6 +292,6 @@ def test_slurm_gives_the_same_records(slurm, undisturbed):
     settings |= {"slurm-status-command": "squeue", "default-resources": {"runtime": 30, "mem_mb": 1000}}
     settings |= {"slurm-init-seconds-before-status-checks": 5, "latency-wait": 10}
     (profile / "config.yaml").write_text(yaml.safe_dump(settings))
-    assert place.finish(grid, "--workflow-profile", str(profile)) == 0, place.said(grid)
+    assert place.finish(grid, "--workflow-profile", str(profile)) == ENDED, place.said(grid)
     assert "slurm" in place.said(grid).lower()
     assert place.results(grid) == wanted
