@@ -14,12 +14,11 @@ import torchvision
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.data.dataset import Dataset, ImageFormat, Split, channel_moments
 from ddlib.data.readers import (
     DATASETS,
     TIMEOUT,
     Source,
-    channel_moments,
     dataset_name,
     load_dataset,
     reference_format,

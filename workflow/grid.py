@@ -8,13 +8,14 @@ the job is done; so a job with another identity is another file, and Snakemake m
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
 
-from ddlib.data.readers import DATASETS, dataset_name
+from ddlib.data.readers import DATASETS, content_hash, dataset_name
 from ddlib.fingerprint import code_hash
 from ddlib.study import run as study
 from ddlib.study.ablations import ABLATIONS
@@ -105,7 +106,8 @@ def jobs_of(
     name, jobs = word("-".join(words)), []
     for first, count in groups:
         of_these = parameters | {"seed": first, "num_sets": count}
-        jobs.append(Job(notebook, name, of_these, pool, of, records(notebook, of_these), shown, published))
+        written = records(notebook, of_these, fingerprints.folder_files)
+        jobs.append(Job(notebook, name, of_these, pool, of, written, shown, published))
     return jobs
 
 
@@ -115,10 +117,12 @@ def sources(parameters: Mapping[str, object]) -> list[str]:
     return [parameters["dataset"]] + ([other] if other not in (None, IMAGENET) else [])
 
 
-def records(notebook: str, parameters: Mapping[str, object]) -> list[str]:
+def records(
+    notebook: str, parameters: Mapping[str, object], hash_of: Callable[[str], str | None] = content_hash
+) -> list[str]:
     """Names of the records of a job, one for each seed."""
     p = SimpleNamespace(**parameters)
-    shared = study.recorded(p, dataset_name(p.dataset))
+    shared = study.recorded(p, dataset_name(p.dataset), hash_of)
     return [record_path("", notebook, shared, seed).name for seed in range(p.seed, p.seed + p.num_sets)]
 
 
@@ -140,6 +144,7 @@ class Fingerprints:
         self.code, self.pool_code = run_hash(), code_hash("ptms/training")
         self.folders: dict[str, str] = {}
         self.notebooks: dict[str, str] = {}
+        self.folder_files = cache(content_hash)
 
     def data(self, dataset: str) -> str:
         """Of a data set: its name (records hold a hash of its content); of an image folder: all that is in it."""

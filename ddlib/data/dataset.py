@@ -7,6 +7,8 @@ there is no loader, no worker and no transform on the way.
 import dataclasses
 import hashlib
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -14,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddlib.data.doubts import warn_of_doubts
+from ddlib.data.tensors import OBLONG, labels_of, pixels_of
 from ddlib.rng import generator
 
 CHUNK = 256  # images handled at a time: bounds the working memory, at 256 x 256 pixels too
+CONSTANT = 1e-4  # a channel with a smaller std (1/40 of a grey level) holds rounding noise, no signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +102,33 @@ def _moments(form: ImageFormat, dtype: torch.dtype, device: torch.device) -> tup
     return mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
 
+def _wrong_with(split: Split, form: ImageFormat, num_classes: int) -> str | None:
+    """Why a split is not one of a data set of this format, in words."""
+    images, labels = split.images, split.labels
+    if (found := tuple(images.shape[1:])) != form.shape:
+        oblong = f"; oblong images are {OBLONG}" if found[1] != found[2] else ""
+        return f"are {list(found)}; its format says {list(form.shape)}{oblong}"
+    if images.dtype != torch.float32:
+        return f"are {images.dtype}; expected float32, normalised (Dataset.from_tensors takes pixels)"
+    if not len(labels):
+        return "are none"
+    if labels.device.type != "meta" and not 0 <= (odd := _farthest(labels, num_classes)) < num_classes:
+        return f"have the label {odd}; with {num_classes} class names, labels are 0 to {num_classes - 1}"
+    return None
+
+
+def _farthest(labels: Tensor, num_classes: int) -> int:
+    """The smallest label if it is below 0, else the largest."""
+    low, high = map(int, labels.aminmax())
+    return low if low < 0 else high
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Two splits, class names, and the format of the images, whose mean and std normalised both.
 
-    Raises ValueError if images are not of that format.
+    ``from_tensors`` makes one from pixels. Raises ValueError if images or labels do not fit the format or the classes,
+    or if a class has no training image.
     """
 
     name: str
@@ -111,11 +138,40 @@ class Dataset:
     format: ImageFormat
 
     def __post_init__(self):
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        if twice := {name for name in self.class_names if self.class_names.count(name) > 1}:
+            raise ValueError(f"class names of {self.name} stand twice: {', '.join(map(repr, sorted(twice)))}.")
         for part, split in (("train", self.train), ("test", self.test)):
-            if (found := tuple(split.images.shape[1:])) != self.format.shape:
-                raise ValueError(
-                    f"the {part} images of {self.name} are {list(found)}; its format says {list(self.format.shape)}."
-                )
+            if problem := _wrong_with(split, self.format, self.num_classes):
+                raise ValueError(f"the {part} images of {self.name} {problem}.")
+        there = range(self.num_classes) if self.device.type == "meta" else self.train.labels.unique().tolist()
+        if empty := sorted(set(range(self.num_classes)) - set(there)):
+            names = ", ".join(repr(self.class_names[label]) for label in empty[:5])
+            raise ValueError(f"{self.name} has {len(empty)} classes without training images ({names}): leave them out.")
+
+    @classmethod
+    def from_tensors(
+        cls,
+        name: str,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        class_names: Sequence[str],
+    ) -> "Dataset":
+        """A data set from ``(images, labels)`` of train and test in memory, tensors or numpy arrays.
+
+        Images are pixels: integers from 0 to 255 or floats from 0 to 1, ``[N, C, H, H]``, or ``[N, H, H]`` if grey.
+        Labels are whole numbers ``[N]`` below the number of classes. Both splits are normalised by mean and std of the
+        train split; what was handed in is not changed. Warns of uneven classes, and of images in both splits. Raises
+        ValueError for values of another range (images that are normalised already have a format: use the constructor),
+        oblong images, and all that the constructor refuses.
+        """
+        pairs = [
+            (pixels_of(images, f"{part} images of {name}"), labels_of(labels, f"{part} labels of {name}"))
+            for part, (images, labels) in (("train", train), ("test", test))
+        ]
+        data = normalised(name, *pairs, class_names)
+        warn_of_doubts(name, *((split.images, split.labels) for split in (data.train, data.test)), data.class_names)
+        return data
 
     @property
     def num_classes(self) -> int:
@@ -190,3 +246,28 @@ class Dataset:
             mask[members[torch.randperm(len(members), generator=draw)[:held]]] = True
         train, test = self.train.select(~mask), self.train.select(mask)
         return dataclasses.replace(self, name=f"{self.name}-holdout", train=train, test=test)
+
+
+def normalised(
+    name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], class_names: Sequence[str]
+) -> Dataset:
+    """A data set from pixels in [0, 1] and labels, which it takes over: normalised in place.
+
+    A channel that is constant in the train split is divided by 1, with a warning.
+    """
+    mean, std = channel_moments(train[0])
+    for channel in (std < CONSTANT).nonzero().flatten().tolist():
+        warnings.warn(f"channel {channel} of {name} is constant: its std is set to 1", stacklevel=3)
+        std[channel] = 1
+    for pixels, _ in (train, test):  # in place: a second copy would double the memory
+        pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+    return Dataset(name, Split(*train), Split(*test), tuple(class_names), ImageFormat.of(train[0], mean, std))
+
+
+def channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (population) std `[C]` of pixels `[N, C, H, W]`, float32, summed in float64."""
+    count = pixels.numel() / pixels.shape[1]
+    mean = sum(chunk.double().sum((0, 2, 3)) for chunk in pixels.split(CHUNK)) / count
+    deviations = (chunk.double().sub_(mean.view(-1, 1, 1)) for chunk in pixels.split(CHUNK))
+    variance = sum(deviation.square_().sum((0, 2, 3)) for deviation in deviations) / count
+    return mean.float(), variance.sqrt().float()

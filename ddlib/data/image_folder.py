@@ -1,155 +1,229 @@
 """A person's own pictures: `train/<class>/*` and `test/<class>/*` become two tensors of pixels.
 
-Every picture ends up square and in one of two forms:
+- `val/` and `validation/` are names for `test/` too, in upper or lower case; `test/` wins if there are several.
+- A flat folder, `<class>/*`, is split: of each class a fifth, drawn with a seed, is set aside for testing.
+- Pictures are converted as `ddlib.data.pictures` says. If *every* one is grey there is one channel, else three.
+- What file managers leave (`Thumbs.db`, `@eaDir`, ...) is no picture. Links that lead out of the folder are refused.
 
-- turned upright (EXIF orientation), scaled so that its shorter side fits, cut square around its centre;
-- RGB. Palette and CMYK pictures are converted, transparent ones lie on white, of several frames the first
-  counts. Only if *every* picture of the folder is grey by its file mode (1, L, 16-bit grey) is there one
-  channel. The mode decides, not the content: a grey photo saved as RGB is RGB. 16-bit grey keeps its depth.
-
-Nothing outside of the folder is read: links that lead out of it are refused, as are files of more than
-`MAX_BYTES`, files that are no regular ones, and images of more pixels than Pillow takes for safe.
-
-The order is fixed: classes and files by name (as text: "10" stands before "2"), in train and test alike.
+Labels are in the order of torchvision's `ImageFolder`: classes and files by name, as text ("10" stands before "2").
+Equal names are found in both parts however their accents are stored (macOS stores them apart: NFD).
 """
 
+import hashlib
 import os
-import stat
+import unicodedata
 import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-DEFAULT_SIZE = 32
-MAX_BYTES = 2**28  # of one file: no picture within Pillow's limit of pixels needs more, in any usual form
+from ddlib.data.doubts import warn_of_doubts
+from ddlib.data.pictures import Picture, open_image, read_image, suited_size, to_pixels_alike, why_unreadable
+from ddlib.rng import generator
+
 MAX_NAMED = 5  # so many culprits are named at once: enough to see a pattern, short enough to read
-IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # left by file managers and archives; besides ".*"
-GREY_16_BIT = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # "I": 16-bit PGM, and PNG in older versions of Pillow
+SHOWN = 10  # so many labels are shown
+HELD_OUT = 5  # of a flat folder, one picture of so many is for testing
+TEST_NAMES = ("test", "val", "validation")
+# left by file managers, photo software, network storage and archives; besides ".*"
+IGNORED = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info"}
+IGNORED |= {"__macosx", "@eadir", "@__thumb", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 
 LAYOUT = """An image folder looks like this, with the same classes (two or more) in both parts:
     {folder}/train/<class>/<any name>.jpg
-    {folder}/test/<class>/<any name>.jpg"""
+    {folder}/test/<class>/<any name>.jpg
+or {folder}/<class>/<any name>.jpg, of which a fifth is then set aside for testing."""
 
 Files = dict[str, list[Path]]  # class name -> its files
 
 
 def read_folder(
-    folder: Path, image_size: int | None = None
+    folder: Path,
+    image_size: int | None = None,
+    on_bad: str = "error",
+    max_pixels: int | None = None,
+    split_seed: int = 0,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[str, ...]]:
-    """Read an image folder: `(train pixels, labels), (test pixels, labels), class names`.
+    """Read an image folder: `(train pixels, labels), (test pixels, labels), class names`; prints what it found.
 
     Pixels are float32 in [0, 1], `[N, C, image_size, image_size]`, C = 1 or 3; labels int64 `[N]`. Without an
-    `image_size` it is 32, with a warning if that changed any picture. Raises ValueError, naming the culprits,
-    for a wrong layout, unequal, empty or too few classes, and files that are no (whole) image.
+    `image_size` it suits the pictures (`suited_size`). Raises ValueError, naming the culprits, for a wrong layout,
+    unequal, empty or too few classes, and files that are no (whole) image; these are left out, with a warning that
+    lists them, if `on_bad` is "skip". Warns of all that may not be what was meant.
     """
-    train, test = find_files(folder, "train"), find_files(folder, "test")
+    train, test = find_parts(folder, split_seed)
     _check_classes(folder, train, test)
-    size = image_size or DEFAULT_SIZE
-    images, sizes = read_images([*_in_order(train), *_in_order(test)], size)
-    if image_size is None and sizes != {(size, size)}:
-        warnings.warn(
-            f"the pictures in {folder} were scaled and cut to {size} x {size} pixels, the default; "
-            "image_size chooses another size",
-            stacklevel=3,
+    paths = [*_in_order(train), *_in_order(test)]
+    size = image_size or suited_size(_sizes(paths, max_pixels))
+    pictures = read_images(paths, size, on_bad, max_pixels)
+    train, test = ({name: [p for p in part[name] if p in pictures] for name in part} for part in (train, test))
+    _check_classes(folder, train, test)
+    _warn_of_pages(folder, {path: picture.frames for path, picture in pictures.items() if picture.frames > 1})
+    files = {"train": _in_order(train), "test": _in_order(test)}
+    parts = to_pixels_alike(folder.name, [[pictures[path] for path in part] for part in files.values()])
+    train, test, class_names = (parts[0], _labels(train)), (parts[1], _labels(test)), tuple(train)
+    print(_summary(folder, train, test, class_names, pictures.values()))
+    warn_of_doubts(folder.name, train, test, class_names, lambda part, i: files[part][i].relative_to(folder).as_posix())
+    return train, test, class_names
+
+
+def find_parts(folder: Path, split_seed: int = 0) -> tuple[Files, Files]:
+    """The files of train and test by class, in the order of the classes of train."""
+    parts = _part_folders(folder)
+    if not parts:
+        return _split(folder, find_files(folder, "."), split_seed)
+    test_name = next((name for name in TEST_NAMES if name in parts), None)
+    if "train" not in parts or not test_name:
+        wanted = "train/" if "train" not in parts else "test/ (nor val/, validation/)"
+        there = ", ".join(repr(path.name) for path in parts.values())
+        raise ValueError(
+            f"{folder} has no folder {wanted}, only {there}. If it is all there is, give load_dataset the path of that "
+            f"folder: it is split then. {LAYOUT.format(folder=folder)}"
         )
-    num_train, channels = len(_in_order(train)), max(len(image) for image in images)
-    train_pixels, test_pixels = _stack(images[:num_train], channels), _stack(images[num_train:], channels)
-    return (train_pixels, _labels(train)), (test_pixels, _labels(test)), tuple(train)
+    if unused := [repr(path.name) for name, path in parts.items() if name not in ("train", test_name)]:
+        told = f"{folder.name}: test images are those of {parts[test_name].name!r}; {_listed(unused)} is not used"
+        warnings.warn(told, stacklevel=4)
+    train, test = (find_files(folder, parts[name].name) for name in ("train", test_name))
+    return train, {name: test[name] for name in [*train, *test] if name in test}
 
 
 def find_files(folder: Path, part: str) -> Files:
-    """The files of `train` or `test` by class, both in order; hidden files are left out."""
+    """The files of `train` or `test`, or of a flat folder (`.`), by class, both in order; hidden ones are left out."""
     _check_inside(folder, [folder / part])
-    if not (folder / part).is_dir():
-        raise ValueError(f"{folder} has no folder {part}/. " + LAYOUT.format(folder=folder))
     paths = _visible(folder / part)
     _check_inside(folder, paths)
-    files = {path.name: _visible(path) for path in paths if path.is_dir()}
+    folders = [path for path in paths if path.is_dir()]
+    files = {_nfc(path.name): _visible(path) for path in folders}
+    if len(files) < len(folders):
+        raise ValueError(f"{folder / part} has two folders for one class: {_listed(ascii(p.name) for p in folders)}")
     _check_inside(folder, _in_order(files))
-    stray = [path for path in paths if not path.is_dir()] + [path for path in _in_order(files) if path.is_dir()]
-    if stray:
-        more = f" and {len(stray) - MAX_NAMED} more" if len(stray) > MAX_NAMED else ""
-        names = ", ".join(map(str, stray[:MAX_NAMED])) + more
-        raise ValueError(f"not in its place: {names}. " + LAYOUT.format(folder=folder))
+    stray = [path for path in paths if not path.is_dir() and (part != "." or _is_named_like_a_picture(path))]
+    if stray := stray + [path for path in _in_order(files) if path.is_dir()]:
+        raise ValueError(f"not in its place: {_listed(map(str, stray))}. " + LAYOUT.format(folder=folder))
     return files
 
 
-def _check_inside(folder: Path, paths: list[Path]) -> None:
-    root = os.path.realpath(folder)
-    links = [path for path in paths if path.is_symlink()]
-    outside = [path for path in links if not Path(os.path.realpath(path)).is_relative_to(root)]
-    if outside:
-        more = f" and {len(outside) - MAX_NAMED} more" if len(outside) > MAX_NAMED else ""
-        names = ", ".join(map(str, outside[:MAX_NAMED])) + more
-        raise ValueError(f"links that lead out of {folder}: {names}. Put copies of the files there instead")
+def files_hash(folder: Path) -> str:
+    """16 hexadecimal digits for the names and bytes of all files that count as pictures of a folder."""
+    digest = hashlib.sha256()
+    for part in _part_folders(folder).values() or [folder]:
+        for path in sorted(path for path in part.glob("*/*") if path.is_file()):
+            if not any(map(_is_ignored, path.relative_to(folder).parts)):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{_nfc(path.relative_to(folder).as_posix())} {content}\n".encode())
+    return digest.hexdigest()[:16]
 
 
-def read_images(paths: list[Path], size: int) -> tuple[list[np.ndarray], set[tuple[int, int]]]:
-    """Read every file with `read_image`: the arrays, and the set of (width, height) found on disk.
+def _part_folders(folder: Path) -> dict[str, Path]:
+    """The folders for train and test, by their names in lower case; none in a flat folder."""
+    found = [path for path in _visible(folder) if path.name.lower() in ("train", *TEST_NAMES) and path.is_dir()]
+    parts = {path.name.lower(): path for path in found}
+    if len(parts) < len(found):
+        raise ValueError(f"{folder} has two folders for one part: {_listed(repr(path.name) for path in found)}")
+    return parts
 
-    Raises one ValueError that names up to 5 unreadable files with the reason for each.
+
+def _split(folder: Path, files: Files, seed: int) -> tuple[Files, Files]:
+    """A flat folder as train and test."""
+    if few := [repr(name) for name, paths in files.items() if len(paths) < 2]:
+        raise ValueError(
+            f"{folder} has no train/ and test/, so it is to be split, but these classes have fewer than two pictures: "
+            f"{_listed(few)}. " + LAYOUT.format(folder=folder)
+        )
+    train, test = {}, {}
+    for index, (name, paths) in enumerate(files.items()):
+        count = max(1, round(len(paths) / HELD_OUT))
+        held = set(torch.randperm(len(paths), generator=generator(seed, "split of a folder", index))[:count].tolist())
+        train[name] = [path for i, path in enumerate(paths) if i not in held]
+        test[name] = [path for i, path in enumerate(paths) if i in held]
+    if len(files) > 1:
+        warnings.warn(
+            f"{folder.name} has no train/ and test/: of its {len(_in_order(files))} pictures {len(_in_order(test))} "
+            f"were set aside for testing, a fifth of each class (drawn with split_seed = {seed})",
+            stacklevel=5,
+        )
+    return train, test
+
+
+def read_images(
+    paths: Sequence[Path], size: int, on_bad: str = "error", max_pixels: int | None = None
+) -> dict[Path, Picture]:
+    """Read every file with `read_image`.
+
+    Raises one ValueError that names up to 5 unreadable files with the reason for each; or leaves them out with a
+    warning that lists them all, if `on_bad` is "skip".
     """
-    images, sizes, bad = [], set(), []
+    pictures, bad = {}, []
     for path in paths:
         try:
-            image, original_size = read_image(path, size)
+            pictures[path] = read_image(path, size, max_pixels)
         except Exception as error:  # decoders of damaged files raise almost anything, SyntaxError included
-            bad.append(f"    {path}: {_reason(error)}")
-            if len(bad) == MAX_NAMED:
+            bad.append(f"    {path}: {why_unreadable(error, path, max_pixels)}")
+            if len(bad) == MAX_NAMED and on_bad == "error":
                 bad.append("    (reading stopped here; there may be more)")
                 break
-        else:
-            images.append(image)
-            sizes.add(original_size)
+    if bad and on_bad == "error":
+        advice = 'repair or remove them, or leave them out with load_dataset(..., on_bad="skip"):'
+        raise ValueError("\n".join([f"files that cannot be read as images; {advice}", *bad]))
     if bad:
-        raise ValueError("\n".join(["files that cannot be read as images; repair or remove them:", *bad]))
-    return images, sizes
+        warnings.warn("\n".join([f"{len(bad)} files that cannot be read as images were skipped:", *bad]), stacklevel=4)
+    return pictures
 
 
-def read_image(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """One file as `[C, size, size]` in 0..255 (uint8; float32 if 16-bit) and its (width, height) on disk."""
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError("not a regular file")  # opening a pipe would wait for ever
-    if about.st_size > MAX_BYTES:
-        raise ValueError(f"{about.st_size / 1e6:.0f} MB, more than the limit of {MAX_BYTES / 1e6:.0f} MB")
-    with warnings.catch_warnings():
-        # between one and two times its limit of pixels Pillow only warns; such a file is refused just as well
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            original_size = image.size
-            # decode a large JPEG at 1/2, 1/4 or 1/8 while twice the wanted size remains: several times faster
-            image.draft(None, (2 * size, 2 * size))
-            plain = _to_plain(ImageOps.exif_transpose(image))
-    pixels = np.array(ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR))
-    return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), original_size
+def _sizes(paths: Sequence[Path], max_pixels: int | None) -> list[tuple[int, int]]:
+    """Width and height of all readable files; the others are told of when they are read."""
+    sizes = []
+    for path in paths:
+        try:
+            with open_image(path, max_pixels) as image:
+                sizes.append(image.size)
+        except Exception:  # of any kind, as above
+            continue
+    return sizes
 
 
-def _to_plain(image: Image.Image) -> Image.Image:
-    """Any mode as L (grey), F (16-bit grey, in 0..255) or RGB; transparency becomes white."""
-    if image.mode in GREY_16_BIT:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("32-bit values: save it with 8 or 16 bits")
-        return Image.fromarray((values / 257).astype(np.float32))
-    if image.mode == "F":
-        raise ValueError("floating-point values, whose white is unknown: save it with 8 or 16 bits")
-    mode = "L" if image.mode in ("1", "L") else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+def _summary(
+    folder: Path,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    class_names: Sequence[str],
+    pictures: Collection[Picture],
+) -> str:
+    """What was read, in the words of a person who wants to know whether it is what she meant."""
+    channels, size = train[0].shape[1:3]
+    labels = ", ".join(f"{label} {name!r}" for label, name in enumerate(class_names[:SHOWN]))
+    more = f", ... {len(class_names) - 1} {class_names[-1]!r}" if len(class_names) > SHOWN else ""
+    smallest, largest = (choose((p.size for p in pictures), key=lambda s: s[0] * s[1]) for choose in (min, max))
+    was = "{} x {}".format(*smallest) + ("" if smallest == largest else " to {} x {}".format(*largest))
+    as_it_was = all(p.size == (size, size) for p in pictures)
+    scaled = "" if as_it_was else f" (scaled and cut from {was}; image_size chooses another size)"
+    return (
+        f"{folder.name}: {len(train[1])} training and {len(test[1])} test images of {len(class_names)} classes, "
+        f"{size} x {size} pixels{scaled}, {'grey' if channels == 1 else 'RGB'}; labels {labels}{more}"
+    )
+
+
+def _warn_of_pages(folder: Path, frames: Mapping[Path, int]) -> None:
+    if frames:
+        found = _listed(f"{path.name} ({count})" for path, count in frames.items())
+        warnings.warn(
+            f"{len(frames)} files of {folder.name} hold several pictures, of which only the first is used: {found}. "
+            "Save the pages as files of their own if they are pictures of their own",
+            stacklevel=4,
+        )
 
 
 def _check_classes(folder: Path, train: Files, test: Files) -> None:
     """Raise unless both parts have the same classes, two or more, none of them empty."""
     if train.keys() != test.keys():
         alone = {"train": train.keys() - test.keys(), "test": test.keys() - train.keys()}
-        found = "; ".join(f"only in {part}: {', '.join(sorted(names))}" for part, names in alone.items() if names)
-        raise ValueError(f"train and test of {folder} must have the same classes; {found}")
+        found = [f"only in {part}: {', '.join(map(repr, sorted(names)))}" for part, names in alone.items() if names]
+        loose = [{name.strip().casefold() for name in names} for names in alone.values()]
+        hint = ". Some differ only in spaces or capitals: rename them" if loose[0] & loose[1] else ""
+        raise ValueError(f"train and test of {folder} must have the same classes; {'; '.join(found)}{hint}")
     if len(train) < 2:
         found = f"only the class {next(iter(train))!r}" if train else "no class"
         raise ValueError(f"{folder} has {found}; a classifier needs two. " + LAYOUT.format(folder=folder))
@@ -160,32 +234,41 @@ def _check_classes(folder: Path, train: Files, test: Files) -> None:
         raise ValueError(f"classes of {folder} without any image: {names}; add images or remove the class")
 
 
+def _check_inside(folder: Path, paths: list[Path]) -> None:
+    root = os.path.realpath(folder)
+    links = [path for path in paths if path.is_symlink()]
+    outside = [path for path in links if not Path(os.path.realpath(path)).is_relative_to(root)]
+    if outside:
+        found = _listed(map(str, outside))
+        raise ValueError(f"links that lead out of {folder}: {found}. Put copies of the files there instead")
+
+
 def _visible(folder: Path) -> list[Path]:
     names = sorted(path.name for path in folder.iterdir())
-    return [folder / name for name in names if not name.startswith(".") and name.lower() not in IGNORED]
+    return [folder / name for name in names if not _is_ignored(name)]
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def _is_named_like_a_picture(path: Path) -> bool:
+    return path.suffix.lower() in Image.registered_extensions()
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _in_order(files: Files) -> list[Path]:
     return [path for paths in files.values() for path in paths]
 
 
-def _stack(images: list[np.ndarray], channels: int) -> Tensor:
-    """Arrays in 0..255 as pixels `[N, channels, H, W]` in [0, 1]; grey is repeated if others have colour."""
-    pixels = torch.empty(len(images), channels, *images[0].shape[1:])
-    for slot, image in zip(pixels, images, strict=True):
-        slot.copy_(torch.from_numpy(image))
-    return pixels.div_(255)
-
-
 def _labels(files: Files) -> Tensor:
     counts = torch.tensor([len(paths) for paths in files.values()])
     return torch.arange(len(counts)).repeat_interleave(counts)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        limit = f"the limit, PIL.Image.MAX_IMAGE_PIXELS, is {Image.MAX_IMAGE_PIXELS}"
-        return f"too many pixels, refused as a possible decompression bomb ({limit}): scale it down"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image in a format that Pillow reads"
-    return str(error) or type(error).__name__

@@ -9,7 +9,6 @@ import dataclasses
 import io
 import os
 import socket
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,59 +18,104 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
-from ddlib.data.dataset import CHUNK, Dataset, ImageFormat, Split
-from ddlib.data.image_folder import LAYOUT, read_folder
+from ddlib.data.dataset import CHUNK, Dataset, ImageFormat, normalised
+from ddlib.data.doubts import warn_of_doubts
+from ddlib.data.image_folder import LAYOUT, files_hash, read_folder
+from ddlib.data.tensors import OBLONG, read_torch
 from ddlib.disk.paths import data_folder
 from ddlib.disk.progress import watched
 
 TIMEOUT = 20  # seconds of silence after which a download counts as failed
-CONSTANT = 1e-4  # a channel with a smaller std (1/40 of a grey level) holds rounding noise, no signal
 
 Raw = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[str, ...]]
 """Train and test as (pixels [N, C, H, W] in [0, 1], labels [N]), and the class names."""
 
 
 def load_dataset(
-    name: str | os.PathLike,
+    name: str | os.PathLike | TorchDataset,
     root: str | os.PathLike | None = None,
     image_size: int | None = None,
     device: torch.device | str = "cpu",
+    *,
+    test: TorchDataset | None = None,
+    on_bad: str = "error",
+    max_pixels: int | None = None,
+    split_seed: int = 0,
+    zca: bool = False,
 ) -> Dataset:
-    """Load a data set by name (a key of `DATASETS`), or an image folder by its path (`ddlib.data.image_folder`).
+    """Load a data set by name (a key of `DATASETS`), an image folder by its path (`ddlib.data.image_folder`), or
+    torch data sets: `load_dataset(train, test=test)`, such as those of torchvision.
 
     root: folder of the downloaded sets; else the environment variable DDLIB_DATA, else the user's cache.
-    image_size: height = width in pixels, 8 to 256. None: the native size, for an image folder 32.
-    A known name wins over a folder of that name: write `./digits` for the folder. A channel that is constant
-    in the train split is divided by 1, with a warning.
+    image_size: height = width in pixels, 8 to 256. None: the native size; of pictures of many sizes one that suits
+    them, 8 to 64. A known name wins over a folder of that name: write `./digits` for the folder. A channel that is
+    constant in the train split is divided by 1, with a warning.
 
-    Raises ValueError for an unknown name, a bad size or a bad image folder, and FileNotFoundError for a set
-    that is not there (whole) and cannot be downloaded.
+    For image folders, which print what was found: on_bad: "error", or "skip" to leave out files that are no pictures,
+    with a warning that lists them; max_pixels: the most that a file may have (None: Pillow's limit); split_seed: of the
+    draw of test pictures from a folder without `test/`. ZCA whitening is not supported: images could not be shown.
+
+    Raises ValueError for an unknown name, a bad size or a bad image folder, TypeError for what is no source at all, and
+    FileNotFoundError for a set that is not there (whole) and cannot be downloaded.
 
     >>> data = load_dataset("digits")
     >>> data.num_classes, data.channels, data.image_size, len(data.train) + len(data.test)
     (10, 1, 8, 1797)
     """
-    if image_size is not None and not (type(image_size) is int and 8 <= image_size <= 256):
-        raise ValueError(f"image_size must be None or an integer from 8 to 256, found {image_size!r}")
+    _check_options(image_size, on_bad, max_pixels, zca)
     torch.empty(0, device=device)  # a wrong or absent device fails here, before the long work
-    if name in DATASETS:
+    if isinstance(name, TorchDataset):
+        if not isinstance(test, TorchDataset):
+            found = "no test" if test is None else f"test of type {type(test).__name__}"
+            raise ValueError(f"a torch data set is one split: load_dataset(train, test=...) takes two; found {found}")
+        train, test, class_names = read_torch(name, test, image_size)
+        name = type(name).__name__
+        warn_of_doubts(name, train, test, class_names)
+    elif test is not None:
+        raise ValueError("test goes with a torch data set as the first argument; names and folders have their own")
+    elif not isinstance(name, str | os.PathLike):
+        raise TypeError(
+            f"load_dataset takes a name ({', '.join(DATASETS)}), the path of an image folder, or a torch data set with "
+            f"test=...; found {type(name).__name__}. For tensors there is ddlib.Dataset.from_tensors"
+        )
+    elif name in DATASETS:
         train, test, class_names = DATASETS[name].read(root, image_size)
     else:
-        folder = _folder(name)
-        if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
-            known = f"neither a known data set ({', '.join(DATASETS)}) nor a folder"
-            raise ValueError(f"{str(name)!r} is {known}. " + LAYOUT.format(folder=folder))
-        train, test, class_names = read_folder(folder, image_size)
+        train, test, class_names = read_folder(_existing(name), image_size, on_bad, max_pixels, split_seed)
         name = dataset_name(name)
-    mean, std = channel_moments(train[0])
-    for channel in (std < CONSTANT).nonzero().flatten().tolist():
-        warnings.warn(f"channel {channel} of {name} is constant: its std is set to 1", stacklevel=2)
-        std[channel] = 1
-    for pixels, _ in (train, test):  # in place: a second copy would double the memory
-        pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
-    form = ImageFormat.of(train[0], mean, std)
-    return Dataset(name, Split(*train), Split(*test), class_names, form).to(device)
+    return normalised(name, train, test, class_names).to(device)
+
+
+def _check_options(image_size: object, on_bad: object, max_pixels: object, zca: object) -> None:
+    """Raise ValueError for what no reader takes."""
+    if image_size is not None and not (type(image_size) is int and 8 <= image_size <= 256):
+        oblong = f"; oblong images are {OBLONG}" if isinstance(image_size, tuple | list) else ""
+        raise ValueError(f"image_size must be None or an integer from 8 to 256, found {image_size!r}{oblong}")
+    if on_bad not in ("error", "skip"):
+        raise ValueError(f'on_bad must be "error" or "skip", found {on_bad!r}')
+    if max_pixels is not None and not (type(max_pixels) is int and max_pixels > 0):
+        raise ValueError(f"max_pixels must be None (Pillow's limit) or an integer above 0, found {max_pixels!r}")
+    if zca:
+        raise ValueError(
+            "zca is not supported: whitened images mix all pixels, so formats, pictures and augmentation here, which "
+            "take a mean and std per channel, would be wrong for them. Load the data without zca"
+        )
+
+
+def _existing(name: str | os.PathLike) -> Path:
+    """The folder of that path. Raises ValueError if there is none."""
+    folder = _folder(name)
+    if not os.path.isdir(folder):  # Path.is_dir raises on a name that is too long
+        known = f"neither a known data set ({', '.join(DATASETS)}) nor a folder"
+        raise ValueError(f"{str(name)!r} is {known}. " + LAYOUT.format(folder=folder))
+    return folder
+
+
+def content_hash(name: str | os.PathLike) -> str | None:
+    """A hash of the files of an image folder (`files_hash`); None for a known data set, whose name says it all."""
+    return files_hash(_folder(name)) if name not in DATASETS and os.path.isdir(_folder(name)) else None
 
 
 def dataset_name(name: str | os.PathLike) -> str:
@@ -84,15 +128,6 @@ def dataset_name(name: str | os.PathLike) -> str:
 
 def _folder(name: str | os.PathLike) -> Path:
     return Path(os.path.abspath(os.path.expanduser(name)))  # Path's own expanduser raises on an unknown user
-
-
-def channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (population) std `[C]` of pixels `[N, C, H, W]`, float32, summed in float64."""
-    count = pixels.numel() / pixels.shape[1]
-    mean = sum(chunk.double().sum((0, 2, 3)) for chunk in pixels.split(CHUNK)) / count
-    deviations = (chunk.double().sub_(mean.view(-1, 1, 1)) for chunk in pixels.split(CHUNK))
-    variance = sum(deviation.square_().sum((0, 2, 3)) for deviation in deviations) / count
-    return mean.float(), variance.sqrt().float()
 
 
 def to_pixels(raw: Tensor, white: int, image_size: int | None) -> Tensor:

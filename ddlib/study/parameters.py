@@ -7,7 +7,7 @@ question than the one asked. :func:`check_parameters` turns this, wrong types an
 import ast
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -171,8 +171,12 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
     return check({name: namespace.get(name, _Missing()) for name in names}, given)
 
 
-def check(values: Mapping[str, object], given: Iterable[str] = ()) -> SimpleNamespace:
-    """The same for a plain mapping: ``values`` by all declared names; ``given`` are names that somebody set."""
+def check(values: Mapping[str, object], given: Collection[str] = ()) -> SimpleNamespace:
+    """The same for a plain mapping: ``values`` by all declared names; ``given`` are names that somebody set.
+
+    The declared ``image_size`` is one for the declared data set: an image folder that is given without a size is read
+    in the one that suits its pictures (None).
+    """
     problems = [_unknown(name, list(values)) for name in given if name not in values]
     foreign = [name for name in values if name not in PARAMETERS]
     problems += [f"the parameters cell declares {name!r:.80}, which is not a parameter of ddlib" for name in foreign]
@@ -181,6 +185,8 @@ def check(values: Mapping[str, object], given: Iterable[str] = ()) -> SimpleName
     problems += _contradictions(fine)
     if problems:
         raise ParameterError("\n  ".join(["nothing was run, because", *problems]))
+    if {"dataset", "image_size"} & set(given) == {"dataset"} and fine["dataset"] not in DATASETS:
+        fine |= {"image_size": None} if "image_size" in fine else {}
     return SimpleNamespace(**fine)
 
 

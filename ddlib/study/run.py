@@ -1,7 +1,7 @@
 """Arms of the study: from checked parameters to synthetic sets, accuracies and records. What notebooks call."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,16 +11,16 @@ import torch
 
 from ddlib.combine import STRATEGIES
 from ddlib.data.dataset import Dataset
-from ddlib.data.readers import load_dataset
+from ddlib.data.readers import DATASETS, content_hash, dataset_name, load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
 from ddlib.memory import out_of_memory_explained
 from ddlib.ptms.imagenet import load_imagenet_ptm
 from ddlib.ptms.pool import train_ptms
 from ddlib.ptms.ptm import PTM
-from ddlib.selection import full_data, select_real
+from ddlib.selection import full_data, require_enough_images, select_real
 from ddlib.study.allowed import names
-from ddlib.study.arms import Arm, is_selection
+from ddlib.study.arms import FULL, Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.places import runs_folder
 from ddlib.study.provenance import peak_memory_bytes
@@ -52,9 +52,15 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def open_dataset(p: SimpleNamespace) -> Dataset:
-    """The data set of ``p``; to choose hyper-parameters on with ``evaluate_on = "holdout"``."""
+    """The data set of ``p``; to choose hyper-parameters on with ``evaluate_on = "holdout"``.
+
+    Raises ValueError if a class has fewer images than ``ipc``: now, not after PTMs have been trained.
+    """
     data = load_dataset(p.dataset, image_size=p.image_size, device=pick_device(p.device))
-    return data.holdout() if p.evaluate_on == "holdout" else data
+    data = data.holdout() if p.evaluate_on == "holdout" else data
+    if p.base_method != FULL:
+        require_enough_images(data, p.ipc)
+    return data
 
 
 def needs_ptms(p: SimpleNamespace) -> bool:
@@ -95,10 +101,13 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     beside the records and goes on from there when the same arm runs again. A run that fails leaves a record that says
     why, and its error ends the arm; one that diverges (FloatingPointError) does so after the other seeds have run.
     """
+    parameters = recorded(p, data.name.removesuffix("-holdout"))
+    if p.dataset not in DATASETS:
+        parameters.setdefault("dataset_files", data.hash)  # of data made by hand
     runs, diverged = [], None
     for seed in range(p.seed, p.seed + p.num_sets):
         try:
-            runs.append(_run(p, data, ptms, notebook, seed))
+            runs.append(_run(p, data, ptms, notebook, seed, parameters))
         except FloatingPointError as error:
             diverged = diverged or error
     if diverged:
@@ -106,15 +115,33 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     return runs
 
 
-def recorded(p: SimpleNamespace, dataset: str) -> dict[str, object]:
-    """The parameters that a record keeps: all that shape a result; an image folder by its name, not its path."""
-    return {name: value for name, value in vars(p).items() if name not in NOT_RECORDED} | {"dataset": dataset}
+def recorded(
+    p: SimpleNamespace, dataset: str, hash_of: Callable[[str], str | None] = content_hash
+) -> dict[str, object]:
+    """The parameters that a record keeps: all that shape a result.
+
+    An image folder counts by its name, not its path, and by a hash of its files as ``dataset_files`` (of that of the
+    PTMs: ``source_files``): two folders of one name, or one before and after a picture was added, are two settings.
+    """
+    kept = {name: value for name, value in vars(p).items() if name not in NOT_RECORDED} | {"dataset": dataset}
+    if files := hash_of(p.dataset):
+        kept["dataset_files"] = files
+    if p.source_dataset not in (None, IMAGENET) and (files := hash_of(p.source_dataset)):
+        kept |= {"source_dataset": dataset_name(p.source_dataset), "source_files": files}
+    return kept
 
 
-def _run(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int) -> Run:
+def _run(
+    p: SimpleNamespace,
+    data: Dataset,
+    ptms: Sequence[PTM],
+    notebook: str,
+    seed: int,
+    parameters: dict[str, object],
+) -> Run:
     about = {
         "notebook": notebook,
-        "parameters": recorded(p, data.name.removesuffix("-holdout")),
+        "parameters": parameters,
         "seed": seed,
         "arm": Arm.of(p, len(ptms)).name,
         "dataset_hash": data.hash,

@@ -111,6 +111,7 @@ def _text(value: object) -> object:
     return json.dumps(value) if isinstance(value, dict) else value
 
 
+FILES = ("dataset_files", "source_files")  # ddlib.study.run adds them to the parameters, for image folders
 # What tells arms of one ablation apart; everything else that was set is the setting they share.
 ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed", "setting")
 
@@ -219,4 +220,4 @@ def _keys(records: pd.DataFrame, columns: list[str]) -> pd.Series:
 
 
 def _setting_columns(records: pd.DataFrame) -> list[str]:
-    return [name for name in records if name in PARAMETERS and name not in ARM_COLUMNS]
+    return [name for name in records if (name in PARAMETERS or name in FILES) and name not in ARM_COLUMNS]

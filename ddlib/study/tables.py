@@ -15,14 +15,25 @@ from ddlib.study.statistics import summary, variance_components
 
 
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
-    """A row for each setting: data set, number of runs and of arms, and the parameters in which settings differ."""
+    """A row for each setting: data set, number of runs and of arms, and the parameters in which settings differ.
+
+    Where the data of one name are not the same, a hash of their images stands beside the name.
+    """
     columns = [name for name in _setting_columns(records) if records[name].astype(str).nunique() > 1]
-    groups = records.groupby("setting")
+    columns = [name for name in columns if name != "dataset_files"]
+    groups = records.assign(dataset=_told_apart(records)).groupby("setting")
     table = groups.agg(
         dataset=("dataset", "first"), ipc=("ipc", "first"), runs=("run", "nunique"), arms=("arm", "nunique")
     )
     table = table.join(groups[[name for name in columns if name not in table]].first())
     return table.rename_axis(None).rename(index="setting {}".format)
+
+
+def _told_apart(records: pd.DataFrame) -> pd.Series:
+    """Names of data sets; with a hash where equal names, sizes and splits have several."""
+    same = records[[name for name in ("dataset", "image_size", "evaluate_on") if name in records]].astype(str)
+    several = records["dataset_hash"].groupby([same[name] for name in same]).transform("nunique") > 1
+    return records["dataset"].where(~several, records["dataset"] + " (" + records["dataset_hash"].str[:8] + ")")
 
 
 def failure_table(failures: pd.DataFrame) -> Styler | None:
