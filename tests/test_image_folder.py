@@ -2,16 +2,21 @@
 
 import os
 import struct
+import sys
+import unicodedata
 import warnings
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
-from ddlib.data import image_folder as folder_module
-from ddlib.data.image_folder import find_files, read_folder, read_image
+from ddlib.data import pictures
+from ddlib.data.image_folder import find_files, read_folder
+from ddlib.data.pictures import read_image
 from ddlib.data.readers import load_dataset
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -30,8 +35,9 @@ def photos(tmp_path):
     root = tmp_path / "photos"
     for part, names in (("train", ("b.png", "a.png")), ("test", ("c.png",))):
         for number, name in enumerate(names):
-            write(root / part / "cat" / name, color=(10 + number, 0, 0))
-            write(root / part / "dog" / name, color=(0, 200, 100 + number))
+            blue = 50 * (part == "test")
+            write(root / part / "cat" / name, color=(10 + number, 0, blue))
+            write(root / part / "dog" / name, color=(0, 200, 100 + number + blue))
     return root
 
 
@@ -71,11 +77,38 @@ def test_a_folder_named_like_a_known_set_keeps_its_own_name(photos, monkeypatch)
     assert len(load_dataset("digits").train) == 1438  # the known set wins
 
 
-def test_other_sizes_become_32_with_a_warning(photos):
-    write(photos / "train" / "cat" / "wide.png", size=(60, 20))
-    with pytest.warns(UserWarning, match="32 x 32 pixels, the default; image_size"):
-        dataset = load_dataset(photos)
-    assert dataset.image_size == 32
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [
+        ([(60, 20)], 32),  # beside six of 32 x 32
+        ([(300, 200)] * 9, 64),  # photos
+        ([(48, 50)] * 9, 48),
+        ([(5, 5)] * 9, 8),
+    ],
+)
+def test_the_default_size_suits_the_pictures_and_is_printed(photos, capsys, sizes, chosen):
+    for number, size in enumerate(sizes):
+        write(photos / "train" / "cat" / f"{number}.png", size=size, color=(number, 0, 9))
+    assert load_dataset(photos).image_size == chosen
+    said = capsys.readouterr().out
+    assert f"{4 + len(sizes)} training and 2 test images of 2 classes, {chosen} x {chosen} pixels" in said
+    assert "scaled and cut from" in said
+    assert "labels 0 'cat', 1 'dog'" in said
+
+
+def test_a_size_that_was_asked_for_is_printed_too(photos, capsys):
+    assert load_dataset(photos, image_size=8).image_size == 8
+    assert "8 x 8 pixels (scaled and cut from 32 x 32; image_size" in capsys.readouterr().out
+    load_dataset(photos)
+    assert "32 x 32 pixels, RGB;" in capsys.readouterr().out  # nothing was scaled
+
+
+def test_of_many_classes_the_first_and_the_last_are_shown(tmp_path, capsys):
+    for number in range(30):
+        for part in ("train", "test"):
+            write(tmp_path / part / f"{number:02d}" / "x.png", color=(number, number, part == "test"))
+    load_dataset(tmp_path)
+    assert "8 '08', 9 '09', ... 29 '29'" in capsys.readouterr().out
 
 
 def test_no_warning_without_a_change_or_with_a_chosen_size(photos):
@@ -86,9 +119,13 @@ def test_no_warning_without_a_change_or_with_a_chosen_size(photos):
 
 
 def test_hidden_files_are_ignored(photos):
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.png"):
+    left_by_others = ".DS_Store", "Thumbs.db", "desktop.ini", "._a.png", "Icon\r", "Picasa.ini", "ZbThumbnail.info"
+    for name in left_by_others:
         (photos / "train" / "cat" / name).write_bytes(b"not an image")
-    (photos / "train" / ".ipynb_checkpoints").mkdir()
+        (photos / "train" / name).write_bytes(b"not an image")
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        (photos / "train" / name).mkdir()
+        (photos / "test" / "dog" / name).mkdir()
     (photos / "test" / ".DS_Store").touch()
     (photos / "README.md").touch()  # beside train and test anything may lie
     assert len(read_folder(photos)[0][0]) == 4
@@ -149,9 +186,10 @@ def test_a_wholly_grey_folder_has_one_channel(tmp_path):
         write(tmp_path / part / "a" / "8.png", Image.new("L", (32, 32), 51))
         write(tmp_path / part / "b" / "1.png", Image.new("1", (32, 32), 1))
         write(tmp_path / part / "b" / "16.png", Image.fromarray(np.full((32, 32), 13107, np.uint16)))
+        write(tmp_path / part / "b" / "white.png", Image.fromarray(np.full((32, 32), 65535, np.uint16)))
     (train, _), (test, _), _ = read_folder(tmp_path)
-    assert train.shape == (3, 1, 32, 32)
-    assert train.amin((1, 2, 3)).tolist() == pytest.approx([0.2, 1, 0.2])  # 51/255, white, 13107/65535
+    assert train.shape == (4, 1, 32, 32)
+    assert train.amin((1, 2, 3)).tolist() == pytest.approx([0.2, 1, 0.2, 1])  # 51/255, white, 13107/65535, white
     assert torch.equal(train, test)
 
 
@@ -200,26 +238,126 @@ def test_palette_and_cmyk_become_rgb(tmp_path, mode):
     assert pixels[:, 0, 0].tolist() == list(RED)
 
 
-def test_the_first_frame_counts(tmp_path):
-    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN)]
-    path = write(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
+@pytest.mark.parametrize("suffix", ["gif", "tiff", "png", "webp"])
+def test_the_first_frame_counts_and_the_rest_is_told_of(photos, suffix):
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN, WHITE)]
+    path = photos / "train" / "cat" / f"x.{suffix}"
+    write(path, frames[0], save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
     assert pixels_of(path)[:, 0, 0].tolist() == list(RED)
+    with pytest.warns(
+        UserWarning, match=rf"files of photos that hold several pictures.*first is used: x\.{suffix} \(3\)"
+    ):
+        read_folder(photos)
+
+
+@pytest.mark.parametrize(("largest", "white"), [(3000, 4095), (200, 255), (1023, 1023), (9000, 16383)])
+def test_greys_of_few_bits_in_sixteen_are_brightened_all_alike(tmp_path, largest, white):
+    for part, factor in (("train", 1), ("test", 2)):
+        for name in "ab":
+            values = np.full((8, 8), (largest + (name == "b")) // 2 // factor, np.uint16)
+            values[0, 0] = largest if (part, name) == ("test", "a") else 0  # one file decides for all
+            write(tmp_path / part / name / "x.png", Image.fromarray(values))
+    with pytest.warns(UserWarning, match=rf"largest grey of the 4 16-bit .* is {largest}: .* {white} is white in all"):
+        (train, _), (test, _), _ = read_folder(tmp_path, 8)
+    assert train.shape == (2, 1, 8, 8)
+    assert train[0].amax().item() == pytest.approx(largest // 2 / white, rel=1e-5)
+    assert test[0].amax().item() == pytest.approx(largest / white, rel=1e-5)
+
+
+def test_greys_of_sixteen_bits_keep_their_bits_without_a_word(tmp_path):
+    for part in ("train", "test"):
+        for name, top in (("a", 40000), ("b", 300 + 7 * (part == "test"))):
+            write(tmp_path / part / name / "x.png", Image.fromarray(np.full((8, 8), top, np.uint16)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the largest grey")
+        (train, _), _, _ = read_folder(tmp_path, 8)
+    assert train[:, 0, 0, 0].tolist() == [(np.float32(v / 257) / np.float32(255)).item() for v in (40000, 300)]
 
 
 # What is refused
 
 
-def test_missing_part_shows_the_layout(photos):
-    (photos / "test").rename(photos / "val")
-    with pytest.raises(ValueError, match=r"no folder test/[\s\S]*train/<class>/") as error:
+@pytest.mark.parametrize("name", ["val", "validation", "TEST", "Val"])
+def test_the_test_part_has_several_names(photos, name):
+    before = read_folder(photos)[1][0]
+    (photos / "test").rename(photos / name)
+    (photos / "train").rename(photos / "Train")
+    assert torch.equal(read_folder(photos)[1][0], before)
+
+
+def test_of_two_test_parts_one_is_used_and_said(photos):
+    write(photos / "val" / "cat" / "other.png")
+    with pytest.warns(UserWarning, match="test images are those of 'test'; 'val' is not used"):
+        assert len(read_folder(photos)[1][0]) == 2
+
+
+@pytest.mark.parametrize(("gone", "missing"), [("test", "test/"), ("train", "train/")])
+def test_missing_part_shows_the_layout(photos, gone, missing):
+    (photos / gone).rename(photos / f".{gone}")
+    with pytest.raises(
+        ValueError, match=rf"no folder {missing}[\s\S]*path of that folder[\s\S]*train/<class>/"
+    ) as error:
         read_folder(photos)
     assert str(photos) in str(error.value)
+
+
+def flat_folder(root, counts):
+    for label, (name, count) in enumerate(counts.items()):
+        for number in range(count):
+            write(root / name / f"{number:02d}.png", color=(number, label, 7))
+    return root
+
+
+def test_a_flat_folder_is_split_by_class_and_that_is_said(tmp_path):
+    folder = flat_folder(tmp_path / "flat", {"cat": 10, "dog": 3})
+    (folder / "README.md").touch()
+    with pytest.warns(UserWarning, match=r"13 pictures 3 were set aside for testing, a fifth of each .*split_seed = 0"):
+        first = load_dataset(folder)
+    assert first.train.labels.bincount().tolist() == [8, 2]
+    assert first.test.labels.bincount().tolist() == [2, 1]
+    with pytest.warns(UserWarning, match="split_seed = 1"):
+        other = load_dataset(folder, split_seed=1)
+    with pytest.warns(UserWarning, match="split_seed = 0"):
+        assert load_dataset(folder).hash == first.hash != other.hash
+
+
+def test_a_flat_folder_needs_two_pictures_of_a_class_and_none_beside_them(tmp_path):
+    folder = flat_folder(tmp_path / "flat", {"cat": 10, "dog": 1})
+    with pytest.raises(ValueError, match=r"to be split.* fewer than two pictures: 'dog'"):
+        read_folder(folder)
+    write(folder / "lost.JPG")
+    with pytest.raises(ValueError, match=r"not in its place: .*lost\.JPG"):
+        read_folder(folder)
+
+
+def test_labels_are_those_of_torchvision(tmp_path):
+    """Capitals before small letters, "10" before "2", and an accent that macOS stores apart where its letter stands."""
+    names = ("b", "A", "10", "2", "cafe\u0301", "caf\u00e9s", "zebra")
+    for part in ("train", "test"):
+        flat_folder(tmp_path / part, dict.fromkeys(names, 1))
+    theirs = torchvision.datasets.ImageFolder(tmp_path / "train").classes
+    assert load_dataset(tmp_path).class_names == tuple(unicodedata.normalize("NFC", name) for name in theirs)
+
+
+def test_accents_may_be_stored_in_two_ways(photos):
+    for part, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        write(photos / part / name / "x.png", color=(1, 2, part == "test"))
+    assert read_folder(photos)[2] == ("caf\u00e9", "cat", "dog")
+    (photos / "train" / "cafe\u0301").mkdir()
+    with pytest.raises(ValueError, match=r"two folders for one class: .*'cafe\\u0301'.*'caf\\xe9'"):
+        read_folder(photos)
+
+
+def test_a_trailing_space_can_be_seen(photos):
+    (photos / "test" / "cat").rename(photos / "test" / "cat ")
+    with pytest.raises(ValueError, match=r"only in train: 'cat'; only in test: 'cat '\. Some differ only in spaces"):
+        read_folder(photos)
 
 
 def test_unequal_classes_name_the_difference(photos):
     write(photos / "train" / "bird" / "x.png")
     write(photos / "test" / "fish" / "x.png")
-    with pytest.raises(ValueError, match="only in train: bird; only in test: fish"):
+    with pytest.raises(ValueError, match=r"only in train: 'bird'; only in test: 'fish'$"):
         read_folder(photos)
 
 
@@ -291,6 +429,62 @@ def test_unreadable_file_is_named(photos, name, damage, reason):
     assert line.split(": ", 1)[1]  # some reason at least
 
 
+def test_bad_files_can_be_skipped_and_are_all_listed(photos):
+    for number in range(7):
+        (photos / "train" / "cat" / f"{number}.txt").write_text("x")
+    with pytest.raises(ValueError, match='on_bad="skip"'):
+        load_dataset(photos)
+    with pytest.warns(UserWarning, match="7 files that cannot be read as images were skipped") as caught:
+        data = load_dataset(photos, on_bad="skip")
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    [told] = [str(warning.message) for warning in caught if "skipped" in str(warning.message)]
+    assert all(str(photos / "train" / "cat" / f"{number}.txt") in told for number in range(7))
+    for path in (photos / "test" / "dog").iterdir():
+        path.write_text("x")
+    with pytest.warns(UserWarning, match="8 files"), pytest.raises(ValueError, match="without any image: test/dog"):
+        load_dataset(photos, on_bad="skip")
+
+
+@pytest.mark.parametrize(("kind", "brand"), [("HEIC", b"heic"), ("HEIC", b"mif1"), ("AVIF", b"avis")])
+def test_a_phone_s_format_says_what_to_install(photos, kind, brand):
+    (photos / "train" / "cat" / "x.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(99))
+    with pytest.raises(ValueError, match=rf"x\.jpg: {kind}, which .*pip install pillow-|x\.jpg: .*AVIF"):
+        read_folder(photos)
+
+
+def test_heif_is_read_if_its_package_is_there(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=lambda: done.append(1)))
+    pictures._read_heif_too.cache_clear()
+    for _ in range(2):
+        read_image(write(tmp_path / "x.png"), 8)
+    pictures._read_heif_too.cache_clear()
+    assert done == [1]
+
+
+def test_the_limit_of_pixels_can_be_set(photos):
+    before = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ValueError, match=r"decompression bomb \(the limit, max_pixels, is 1000\).*set max_pixels"):
+        load_dataset(photos, max_pixels=1000)
+    assert before == Image.MAX_IMAGE_PIXELS
+    load_dataset(photos, max_pixels=1024)
+    for wrong in (0, 1.5, True, "many"):
+        with pytest.raises(ValueError, match=f"max_pixels must be .* found {wrong!r}"):
+            load_dataset(photos, max_pixels=wrong)
+
+
+def test_uneven_classes_and_pictures_in_both_parts_are_warned_of(tmp_path):
+    for part, counts in (("train", {"cat": 20, "dog": 1}), ("test", {"cat": 1, "dog": 1})):
+        flat_folder(tmp_path / part, counts)
+    with pytest.warns(UserWarning, match="very uneven") as caught:
+        read_folder(tmp_path)
+    uneven, twins = (str(warning.message) for warning in caught)
+    assert "20 training images of 'cat', 1 of 'dog'" in uneven
+    assert "pictures in both train and test" in twins
+    assert ": 2 (" in twins
+    assert "train/cat/00.png = test/cat/00.png, train/dog/00.png = test/dog/00.png" in twins
+
+
 def test_at_most_five_bad_files_in_one_message(photos):
     for part, number in [("train", n) for n in range(3)] + [("test", n) for n in range(4)]:
         (photos / part / "cat" / f"{number}.txt").write_text("x")
@@ -304,7 +498,7 @@ def test_at_most_five_bad_files_in_one_message(photos):
 @pytest.mark.parametrize("side", [40, 80])  # beyond Pillow's limit, and beyond twice the limit
 def test_decompression_bomb_is_refused(photos, monkeypatch, side):
     path = write(photos / "test" / "dog" / "huge.png", size=(side, side))
-    monkeypatch.setattr(folder_module.Image, "MAX_IMAGE_PIXELS", 1200)
+    monkeypatch.setattr(pictures.Image, "MAX_IMAGE_PIXELS", 1200)
     with pytest.raises(ValueError, match="decompression bomb") as error:
         read_folder(photos)
     assert str(path) in str(error.value)

@@ -32,9 +32,10 @@ def warn_of_doubts(
         )
     if pairs := same_pictures(train[0], test[0]):
         examples = ", ".join(f"{told('train', i)} = {told('test', j)}" for i, j in pairs[:NAMED])
+        examples += ", ..." if len(pairs) > NAMED else ""
         warnings.warn(
-            f"{len(pairs)} test pictures of {name} are also among its training pictures ({examples}"
-            f"{', ...' if len(pairs) > NAMED else ''}): accuracies will flatter. Remove them from one of the two",
+            f"pictures in both train and test of {name}: {len(pairs)} ({examples}). "
+            "Accuracies will flatter: remove them from one of the two",
             stacklevel=3,
         )
 

@@ -210,7 +210,7 @@ def _warn_of_pages(folder: Path, frames: Mapping[Path, int]) -> None:
     if frames:
         found = _listed(f"{path.name} ({count})" for path, count in frames.items())
         warnings.warn(
-            f"{len(frames)} files of {folder.name} hold several pictures, of which only the first is used: {found}. "
+            f"files of {folder.name} that hold several pictures, of which only the first is used: {found}. "
             "Save the pages as files of their own if they are pictures of their own",
             stacklevel=4,
         )

@@ -52,15 +52,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def open_dataset(p: SimpleNamespace) -> Dataset:
-    """The data set of ``p``; to choose hyper-parameters on with ``evaluate_on = "holdout"``.
-
-    Raises ValueError if a class has fewer images than ``ipc``: now, not after PTMs have been trained.
-    """
+    """The data set of ``p``; to choose hyper-parameters on with ``evaluate_on = "holdout"``."""
     data = load_dataset(p.dataset, image_size=p.image_size, device=pick_device(p.device))
-    data = data.holdout() if p.evaluate_on == "holdout" else data
-    if p.base_method != FULL:
-        require_enough_images(data, p.ipc)
-    return data
+    return data.holdout() if p.evaluate_on == "holdout" else data
 
 
 def needs_ptms(p: SimpleNamespace) -> bool:
@@ -69,7 +63,12 @@ def needs_ptms(p: SimpleNamespace) -> bool:
 
 
 def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
-    """The pool of ``p``, adapted to ``data``; none if the arm asks for no PTM."""
+    """The pool of ``p``, adapted to ``data``; none if the arm asks for no PTM.
+
+    Raises ValueError if a class of ``data`` has fewer images than ``ipc``: now, not after the training of PTMs.
+    """
+    if p.base_method != FULL:
+        require_enough_images(data, p.ipc)
     return open_pool(p, data) if needs_ptms(p) else []
 
 

@@ -10,7 +10,7 @@ from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.run import Run
-from ddlib.study.runs import _setting_columns
+from ddlib.study.runs import _keys, _setting_columns
 from ddlib.study.statistics import summary, variance_components
 
 
@@ -31,8 +31,8 @@ def settings_table(records: pd.DataFrame) -> pd.DataFrame:
 
 def _told_apart(records: pd.DataFrame) -> pd.Series:
     """Names of data sets; with a hash where equal names, sizes and splits have several."""
-    same = records[[name for name in ("dataset", "image_size", "evaluate_on") if name in records]].astype(str)
-    several = records["dataset_hash"].groupby([same[name] for name in same]).transform("nunique") > 1
+    same = _keys(records, [name for name in ("dataset", "image_size", "evaluate_on") if name in records])
+    several = records["dataset_hash"].groupby(same).transform("nunique") > 1
     return records["dataset"].where(~several, records["dataset"] + " (" + records["dataset_hash"].str[:8] + ")")
 
 
