@@ -1,7 +1,9 @@
 """Data that people bring: told apart in records and tables, and checked before any work, from whatever source."""
 
 import dataclasses
+import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +25,7 @@ from ddlib.study import runs, tables
 from ddlib.study.parameters import check
 from ddlib.study.record import read_record
 from workflow import grid as grids
+from workflow.inputs import read_cells
 
 ONE_RUN = {"guidance": "none", "num_ptms": 1, "strategy": "single", "iterations": 1, "ipc": 1, "batch_real": 2}
 
@@ -144,6 +147,16 @@ def test_too_large_an_ipc_is_found_before_a_ptm_is_trained(photos, run, monkeypa
     monkeypatch.setattr(study, "train_ptms", lambda *a, **k: pytest.fail("PTMs were trained"))
     with pytest.raises(ValueError, match=r"ipc must be from 1 to 2, .* of class 'cat' of photos; found 3"):
         run(photos["anna"], ipc=3, guidance="clom")
+
+
+def test_the_tour_finds_too_large_an_ipc_before_its_ptm(monkeypatch):
+    monkeypatch.setattr(ddlib, "train_ptms", lambda *a, **k: pytest.fail("a PTM was trained"))
+    first, *rest = read_cells(Path(__file__).parents[1] / "notebooks" / "00_tour.ipynb")
+    namespace = {}
+    exec(first, namespace)
+    namespace["ipc"] = 500
+    with pytest.raises(ValueError, match=r"ipc must be from 1 to 139, .* found 500"):
+        exec("\n".join(rest), namespace)
 
 
 def test_a_folder_given_without_a_size_is_read_in_its_own(photos):
@@ -337,3 +350,21 @@ def test_what_is_not_supported_says_so_and_why():
         load_dataset("digits", image_size=(32, 24))
     with pytest.raises(ValueError, match="on_bad must be"):
         load_dataset("digits", on_bad="ignore")
+
+
+# The page of the book
+
+
+def test_the_code_on_the_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "book" / "own_images.md").read_text(encoding="utf-8")
+    blocks, draw, found = re.findall(r"```python\n(.*?)```", page, re.DOTALL), np.random.default_rng(0), {}
+    for part in ("train", "test"):
+        for name in ("beach", "city", "forest"):
+            image = Image.fromarray(draw.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+            write(tmp_path / "holiday" / part / name / "1.jpg", image)
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for block in blocks:
+        exec(compile(block, "own_images.md", "exec"), found)
+        said.append((len(found["data"].train), found["data"].num_classes, found["data"].format.shape))
+    assert said == [(3, 3, (3, 60, 60)), (3, 3, (3, 32, 32)), (1500, 10, (1, 8, 8)), (3, 3, (3, 60, 60))]

@@ -138,7 +138,7 @@ class Dataset:
     format: ImageFormat
 
     def __post_init__(self):
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         if twice := {name for name in self.class_names if self.class_names.count(name) > 1}:
             raise ValueError(f"class names of {self.name} stand twice: {', '.join(map(repr, sorted(twice)))}.")
         for part, split in (("train", self.train), ("test", self.test)):
@@ -261,7 +261,7 @@ def normalised(
         std[channel] = 1
     for pixels, _ in (train, test):  # in place: a second copy would double the memory
         pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
-    return Dataset(name, Split(*train), Split(*test), tuple(class_names), ImageFormat.of(train[0], mean, std))
+    return Dataset(name, Split(*train), Split(*test), class_names, ImageFormat.of(train[0], mean, std))
 
 
 def channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

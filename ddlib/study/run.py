@@ -125,8 +125,9 @@ def recorded(
     kept = {name: value for name, value in vars(p).items() if name not in NOT_RECORDED} | {"dataset": dataset}
     if files := hash_of(p.dataset):
         kept["dataset_files"] = files
-    if p.source_dataset not in (None, IMAGENET) and (files := hash_of(p.source_dataset)):
-        kept |= {"source_dataset": dataset_name(p.source_dataset), "source_files": files}
+    source = kept.get("source_dataset")
+    if source not in (None, IMAGENET) and (files := hash_of(source)):
+        kept |= {"source_dataset": dataset_name(source), "source_files": files}
     return kept
 
 
