@@ -635,8 +635,9 @@ def test_logit_avg_of_cclom_is_the_ratio_of_the_mean_distances():
 @pytest.mark.parametrize("name", ["loss_avg", "grad_avg", "logit_avg"])
 def test_alpha_of_each_architecture_is_honoured(name):
     images = some_images()
-    split = Split(REAL, REAL_LABELS)
+    split = Split(REAL.float(), REAL_LABELS)
     dataset = Dataset("toy", split, split, tuple("abc"), ImageFormat(1, 2, (0.0,), (1.0,)))
+    object.__setattr__(dataset, "train", Split(REAL, REAL_LABELS))  # float64, to compare sums: a data set refuses it
     ptms = [a_ptm(0, "ConvNet-3"), a_ptm(1, "AlexNet")]
     alphas = {"AlexNet": 10.0, "ConvNet-3": 100.0}
     signals = Guidance("both", ptms, alpha_clom=alphas, alpha_cclom=4.0).signals(dataset, LABELS)

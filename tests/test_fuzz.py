@@ -332,7 +332,9 @@ def test_text_is_never_code_nor_a_way_out(tmp_path, monkeypatch, text):
         message = str(error)
         assert message.startswith("nothing was run, because\n  dataset is ")
     else:
-        with pytest.raises(ValueError, match=r"neither a known data set|has no (folder train|train/|class)"):
+        with pytest.raises(
+            ValueError, match=r"neither a known data set|has no (folder train|train/|class)|not in its place"
+        ):
             load_dataset(p.dataset)
     for parameters in ({"dataset": text}, {text: text}):
         path = record_path(runs_folder(tmp_path / "runs"), "01_guidance", parameters, 0)
