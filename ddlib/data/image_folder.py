@@ -9,6 +9,7 @@ Labels are in the order of torchvision's `ImageFolder`: classes and files by nam
 Equal names are found in both parts however their accents are stored (macOS stores them apart: NFD).
 """
 
+import contextlib
 import hashlib
 import os
 import unicodedata
@@ -177,11 +178,8 @@ def _sizes(paths: Sequence[Path], max_pixels: int | None) -> list[tuple[int, int
     """Width and height of all readable files; the others are told of when they are read."""
     sizes = []
     for path in paths:
-        try:
-            with open_image(path, max_pixels) as image:
-                sizes.append(image.size)
-        except Exception:  # of any kind, as above
-            continue
+        with contextlib.suppress(Exception), open_image(path, max_pixels) as image:  # of any kind, as above
+            sizes.append(image.size)
     return sizes
 
 

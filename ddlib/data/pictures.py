@@ -130,7 +130,7 @@ def why_unreadable(error: Exception, path: Path, max_pixels: int | None = None) 
 
 @cache
 def _read_heif_too() -> None:
-    """If the package is there: it is no dependency, because its licence binds those who pass it on."""
+    """If the package is there; ddlib does not ask for it."""
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
 
