@@ -108,7 +108,7 @@ def _alpha_of(ptm: PTM, alpha: Alpha) -> float:
 
 
 def _require_same_classes(ptm: PTM, dataset: Dataset) -> None:
-    if ptm.class_names != dataset.class_names:
+    if ptm.class_names != tuple(dataset.class_names):  # a list beside a tuple is no difference
         raise ValueError(
             f"CLoM asks a PTM for the class of each image, but {ptm.name} knows the classes of "
             f"{ptm.source_dataset} ({', '.join(ptm.class_names[:3])}, ...), not those of {dataset.name} "

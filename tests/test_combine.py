@@ -102,7 +102,10 @@ class Tiny(nn.Module):
 def a_ptm(seed, architecture="Tiny", train_accuracy=0.5):
     form = ImageFormat(1, 2, (0.0,), (1.0,))
     names = tuple("abc")
-    return PTM(Tiny(seed), architecture, "toy", names, form, hash=str(seed), train_accuracy=train_accuracy)
+    network = Tiny(seed)
+    ptm = PTM(network.float(), architecture, "toy", names, form, hash=str(seed), train_accuracy=train_accuracy)
+    ptm.network.passes = 0
+    return ptm
 
 
 def a_signal(seed, guidance, alpha_clom=3.0, alpha_cclom=7.0, accuracy=0.5, dtype=torch.float64):

@@ -149,9 +149,9 @@ def test_guidance_needs_a_ptm(tiny, guidance):
 
 
 @pytest.mark.parametrize("guidance", ["clom", "both"])
-@pytest.mark.parametrize("names", [("red", "green", "blue"), ("bee", "ant", "cat"), ("ant", "bee", "cat", "dog")])
+@pytest.mark.parametrize("names", [("red", "green", "blue"), ("bee", "ant", "cat")])
 def test_clom_of_other_classes_is_refused(tiny, tiny_ptms, guidance, names):
-    """Other names, the same in another order, and one more. The PTM in question need not be the first."""
+    """Other names, and the same in another order. The PTM in question need not be the first."""
     stranger = dataclasses.replace(tiny_ptms[2], class_names=names, source_dataset="elsewhere")
     with pytest.raises(ValueError, match="Use guidance 'cclom'") as error:
         Guidance(guidance, [*tiny_ptms[:2], stranger]).signals(tiny, LABELS)

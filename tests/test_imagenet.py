@@ -9,7 +9,8 @@ from torchvision import models
 
 from ddlib.data.dataset import ImageFormat
 from ddlib.disk.paths import data_folder
-from ddlib.ptms.imagenet import IMAGENET_WEIGHTS, _Headless, load_imagenet_ptm
+from ddlib.ptms.imagenet import IMAGENET_WEIGHTS, load_imagenet_ptm
+from ddlib.ptms.parts import Parts, last_linear
 
 CHECKPOINTS = data_folder() / "hub" / "checkpoints"
 REAL_WEIGHTS = sorted(CHECKPOINTS.glob("mobilenet_v2-*.pth"))
@@ -117,7 +118,7 @@ def test_the_last_linear_layer_is_the_classifier():
     model = nn.Sequential(nn.Sequential(*body), nn.ModuleDict({"last": nn.Linear(5, 4)})["last"]).eval()
     images = torch.randn(3, 3, 2, 2)
     expected, hidden = model(images), model[0](images)
-    split = _Headless(model, "toy").eval()
+    split = Parts(model, None, last_linear(model, "toy"))
     assert torch.equal(split.features(images), hidden)
     assert torch.equal(split.classifier(hidden), expected)
     assert len(list(split.parameters())) == 4  # the classifier is not counted twice
@@ -127,7 +128,7 @@ def test_without_a_linear_layer_there_are_no_features():
     with torch.device("meta"):
         model = models.squeezenet1_1()
     with pytest.raises(ValueError, match=r"squeezenet1_1 does not end in a linear layer.*take another"):
-        _Headless(model, "squeezenet1_1")
+        last_linear(model, "squeezenet1_1")
 
 
 # Errors

@@ -3,31 +3,13 @@
 import os
 
 import torch
-from torch import nn
 
 from ddlib.data.dataset import ImageFormat
 from ddlib.disk.paths import data_folder
+from ddlib.ptms.parts import Parts, last_linear
 from ddlib.ptms.ptm import PTM
 
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"  # all but two of torchvision's classifiers have these, fewer have later ones
-
-
-class _Headless(nn.Module):
-    """A torchvision classifier as ``features`` and ``classifier``, split before its last linear layer."""
-
-    def __init__(self, model: nn.Module, name: str):
-        super().__init__()
-        last = _last_linear(model, name)
-        self.classifier = model.get_submodule(last)
-        model.set_submodule(last, nn.Identity())
-        self.features = model
-
-
-def _last_linear(model: nn.Module, name: str) -> str:
-    linear = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError(f"{name} does not end in a linear layer, so it has no features to compare; take another.")
-    return linear[-1]
 
 
 def load_imagenet_ptm(
@@ -50,7 +32,7 @@ def load_imagenet_ptm(
         raise ValueError(f"unknown ImageNet model {name!r}; torchvision has {', '.join(known)}.")
     weights = models.get_model_weights(name)[IMAGENET_WEIGHTS]
     model = models.get_model(name)
-    _last_linear(model, name)  # one without fails here, not after the download
+    last = last_linear(model, name)  # one without fails here, not after the download
     folder = data_folder(root) / "hub" / "checkpoints"
     try:
         state = torch.hub.load_state_dict_from_url(weights.url, folder, map_location="cpu", weights_only=True)
@@ -68,7 +50,7 @@ def load_imagenet_ptm(
     preset = weights.transforms()
     size = image_size or preset.crop_size[0]
     return PTM(
-        _Headless(model, name).to(device),
+        Parts(model, None, last).to(device),
         name,
         "imagenet",
         tuple(weights.meta["categories"]),

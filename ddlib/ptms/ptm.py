@@ -3,8 +3,10 @@
 A PTM of another data set sees images through an adapter of channels, size and normalisation.
 """
 
+import copy
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddlib.data.dataset import Dataset, ImageFormat
+from ddlib.disk.tensors import tensor_hash
 from ddlib.losses import ClassSums, class_sums
+from ddlib.ptms.parts import Part, Parts, check_network, check_weights, last_linear, only_copies_run
 from ddlib.threads import threads_for
 from ddlib.training import largest_map
 
@@ -22,7 +26,11 @@ CHUNK = 512  # real images in one forward pass
 
 @dataclass(frozen=True, eq=False)
 class PTM:
-    """One frozen network in eval mode, and where it comes from. No gradient reaches its weights."""
+    """One frozen network in eval mode, and where it comes from. No gradient reaches its weights.
+
+    A network that is not frozen yet is copied, and the copy frozen. Raises ValueError, saying what to do, if two images
+    of the format that it ``expects`` do not give features ``[N, d]`` and one logit for each of ``class_names``.
+    """
 
     network: nn.Module  # gives features(x) [N, d]; its last layer is .classifier
     architecture: str
@@ -35,12 +43,69 @@ class PTM:
     accuracy: float | None = None  # on the source's test split, to report; a fraction
     train_accuracy: float | None = None  # on its train split, to weight by: the test set stays unread
     seconds: float | None = None  # of training, up to this epoch
+    seed: int | None = None  # of its training
+    recipe: Mapping[str, object] | None = None  # of its training
+    device: str | None = None  # that it was trained on
     given: ImageFormat | None = None  # of the images it is adapted to; None: what it expects
     adapt: Callable[[Tensor], Tensor] = field(default=nn.Identity(), repr=False)
     _sums: dict[str, ClassSums] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        self.network.eval().requires_grad_(False)
+        if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(f"class_names is {self.class_names!r:.100}; expected a list of names, one for each class.")
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        parts = [getattr(self.network, name, None) for name in ("features", "classifier")]
+        if not isinstance(self.network, nn.Module) or not all(map(callable, parts)):
+            raise ValueError(
+                f"The network of a PTM is a module with features and classifier; that of {self.name} is a "
+                f"{type(self.network).__name__} without. PTM.from_module makes a PTM of any module."
+            )
+        if not _is_frozen(self.network):
+            object.__setattr__(self, "network", copy.deepcopy(self.network).eval().requires_grad_(False))
+        if self.given is None:  # else it has been checked before it was adapted
+            check_network(self.network, self.architecture, len(self.class_names), self.expects)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        features: Part | None = None,
+        classifier: Part | None = None,
+        *,
+        class_names: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_size: int,
+        channels: int = 3,
+        architecture: str | None = None,
+        source_dataset: str = "own data",
+        **about: object,
+    ) -> "PTM":
+        """A PTM from any classifier: a frozen copy of ``module``, which itself stays as it is.
+
+        ``classifier`` is what turns features into logits: the dotted name of a submodule or method, or a function of
+        features ``[N, D]``; by default the last linear layer. ``features`` is such a name too, or a function of images
+        ``[N, channels, image_size, image_size]``; by default what the classifier receives when the module runs. So
+        ``PTM.from_module(resnet18, ...)`` needs neither. ``class_names`` in the order of the logits; ``mean``, ``std``
+        (one number a channel, of pixels in [0, 1]) normalise the images as the module expects them. ``about`` are other
+        fields: ``index``, ``accuracy``, ``train_accuracy`` (fractions), ``seed``, ``recipe``, ... The hash is that of
+        the weights, and of what else is known of how they are used.
+
+        Raises ValueError, saying what to do, for parts that are not there, and as :class:`PTM` does. If ``module`` as a
+        whole gives logits (or probabilities, or an object with ``logits``), the two parts must say the same.
+        """
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"module is a {type(module).__name__}; expected a torch.nn.Module.")
+        if type(image_size) is not int or image_size < 1:
+            raise ValueError(f"image_size is {image_size!r}; expected the side of the images in pixels.")
+        architecture = architecture or type(module).__name__
+        network = Parts(module, features, last_linear(module, architecture) if classifier is None else classifier)
+        expects = ImageFormat(channels, image_size, mean, std)
+        check_weights(network, architecture)
+        shaped_by = (tensor_hash(network.state_dict()), architecture, expects, *map(_name, (features, classifier)))
+        about["hash"] = hashlib.sha256(repr(shaped_by).encode()).hexdigest()[:16]
+        with only_copies_run(module):
+            return cls(network, architecture, source_dataset, class_names, expects, **about)
 
     @property
     def name(self) -> str:
@@ -102,3 +167,14 @@ class Adapter(nn.Module):
         if pixels.shape[-1] != size:
             pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
         return self.expected.normalise(pixels)
+
+
+def _is_frozen(network: nn.Module) -> bool:
+    return not any(layer.training for layer in network.modules()) and not any(
+        weight.requires_grad for weight in network.parameters()
+    )
+
+
+def _name(part: Part | None) -> str:
+    """What can be known of a part: the name of it, or of a function."""
+    return part if isinstance(part, str) else getattr(part, "__qualname__", type(part).__name__)
