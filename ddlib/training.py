@@ -133,15 +133,17 @@ def augment_strategy(augment: bool | str) -> str:
     return {True: DSA_STRATEGY, False: "none"}.get(augment, augment)
 
 
-@torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1024) -> float:
     """Share of images ``[N, C, H, W]`` that ``network`` in eval mode classifies as ``labels [N]``, in [0, 1]."""
+    return float(hits(network, images, labels, batch_size).sum()) / len(labels)
+
+
+@torch.no_grad()
+def hits(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1024) -> Tensor:
+    """Which of images ``[N, C, H, W]`` ``network`` in eval mode classifies as ``labels [N]``: bool ``[N]``."""
     with evaluating(network), threads_for(largest_map(network, images[:batch_size])):
-        hits = [
-            (network(x).argmax(1) == y).sum()
-            for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        ]
-    return float(torch.stack(hits).sum()) / len(labels)
+        batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        return torch.cat([network(x).argmax(1) == y for x, y in batches])
 
 
 @torch.no_grad()

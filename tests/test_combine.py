@@ -104,7 +104,7 @@ def a_ptm(seed, architecture="Tiny", train_accuracy=0.5):
     names = tuple("abc")
     network = Tiny(seed)
     ptm = PTM(network.float(), architecture, "toy", names, form, hash=str(seed), train_accuracy=train_accuracy)
-    ptm.network.passes = 0
+    ptm.network.double().passes = 0
     return ptm
 
 

@@ -6,14 +6,15 @@ import importlib
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from ddlib.augmentation import DSA_STRATEGY
-from ddlib.data.dataset import ImageFormat
+from ddlib.data.dataset import ImageFormat, Split
 from ddlib.evaluate import evaluate
 from ddlib.networks import NETWORKS
 from ddlib.selection import full_data, select_real
 from ddlib.synthetic import SyntheticSet
-from ddlib.training import accuracy, train_network
+from ddlib.training import accuracy, hits, train_network
 
 module = importlib.import_module("ddlib.evaluate")  # the attribute ddlib.evaluate is the function
 training = importlib.import_module("ddlib.training")  # where it has its networks trained
@@ -46,7 +47,8 @@ def trained(monkeypatch):
 
 def test_rows_and_columns(tiny):
     table = quick(select_real(tiny, 2), tiny, architectures=("ConvNet-3", "AlexNet"), num_eval=3, width=8)
-    assert list(table) == ["architecture", "network", "augment", "accuracy", "seconds"]
+    columns = ["architecture", "network", "augment", "accuracy", "balanced_accuracy", "class_accuracies", "seconds"]
+    assert list(table) == columns
     assert table["architecture"].tolist() == ["ConvNet-3"] * 3 + ["AlexNet"] * 3
     assert table["network"].tolist() == [0, 1, 2] * 2
     assert table["augment"].tolist() == [True] * 6
@@ -171,11 +173,11 @@ def test_the_accuracy_is_that_of_the_last_epoch_on_the_test_split(tiny, monkeypa
         assert images is tiny.test.images
         assert labels is tiny.test.labels
         reached.append(accuracy(network, images, labels))
-        return reached[-1]
+        return hits(network, images, labels)
 
     reached = []
     monkeypatch.setattr(training, "train_network", train)
-    monkeypatch.setattr(module, "accuracy", measure)
+    monkeypatch.setattr(module, "hits", measure)
     table = quick(full_data(tiny), tiny, lr=0.1, eval_epochs=9, num_eval=3)
     assert [name for name, _ in events] == ["trained", "measured"] * 3
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(events[::2], events[1::2], strict=True))
@@ -223,7 +225,7 @@ def test_nothing_given_is_changed(tiny):
 )
 def test_errors_come_before_training(tiny, monkeypatch, settings, message):
     monkeypatch.setattr(torch.optim.SGD, "step", None)  # a step would be a TypeError
-    monkeypatch.setattr(module, "accuracy", None)
+    monkeypatch.setattr(module, "hits", None)
     with pytest.raises(ValueError, match=message):
         quick(select_real(tiny, 2), tiny, **settings)
 
@@ -232,6 +234,84 @@ def test_a_set_of_another_kind_of_images_is_refused(tiny, tiny_rgb, trained):
     with pytest.raises(ValueError, match=r"has images \[3, 16, 16\] .*; tiny has \[1, 8, 8\] of ant, bee, cat"):
         quick(select_real(tiny_rgb, 1), tiny)
     assert not trained
+
+
+# Classes
+
+
+def test_the_accuracy_of_each_class_and_their_mean(tiny):
+    """Against a plain loop, on a test split of uneven classes, of which one has no image."""
+    order = torch.cat([(tiny.test.labels == label).nonzero().flatten()[:count] for label, count in ((0, 6), (1, 2))])
+    test = Split(tiny.test.images[order], tiny.test.labels[order])
+    uneven = dataclasses.replace(tiny, test=test)
+    networks = []
+    table = quick(select_real(tiny, 2), uneven, architectures={"kept": lambda: networks.append(own()) or networks[-1]})
+    for network, row in zip(networks[2:], table.itertuples(), strict=True):
+        answers = [int(network.eval()(image[None]).argmax()) for image in test.images]
+        right = [answer == label for answer, label in zip(answers, test.labels.tolist(), strict=True)]
+        assert row.class_accuracies == [sum(right[:6]) / 6, sum(right[6:]) / 2, None]
+        assert row.balanced_accuracy == (sum(right[:6]) / 6 + sum(right[6:]) / 2) / 2
+        assert row.accuracy == sum(right) / 8
+
+
+def test_of_even_classes_the_balanced_accuracy_is_the_accuracy(tiny):
+    table = quick(select_real(tiny, 2), tiny, num_eval=4)
+    assert table["balanced_accuracy"].tolist() == pytest.approx(table["accuracy"].tolist())
+
+
+# Own networks
+
+
+def own(classes=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, classes))
+
+
+def test_own_networks_stand_beside_those_of_ddlib(tiny):
+    synthetic = full_data(tiny)
+    settings = {"eval_epochs": 30, "lr": 0.05, "width": 8}
+    alone = quick(synthetic, tiny, **settings)
+    table = quick(synthetic, tiny, architectures=["ConvNet-3", ("mine", own)], **settings)
+    assert table["architecture"].tolist() == ["ConvNet-3"] * 2 + ["mine"] * 2
+    assert table["accuracy"].tolist()[:2] == alone["accuracy"].tolist()
+    assert table["accuracy"].min() > 0.6
+    by_name = quick(synthetic, tiny, architectures={"mine": own}, **settings)
+    assert by_name["accuracy"].tolist() == table["accuracy"].tolist()[2:]
+
+
+def test_own_networks_are_paired_and_repeat_whatever_the_global_generator_says(tiny, trained):
+    state = torch.get_rng_state()
+    for synthetic in (select_real(tiny, 2), select_real(tiny, 2, seed=1)):
+        quick(synthetic, tiny, architectures=[("mine", own)])
+    assert torch.equal(torch.get_rng_state(), state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        quick(select_real(tiny, 2), tiny, architectures=[("mine", own)])
+    assert torch.equal(trained[0]["before"], trained[2]["before"])
+    assert not torch.equal(trained[0]["before"], trained[1]["before"])
+    assert torch.equal(trained[4]["after"], trained[0]["after"]), "with dropout"
+    assert torch.equal(trained[5]["after"], trained[1]["after"])
+
+
+SHARED = own()
+
+
+@pytest.mark.parametrize(
+    ("architectures", "message"),
+    [
+        ([("ConvNet-3", own)], "'ConvNet-3' is a network of ddlib; give your own another name"),
+        ([("mine", own())], "a name and a function that makes a network; found"),
+        ([("mine",)], "an own architecture is a name and a function that makes a network; found"),
+        ([own], "an own architecture is a name and a function that makes a network; found"),
+        ([("mine", lambda: own)], "'mine' makes a function; expected a torch.nn.Module"),
+        ([("mine", lambda network=SHARED: network)], "The factory of 'mine' gives the same network twice"),
+        ([("mine", lambda: own(4))], r"The network 'mine' gives \[2, 4\] for images \[2, 1, 8, 8\]; expected \[2, 3\]"),
+        ([("mine", lambda: nn.Linear(3, 3))], r"The network 'mine' fails on images \[2, 1, 8, 8\]: RuntimeError"),
+    ],
+)
+def test_own_networks_that_do_not_fit_are_refused_before_training(tiny, monkeypatch, architectures, message):
+    monkeypatch.setattr(torch.optim.SGD, "step", None)
+    with pytest.raises(ValueError, match=message):
+        quick(select_real(tiny, 2), tiny, architectures=architectures)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -272,3 +274,30 @@ def test_a_part_that_never_runs_is_named():
     parts = Parts(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), None, nn.Linear(64, 3))
     with pytest.raises(ValueError, match="the submodule does not run when the module does"):
         parts.features(IMAGES)
+
+
+# The page in the book
+
+PAGE = (Path(__file__).parents[1] / "book" / "own_model.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"(?s)```python\n(.*?)```", PAGE)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_examples_of_the_page_run(number):
+    for extra in ("timm", "transformers"):
+        if f"import {extra}" in EXAMPLES[number] or f"from {extra}" in EXAMPLES[number]:
+            pytest.importorskip(extra, reason=f"needs {extra}: pip install {extra}")
+    names = {}
+    exec(compile(EXAMPLES[number], f"example {number} of own_model.md", "exec"), names)
+    if "ptm" in names:
+        images = torch.randn(2, *names["ptm"].expects.shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            whole = names["model"].eval()(images)
+            torch.testing.assert_close(names["ptm"].logits(images), getattr(whole, "logits", whole))
+    else:
+        assert names["table"]["architecture"].tolist() == ["ConvNet-3"] * 2 + ["my net"] * 2
+
+
+def test_the_page_has_an_example_of_each_kind():
+    kinds = ("data = ddlib.load_dataset", "from torchvision", "import timm", "from transformers", "ddlib.evaluate")
+    assert all(any(kind in example for example in EXAMPLES) for kind in kinds)

@@ -1,6 +1,7 @@
 """Pools of PTMs: trained once by the stated recipe, then found in the cache, whoever asks."""
 
 import dataclasses
+import json
 import multiprocessing
 import time
 from types import SimpleNamespace
@@ -289,6 +290,27 @@ def test_the_key_changes_with_all_that_shapes_a_ptm(tiny, tmp_path, instant, mon
     assert len(set(keys.values())) == len(keys)
     assert same == {keys["base"]}
     assert all(len(key) == 16 for key in keys.values())
+
+
+def test_a_gpu_has_other_keys_than_a_cpu(tmp_path):
+    """It rounds differently, and PTMs of one hash are taken for equal. Which of several GPUs does not matter."""
+    keys = [
+        ddlib.ptms.pool._Job(SimpleNamespace(hash="h", device=torch.device(name)), "ConvNet-3", 0, 0, {}, tmp_path).key
+        for name in ("cpu", "cuda:0", "cuda:1")
+    ]
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_a_card_tells_all_that_is_known_also_when_it_comes_from_the_cache(tiny, tmp_path):
+    (ptm,) = small(tiny, tmp_path, seed=7, width=4)
+    (again,) = small(tiny, tmp_path, seed=7, width=4)
+    assert ptm.card == again.card
+    assert json.loads(json.dumps(ptm.card)) == ptm.card
+    assert (ptm.card["seed"], ptm.card["device"], ptm.card["epoch"]) == (7, "cpu", 2)
+    assert ptm.card["recipe"]["width"] == 4
+    assert ptm.card["hash"] == ptm.hash
+    assert ptm.card["size_bytes"] == ptm.size_bytes
+    assert ptm.card["seconds"] > 0
 
 
 def test_every_option_of_the_recipe_is_in_that_test():

@@ -145,6 +145,25 @@ def test_accuracy_table_says_which_arms_had_failed_runs(guidance):
     assert alone.to_dict() == {"accuracy": {"CLoM (2 failed)": "failed"}}
 
 
+def test_of_uneven_classes_the_table_shows_each(guidance):
+    """Two thirds of the test images are of one class, and CLoM knows no other."""
+    even = guidance[(guidance["architecture"] == "ConvNet-3") & guidance["arm"].isin(["clom", "none"])]
+    even = even.assign(balanced_accuracy=even["accuracy"])
+    assert tables.class_table(even).empty
+    assert tables.class_table(guidance).empty, "records without those of the classes"
+    shares = {"clom": [1.0, 0.0], "none": [0.5, 0.25]}
+    uneven = even.assign(
+        class_names=[("cat", "dog")] * len(even),
+        class_accuracies=even["arm"].map(shares),
+        balanced_accuracy=even["arm"].map(lambda arm: sum(shares[arm]) / 2),
+        accuracy=even["arm"].map(lambda arm: (2 * shares[arm][0] + shares[arm][1]) / 3),
+    )
+    table = tables.class_table(uneven)
+    assert table.loc["CLoM"].tolist() == [66.7, 50, 100, 0]
+    assert table.loc["no guidance"].tolist() == [41.7, 37.5, 50, 25]
+    assert table.columns.tolist() == ["accuracy", "balanced", "cat", "dog"]
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Three seeds of CLoM and a failed fourth; all of CCLoM failed, and runs of another alpha, of DSA, of grad_avg."""

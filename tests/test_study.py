@@ -14,7 +14,7 @@ from ddlib.memory import ADVICE
 from ddlib.study import figures, images, tables
 from ddlib.study import run as study
 from ddlib.study.record import read_record, synthetic_path
-from ddlib.study.runs import load_failures
+from ddlib.study.runs import load_failures, load_records
 
 mpl.use("Agg")
 
@@ -86,6 +86,12 @@ def test_every_set_has_a_record_and_its_images(arm, tmp_path):
         assert record["ptm_passes"] == 3 * 2
         assert record["synthetic_hash"] == run.synthetic.hash
         assert len(record["ptm_hashes"]) == 2
+        assert [card["hash"] for card in record["ptms"]] == record["ptm_hashes"]
+        assert sum(card["seconds"] for card in record["ptms"]) == record["seconds"]["ptms"]
+        assert {(card["device"], card["seed"]) for card in record["ptms"]} == {("cpu", 0)}
+        assert all(card["recipe"]["lr"] == 0.01 and card["size_bytes"] > 1000 for card in record["ptms"])
+        assert record["class_names"] == list("0123456789")
+        assert {len(shares) for shares in record["accuracies"]["class_accuracies"]} == {10}
         assert set(record["seconds"]) == {"ptms", "distill", "evaluate"}
         assert record["parameters"]["dataset"] == "digits"
         assert not {"device", "runs_folder", "num_sets", "seed"} & set(record["parameters"])
@@ -323,6 +329,10 @@ def test_tables_and_pictures(arm):
     table = tables.ptm_table(study.open_ptms(p, data))
     assert table.index.tolist() == ["ConvNet-3 #0 @1", "ConvNet-3 #1 @1"]
     assert (table["storage (MB)"] > 0).all()
+    assert table["on"].tolist() == ["cpu"] * 2
+    assert table["recipe"].str.contains("epochs 1, width 4, lr 0.01").all()
+    recorded = tables.recorded_ptm_table(load_records(runs[0].record.parent))
+    pd.testing.assert_frame_equal(recorded, table, check_dtype=False)
     assert len(images.picture(runs[0], data).axes) == 2
     assert len(figures.curves(runs[0]).axes) == 2
     tour = tables.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})

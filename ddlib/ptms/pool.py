@@ -100,6 +100,7 @@ class _Job:
     def key(self) -> str:
         shaped_by = [
             self.dataset.hash,
+            self.dataset.device.type,  # a GPU rounds differently: PTMs of one hash are equal in every bit
             self.architecture,
             self.index,
             self.seed,
@@ -138,6 +139,7 @@ class _Job:
                 "architecture": self.architecture,
                 "source_dataset": data.name,
                 "recipe": self.recipe,
+                "seed": self.seed,
                 "device": str(data.device),
             }
             write_tensors(self.path(epoch), network.state_dict(), about)
@@ -177,6 +179,9 @@ class _Job:
             hash=f"{self.key}-{epoch}",
             index=self.index,
             epoch=epoch,
+            seed=self.seed,
+            recipe=self.recipe,
+            device=about.get("device"),
             **measured,
         )
 

@@ -117,6 +117,13 @@ class PTM:
         """Storage of its weights."""
         return sum(t.numel() * t.element_size() for t in self.network.state_dict().values())
 
+    @property
+    def card(self) -> dict[str, object]:
+        """What is known of it, in types that JSON knows."""
+        names = ("name", "architecture", "source_dataset", "hash", "seed", "epoch", "recipe")
+        names += ("accuracy", "train_accuracy", "seconds", "size_bytes", "device")
+        return {name: getattr(self, name) for name in names}
+
     def features(self, images: Tensor) -> Tensor:
         """Normalised images of the data set it is adapted to, ``[N, C, H, W]`` -> features ``[N, d]``."""
         return self.network.features(self.adapt(images))

@@ -78,6 +78,8 @@ def write_record(
     ptm_passes: int,
     synthetic_hash: str | None,
     device: torch.device | str,
+    class_names: Sequence[str] = (),
+    ptms: Sequence[Mapping[str, object]] = (),
     status: str = "ok",
     error: str | None = None,
 ) -> Path:
@@ -107,7 +109,9 @@ def write_record(
         "code_hash": run_hash(),
         "git_commit": git_commit(),
         "dataset_hash": dataset_hash,
+        "class_names": list(class_names),
         "ptm_hashes": list(ptm_hashes),
+        "ptms": list(ptms),
         "synthetic_hash": synthetic_hash,
         "device": str(device),
         "environment": environment(device),

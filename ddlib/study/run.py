@@ -145,7 +145,9 @@ def _run(
         "seed": seed,
         "arm": Arm.of(p, len(ptms)).name,
         "dataset_hash": data.hash,
+        "class_names": data.class_names,
         "ptm_hashes": [ptm.hash for ptm in ptms],
+        "ptms": [ptm.card for ptm in ptms],
         "device": data.device,
     }
     try:

@@ -94,6 +94,8 @@ def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
         **{f"seconds_{part}": value for part, value in record["seconds"].items()},
         "peak_memory_mb": math.nan if memory is None else memory / 1e6,
         **record["environment"],
+        "class_names": tuple(record.get("class_names", ())),
+        "ptms": json.dumps(record.get("ptms", [])),
     }
     parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
     return {**parameters, **shared}

@@ -12,18 +12,43 @@ SCHEMA = 2
 EARLIER = {1: "its parameters have 0, '' and 'default' where None stands now"}
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Accuracies(BaseModel):
-    """Every raw accuracy, as columns: a row for each network that was trained on the set."""
+    """Every raw accuracy, as columns: a row for each network that was trained on the set.
+
+    Records of others, and the first of ours, may lack those of the classes.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     architecture: list[str]
     network: list[Count]
     augment: list[bool]
-    accuracy: list[Annotated[float, Field(ge=0, le=1)]]
+    accuracy: list[Share]
+    balanced_accuracy: list[Share] | None = None
+    class_accuracies: list[list[Share | None]] | None = None
     seconds: list[Seconds | None]
+
+
+class PTMCard(BaseModel):
+    """What is known of one PTM: where it comes from, what it can do, what it cost."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    architecture: str
+    source_dataset: str
+    hash: str
+    seed: int | None
+    epoch: int | None
+    recipe: dict[str, object] | None
+    accuracy: Share | None
+    train_accuracy: Share | None
+    seconds: Seconds | None
+    size_bytes: Count
+    device: str | None
 
 
 ACCURACY_COLUMNS = tuple(Accuracies.model_fields)
@@ -46,7 +71,9 @@ class Record(BaseModel):
     code_hash: str = Field(description="of all code that shapes a result")
     git_commit: str | None = Field(description="of the checkout with the code; null outside of one")
     dataset_hash: str = Field(description="of all images and labels of the data set")
-    ptm_hashes: list[str] = Field(description="of the weights of the PTMs")
+    class_names: list[str] = Field([], description="of the data set, in the order of class_accuracies")
+    ptm_hashes: list[str] = Field(description="of all that shaped each PTM")
+    ptms: list[PTMCard] = Field([], description="a card for each PTM: recipe, accuracy, seed, seconds, device, ...")
     synthetic_hash: str | None = Field(description="of the synthetic set; null if the run failed")
     device: str = Field(description="cpu or cuda:<number>")
     environment: dict[str, object] = Field(description="software and machine")
@@ -80,7 +107,7 @@ class Record(BaseModel):
     @field_validator("accuracies")
     @classmethod
     def _there_and_whole(cls, accuracies: Accuracies, about: ValidationInfo) -> Accuracies:
-        _require_equal_lengths(dict(accuracies))
+        _require_equal_lengths({name: values for name, values in accuracies if values is not None})
         if about.data.get("status") == "ok" and not accuracies.accuracy:
             raise ValueError("is empty, but the status is ok: write a run without accuracies as failed")
         return accuracies

@@ -1,5 +1,6 @@
 """From the table of all records to the tables of the report: settings, ablations, contrasts, pictures."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -175,19 +176,53 @@ def _points(*fractions: float) -> str:
 
 def ptm_table(ptms: Sequence[PTM]) -> pd.DataFrame:
     """What the pool is and what it costs: a row for each PTM."""
-    return (
-        pd.DataFrame(
-            {
-                "": [ptm.name for ptm in ptms],
-                "trained on": [ptm.source_dataset for ptm in ptms],
-                "test accuracy (%)": [None if ptm.accuracy is None else 100 * ptm.accuracy for ptm in ptms],
-                "training (s)": [ptm.seconds for ptm in ptms],
-                "storage (MB)": [ptm.size_bytes / 1e6 for ptm in ptms],
-            }
-        )
-        .set_index("")
-        .rename_axis(None)
+    return _card_table([ptm.card for ptm in ptms])
+
+
+def recorded_ptm_table(records: pd.DataFrame) -> pd.DataFrame:
+    """The PTMs of all runs in a table of records, a row for each; no rows if no run had any."""
+    cards = {
+        card["hash"]: card for text in records.get("ptms", pd.Series()).dropna().unique() for card in json.loads(text)
+    }
+    return _card_table(sorted(cards.values(), key=lambda card: (card["source_dataset"], card["name"])))
+
+
+def _card_table(cards: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    def percent(share: float | None) -> float | None:
+        return None if share is None else 100 * share
+
+    columns = {
+        "trained on": [card["source_dataset"] for card in cards],
+        "test accuracy (%)": [percent(card["accuracy"]) for card in cards],
+        "training (s)": [card["seconds"] for card in cards],
+        "on": [card["device"] for card in cards],
+        "storage (MB)": [card["size_bytes"] / 1e6 for card in cards],
+        "seed": [card["seed"] for card in cards],
+        "hash": [card["hash"] for card in cards],
+        "recipe": [_words(card["recipe"] or {}) for card in cards],
+    }
+    return pd.DataFrame(columns, index=[card["name"] for card in cards])
+
+
+def _words(recipe: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in recipe.items() if value not in (None, "none"))
+
+
+def class_table(records: pd.DataFrame) -> pd.DataFrame:
+    """Of uneven classes: balanced accuracy and that of each class, means in %: arms by classes, plain accuracy first.
+
+    No rows where every class has equally many test images: there the balanced accuracy is the accuracy. ``records``
+    holds one architecture.
+    """
+    rows = records[records["balanced_accuracy"].notna()] if "balanced_accuracy" in records else records.head(0)
+    if rows.empty or (rows["balanced_accuracy"] - rows["accuracy"]).abs().max() < 1e-9:
+        return pd.DataFrame()
+    classes = pd.DataFrame(
+        rows["class_accuracies"].tolist(), rows.index, rows["class_names"].iloc[0] or None, dtype=float
     )
+    shares = rows[["accuracy", "balanced_accuracy"]].rename(columns={"balanced_accuracy": "balanced"}).join(classes)
+    means = (100 * shares).groupby([rows["arm"], rows["seed"]]).mean().groupby(level="arm").mean().round(1)
+    return means.loc[ordered(means.index)].rename(index=_label).rename_axis(index=None, columns="%")
 
 
 def mean_accuracies(runs: Sequence[Run]) -> pd.DataFrame:
