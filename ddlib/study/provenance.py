@@ -11,6 +11,8 @@ import torch
 
 from ddlib.fingerprint import PACKAGE, core_files, hash_of_files
 
+DISTRIBUTION = "ddlib-ptm"  # as pyproject.toml names what is installed
+
 
 def run_hash() -> str:
     """16 hex digits for all code that shapes a record: the core, and how the study runs it."""
@@ -46,7 +48,8 @@ def environment(device: torch.device | str = "cpu") -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        **{name: _version(name) for name in ("torchvision", "numpy", "ddlib")},
+        **{name: _version(name) for name in ("torchvision", "numpy")},
+        "ddlib": _version(DISTRIBUTION),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": _cpu_model(),
