@@ -49,14 +49,13 @@ def evaluate(
     of several. 1000 epochs with augmentation and 300 without are usual. Network i starts from the same weights
     and sees the same order and augmentation for every synthetic set of one size evaluated with this ``seed``.
 
-    ``architectures`` are names of :data:`ddlib.networks.NETWORKS` and pairs of a new name and a factory, such as
-    ``("my net", lambda: MyNet(num_classes=10))``; or a mapping of such. ``width`` and ``norm`` are for the former.
+    ``architectures`` are names of :data:`ddlib.networks.NETWORKS` (for which ``width`` and ``norm`` are), and pairs of
+    a new name and a factory, such as ``("my net", lambda: MyNet(num_classes=10))``; or a mapping of such.
 
-    Returns one row per network: ``architecture``, ``network`` (0, 1, ...), ``augment`` (bool), ``accuracy``
-    (fraction), ``class_accuracies`` (a list in the order of the labels, None for a class without test images),
-    ``balanced_accuracy`` (their mean), ``seconds`` (on a GPU several train together and share their time equally).
-    Raises ValueError for unknown names, impossible numbers, a network that does not fit, and a synthetic set of another
-    kind of images, before anything is trained.
+    Returns a row per network: ``architecture``, ``network`` (0, 1, ...), ``augment`` (bool), ``accuracy`` (fraction),
+    ``class_accuracies`` (in the order of the labels, None without test images), ``balanced_accuracy`` (their mean),
+    ``seconds`` (on a GPU several train together and share their time equally). Raises ValueError for unknown names,
+    impossible numbers, networks and sets that do not fit the data, before anything is trained.
 
     >>> from ddlib import load_dataset, select_real
     >>> data = load_dataset("digits")
@@ -74,13 +73,7 @@ def evaluate(
     recipe |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     factories = _factories(architectures)
     fresh = partial(_fresh_network, dataset, seed, width, norm, factories)
-    sizes = {}
-    for name, factory in factories.items():
-        network = fresh(name, 0)
-        if factory:  # trained one by one: what it does with its weights is not known
-            _check_own(network, fresh(name, 1), name, dataset)
-        sizes[name] = 1 if factory else group_size(network, synthetic.images, batch_size)
-    rows = []
+    rows, sizes = [], _group_sizes(factories, fresh, synthetic, batch_size, dataset)
     with progress_bar(len(factories) * num_eval, "evaluation") as bar:
         for name, size in sizes.items():
             for first in range(0, num_eval, size):
@@ -94,6 +87,23 @@ def evaluate(
                 rows += [(name, first + i, strategy != "none", *values, seconds) for i, values in enumerate(reached)]
                 bar.update(len(group))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _group_sizes(
+    factories: Mapping[str, Factory | None],
+    fresh: Callable[[str, int], nn.Module],
+    synthetic: SyntheticSet,
+    batch_size: int,
+    dataset: Dataset,
+) -> dict[str, int]:
+    """How many networks of each architecture to train together; raises ValueError for own networks that do not fit."""
+    sizes = {}
+    for name, factory in factories.items():
+        network = fresh(name, 0)
+        if factory:  # trained one by one: what it does with its weights is not known
+            _check_own(network, fresh(name, 1), name, dataset)
+        sizes[name] = 1 if factory else group_size(network, synthetic.images, batch_size)
+    return sizes
 
 
 def _accuracies(network: nn.Module, dataset: Dataset) -> tuple[float, float, list[float | None]]:

@@ -89,9 +89,7 @@ def write_record(
     nothing else: folders or the device would make equal runs look different and publish local paths. ``accuracies``
     has the columns ``ACCURACY_COLUMNS``. Of ``history``, a row for each recorded iteration, at most 200 evenly spaced
     ones are kept, the first and the last among them, with six digits. ``error`` is the ``reason`` of a failed run.
-
-    Raises:
-        ValueError: a value cannot be right (accuracy of 65, seed of another run, unknown status).
+    Raises ValueError if a value cannot be right (accuracy of 65, seed of another run, unknown status).
     """
     path = record_path(folder, notebook, parameters, seed)
     if parameters.get("seed", seed) != seed:
