@@ -71,8 +71,7 @@ def evaluate(
     synthetic, strategy = synthetic.normalised_for(dataset), augment_strategy(augment) or "none"
     recipe = {"epochs": eval_epochs, "milestones": [eval_epochs // 2], "augment": strategy, "batch_size": batch_size}
     recipe |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    factories = _factories(architectures)
-    fresh = partial(_fresh_network, dataset, seed, width, norm, factories)
+    fresh = partial(_fresh_network, dataset, seed, width, norm, factories := _factories(architectures))
     rows, sizes = [], _group_sizes(factories, fresh, synthetic, batch_size, dataset)
     with progress_bar(len(factories) * num_eval, "evaluation") as bar:
         for name, size in sizes.items():
