@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ddlib.devices import synchronise
 from ddlib.memory import SETTINGS, keep_freed_memory
 
 Work = Callable[[], Sequence[Tensor | float] | None]
@@ -113,12 +114,6 @@ def convolution_seconds(work: Callable[[], object], device: torch.device) -> flo
     with Operations() as counted:
         work()
     return counted.convolving if device.type == "cpu" else None
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def memory_as_usual() -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import shutil
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import BASE_METHODS, Matching, Task
 from ddlib.combine import STRATEGIES, Step
 from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.devices import missing_compiler
 from ddlib.evaluate import evaluate
 from ddlib.guidance import Guidance
 from ddlib.networks import build_network
@@ -182,7 +182,7 @@ def all_rows(device: torch.device) -> list[Row]:
             note="at most the same with ddlib's own CLoM; on a GPU, 1.5 x the step with one PTM",
         ),
     ]
-    can_compile = not on_cpu or shutil.which("g++") or shutil.which("clang++")
+    can_compile = not missing_compiler(data.device.type)
     return [row for row in rows if can_compile or row.name != "DM step, compiled"]
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddlib.devices import moved
+
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 IDENTITY = "none"
 
@@ -51,7 +53,7 @@ def sample_dsa(
     Raises ValueError for an unknown operation.
     """
     if strategy in (IDENTITY, ""):
-        return DSAParams(IDENTITY, torch.empty(3, 1))
+        return DSAParams(IDENTITY, torch.empty(3, 1, device="cpu"))
     names = strategy.split("_")
     unknown = [name for name in names if name not in OPERATIONS]
     if unknown:
@@ -59,8 +61,10 @@ def sample_dsa(
             f"unknown operation {unknown[0]!r} in strategy {strategy!r}; "
             f"known: {', '.join(OPERATIONS)}, joined by '_', or {IDENTITY!r}"
         )
-    choice = torch.randint(len(names), (1,), generator=generator).item()
-    return DSAParams(names[choice], torch.rand(3, 1 if siamese else shape[0], generator=generator))
+    choice = torch.randint(len(names), (1,), generator=generator, device="cpu").item()
+    return DSAParams(
+        names[choice], torch.rand(3, 1 if siamese else shape[0], generator=generator, device="cpu")
+    )
 
 
 def apply_dsa(images: Tensor, params: DSAParams) -> Tensor:
@@ -77,7 +81,7 @@ def apply_dsa(images: Tensor, params: DSAParams) -> Tensor:
             f"the parameters were drawn for {n} images, but the batch has {len(images)}; "
             "draw with siamese=True to share one draw between batches of different size"
         )
-    return OPERATIONS[params.operation](images, params.uniform.to(images.device))
+    return OPERATIONS[params.operation](images, moved(params.uniform, images.device))
 
 
 def color(images: Tensor, uniform: Tensor) -> Tensor:

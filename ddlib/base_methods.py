@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
 from ddlib.data.dataset import Dataset
+from ddlib.devices import moved
 from ddlib.losses import distribution_matching_loss, gradient_matching_loss
 from ddlib.networks import build_network
 from ddlib.rng import generator
@@ -80,28 +81,34 @@ class Task:
 
     @cached_property
     def members(self) -> list[Tensor]:
-        """Indices of the real training images of each class."""
-        labels = self.dataset.train.labels
+        """Indices of the real training images of each class, on the CPU: there they are drawn."""
+        labels = self.dataset.train.labels.cpu()
         return [(labels == label).nonzero().flatten() for label in range(self.dataset.num_classes)]
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Synthetic images of each class."""
+        return self.labels.bincount(minlength=self.dataset.num_classes).tolist()
 
     def real_batch(self, label: int, iteration: int, update: int) -> Tensor:
         """Real images of one class ``[batch_real or all, C, H, W]``, without replacement."""
         draw = generator(self.seed, "real batches", iteration, update, label)
         members = self.members[label]
-        chosen = torch.randperm(len(members), generator=draw)[: self.matching.batch_real]
-        return self.dataset.train.images[members[chosen.to(members.device)]]
+        chosen = torch.randperm(len(members), generator=draw, device="cpu")[: self.matching.batch_real]
+        return self.dataset.train.images[moved(members[chosen], self.dataset.device)]
 
     def pairs(
         self, images: Tensor, iteration: int, update: int, augment: str
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each class: synthetic images, their labels, real images, their labels; augmented alike (Siamese)."""
-        for label in range(self.dataset.num_classes):
+        # classes are slices: a GPU would wait for the host to count what a mask selects
+        classes = zip(images.split(self.counts), self.labels.split(self.counts), strict=True)
+        for label, (syn, syn_labels) in enumerate(classes):
             real = self.real_batch(label, iteration, update)
-            mine = self.labels == label
             draw = generator(self.seed, "augmentation", iteration, update, label)
             params = sample_dsa(images.shape, draw, augment)
             real_labels = torch.full((len(real),), label, device=real.device)
-            yield apply_dsa(images[mine], params), self.labels[mine], apply_dsa(real, params), real_labels
+            yield apply_dsa(syn, params), syn_labels, apply_dsa(real, params), real_labels
 
     def fresh_network(self, iteration: int) -> nn.Module:
         """A randomly initialised network, another one in each iteration."""
@@ -177,6 +184,7 @@ class BaseMethod:
     source: str
     loops: bool = False  # whether one iteration has several updates
     compiles: bool = False  # whether its networks may be compiled
+    augments: bool = False  # whether DSA stands between the synthetic images and the loss
 
     def loops_for(self, ipc: int) -> tuple[int, int]:
         """The authors' outer and inner loops for ``ipc``; between the rows of their table, its rule."""
@@ -184,7 +192,9 @@ class BaseMethod:
 
 
 BASE_METHODS: dict[str, BaseMethod] = {
-    "dm": BaseMethod(updates=dm_updates, lr_img=1.0, start="real", source="Zhao and Bilen, WACV 2023", compiles=True),
+    "dm": BaseMethod(
+        updates=dm_updates, lr_img=1.0, start="real", source="Zhao and Bilen, WACV 2023", compiles=True, augments=True
+    ),
     "dc": BaseMethod(
         updates=gradient_matching("none"), lr_img=0.1, start="noise", source="Zhao et al., ICLR 2021", loops=True
     ),
@@ -194,6 +204,7 @@ BASE_METHODS: dict[str, BaseMethod] = {
         start="real",
         source="Zhao and Bilen, ICML 2021",
         loops=True,
+        augments=True,
     ),
     "none": BaseMethod(updates=no_updates, lr_img=0.1, start="real", source="arXiv 2310.03295, alpha to infinity"),
 }

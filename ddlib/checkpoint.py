@@ -32,7 +32,8 @@ class State:
         self.images, self.optimizer, self.identity = images, optimizer, identity
         self.history: list[dict[str, float]] = []
         self.snapshots: dict[int, Tensor] = {}
-        self.cosine_sum = torch.zeros(num_ptms, num_ptms) if num_ptms > 1 else torch.zeros(0, 0)
+        pairs = num_ptms if num_ptms > 1 else 0
+        self.cosine_sum = torch.zeros(pairs, pairs, device="cpu")
         self.cosines_logged = 0
         self.cosine = float("nan")  # mean over pairs, at the current iteration
 

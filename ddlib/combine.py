@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddlib.devices import moved
 from ddlib.objective import Alphas, Outputs, Signal, loss_of, objective
 from ddlib.rng import derive_seed, generator
 
@@ -130,7 +131,7 @@ def select_single(num_ptms: int, step: Step) -> int:
 
 def select_random(num_ptms: int, step: Step) -> int:
     """k uniform in each step, with replacement."""
-    return int(torch.randint(num_ptms, (), generator=generator(step.seed, "selection", step.index)))
+    return int(torch.randint(num_ptms, (), generator=generator(step.seed, "selection", step.index), device="cpu"))
 
 
 def select_sequential(num_ptms: int, step: Step) -> int:
@@ -145,7 +146,7 @@ def select_sequential(num_ptms: int, step: Step) -> int:
 def select_shuffled(num_ptms: int, step: Step) -> int:
     """The t-th entry of permutations of the K PTMs, a fresh one every K steps."""
     turn, place = divmod(step.index, num_ptms)
-    return int(torch.randperm(num_ptms, generator=generator(step.seed, "selection", turn))[place])
+    return int(torch.randperm(num_ptms, generator=generator(step.seed, "selection", turn), device="cpu")[place])
 
 
 # --- weights ----------------------------------------------------------------------------------------------
@@ -183,16 +184,15 @@ def weights_grad_norm(gramian: Tensor, step: Step) -> Tensor:
 
 def weights_pcgrad(gramian: Tensor, step: Step) -> Tensor:
     """PCGrad: each gradient loses its component against those it conflicts with; then the mean of them."""
-    weighting = _torchjd().PCGradWeighting()
-    with torch.random.fork_rng(devices=[]):  # TorchJD draws its order from the global generator: lend it one
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # TorchJD's order is of the global generator: lend it
         # torch.manual_seed would reseed the GPU too, which fork_rng does not give back here
         torch.default_generator.manual_seed(derive_seed(step.seed, "pcgrad", step.index))
-        return weighting(gramian) / len(gramian)  # TorchJD sums; the mean keeps alpha's meaning for every K
+        return _torchjd().PCGradWeighting()(gramian) / len(gramian)  # TorchJD sums; the mean keeps alpha's meaning for every K
 
 
 def weights_mgda(gramian: Tensor, step: Step) -> Tensor:
-    """MGDA: the convex combination of the gradients with the smallest norm."""
-    return _torchjd().MGDAWeighting()(gramian)
+    """MGDA: the convex combination of the gradients with the smallest norm; on the CPU, for its steps are tiny."""
+    return moved(_torchjd().MGDAWeighting()(gramian.cpu()), gramian.device)
 
 
 # --- average ----------------------------------------------------------------------------------------------

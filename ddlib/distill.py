@@ -15,8 +15,9 @@ from ddlib.base_methods import Task, require_at_least_one
 from ddlib.checkpoint import State, identity
 from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
 from ddlib.data.dataset import Dataset
+from ddlib.devices import missing_compiler, refuse_strict_determinism
 from ddlib.disk.progress import progress_bar
-from ddlib.guidance import PTMSignal
+from ddlib.guidance import GUIDANCE, PTMSignal
 from ddlib.memory import keep_freed_memory
 from ddlib.recipe import Recipe
 from ddlib.selection import require_enough_images, starting_images
@@ -100,7 +101,9 @@ class Distillation:
         checkpoint: str | os.PathLike | None,
         checkpoint_every: int,
     ):
+        start = time.perf_counter()  # the class sums of CCLoM count: they are all that it costs beyond a step
         require_enough_images(dataset, recipe.ipc)
+        require_kernels(dataset, recipe)
         images, labels = starting_images(dataset, recipe.ipc, recipe.optimisation.start, recipe.seed)
         self.dataset, self.recipe, self.snapshots = dataset, recipe, snapshots
         self.checkpoint, self.checkpoint_every = Path(checkpoint) if checkpoint else None, checkpoint_every
@@ -118,7 +121,7 @@ class Distillation:
             self.state.resume(self.checkpoint, self.iterations)
         if self.state.iteration == 0:
             self._snapshot()
-        self.before = (self.state.history[-1]["seconds"] if self.state.history else 0.0) - time.perf_counter()
+        self.before = (self.state.history[-1]["seconds"] if self.state.history else 0.0) - start
 
     @property
     def numbers(self) -> int:
@@ -162,6 +165,17 @@ class Distillation:
         return Distilled(synthetic, pd.DataFrame(self.state.history), self.state.mean_cosines(), self.state.snapshots)
 
 
+def require_kernels(dataset: Dataset, recipe: Recipe) -> None:
+    """Raise, before any work, if the machine lacks what the recipe asks for: a compiler, or deterministic gradients."""
+    if recipe.base.compile and (wanted := missing_compiler(dataset.device.type)):
+        raise ValueError(f"compile needs {wanted}, which is not here. Install it, or leave compile out.")
+    if recipe.base.row.augments:
+        refuse_strict_determinism(dataset.device, "scale and rotate, two operations of DSA")
+    size = dataset.image_size
+    if any(ptm.expects.image_size != size for ptm in recipe.guidance.ptms if GUIDANCE[recipe.guidance.kind]):
+        refuse_strict_determinism(dataset.device, f"the resizing of images of {size} pixels for its PTMs")
+
+
 def _update(
     images: Tensor,
     base_loss: Tensor | None,
@@ -173,7 +187,7 @@ def _update(
 ) -> tuple[float, float, int]:
     """One step on the pixels; returns base loss, guidance loss and PTM passes."""
     gradient = torch.zeros_like(images) if base_loss is None else torch.autograd.grad(base_loss, images)[0]
-    said = combine(images, signals, step) if signals else Combined(images.new_zeros(()), torch.zeros(()), 0)
+    said = combine(images, signals, step) if signals else Combined(images.new_zeros(()), gradient, 0)
     images.grad = gradient + said.gradient if signals else gradient
     optimizer.step()
     losses = {"base loss": 0.0 if base_loss is None else base_loss.item(), "guidance loss": said.loss.item()}

@@ -6,8 +6,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ddlib.combine import accuracy_weights, get_strategy
 from ddlib.data.dataset import Dataset
@@ -22,6 +25,8 @@ GUIDANCE: dict[str, tuple[str, ...]] = {
     "both": ("clom", "cclom"),
 }
 """Each kind of guidance and the losses it adds."""
+
+CHUNK = 1024  # synthetic images of 32x32 in one graph of a PTM, or fewer larger ones: 2 GB for ConvNet-3, 5 for ResNet-18
 
 Alpha = float | Mapping[str, float]
 """The weight of a guidance loss: one number, or one for each PTM architecture."""
@@ -42,8 +47,17 @@ class PTMSignal:
         return self.ptm.train_accuracy
 
     def outputs(self, images: Tensor) -> Outputs:
-        """What the losses are made of, from one forward pass over images ``[N, C, H, W]``."""
-        features = self.ptm.features(images)
+        """What the losses are made of, from one forward pass over images ``[N, C, H, W]``.
+
+        Of many images each chunk keeps its features alone, and the backward pass goes through it anew: the gradient is
+        the same, for one more forward pass, and the memory that of one chunk.
+        """
+        chunk = max(1, CHUNK * 32 * 32 // self.ptm.expects.image_size**2)
+        if len(images) <= chunk:
+            features = self.ptm.features(images)
+        else:
+            again = partial(checkpoint, self.ptm.features, use_reentrant=False, preserve_rng_state=False)
+            features = torch.cat([again(part) for part in images.split(chunk)])
         return Outputs(
             None if self.alphas.clom is None else self.ptm.classify(features),
             None if self.alphas.cclom is None else cclom_parts_from_sums(features, self.labels, self.sums),

@@ -71,7 +71,7 @@ class AveragePool(nn.AvgPool2d):
 @torch.inference_mode(False)  # else a matrix first made for inference would be of no use in training
 def quarters(width: int, dtype: torch.dtype) -> Tensor:
     """The matrix [2 * width, width // 2] that averages two rows, one after the other, over windows of 2x2."""
-    return torch.eye(width // 2, dtype=dtype).repeat_interleave(2, 0).repeat(2, 1) / 4
+    return torch.eye(width // 2, dtype=dtype, device="cpu").repeat_interleave(2, 0).repeat(2, 1) / 4
 
 
 POOLINGS = {"avg": AveragePool, "max": partial(nn.MaxPool2d, 2)}

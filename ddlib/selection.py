@@ -21,7 +21,8 @@ def random_real(dataset: Dataset, ipc: int, seed: int, features: Tensor | None =
     """Uniform without replacement within each class. Distillation with ``start="real"`` starts from these."""
 
     def choose(members: Tensor, label: int) -> Tensor:
-        return torch.randperm(len(members), generator=generator(seed, "start", label))[:ipc].to(members.device)
+        draw = generator(seed, "start", label)
+        return torch.randperm(len(members), generator=draw, device="cpu")[:ipc].to(members.device)
 
     return _by_class(dataset, ipc, choose)
 
@@ -136,5 +137,5 @@ def starting_images(dataset: Dataset, ipc: int, start: str, seed: int) -> tuple[
         return dataset.train.images[random_real(dataset, ipc, seed)].clone(), labels
     if start == "noise":
         shape = (len(labels), *dataset.train.images.shape[1:])
-        return torch.randn(shape, generator=generator(seed, "noise")).to(dataset.device), labels
+        return torch.randn(shape, generator=generator(seed, "noise"), device="cpu").to(dataset.device), labels
     raise ValueError(f"unknown start {start!r}; known: real, noise.")

@@ -93,7 +93,7 @@ class SyntheticSet:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it as one safetensors file, atomically."""
-        moments = {"mean": torch.tensor(self.format.mean), "std": torch.tensor(self.format.std)}
+        moments = {"mean": torch.tensor(self.format.mean, device="cpu"), "std": torch.tensor(self.format.std, device="cpu")}
         tensors = {"images": self.images, "labels": self.labels, **moments}
         write_tensors(path, tensors, {"class_names": self.class_names, "provenance": self.provenance})
 
@@ -120,7 +120,7 @@ class SyntheticSet:
         counts = self.labels.bincount(minlength=len(self.class_names))
         _, channels, height, width = self.images.shape
         rows, columns = len(counts), int(counts.max())
-        grid = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+        grid = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap, device="cpu")
         place = [0] * rows
         for image, label in zip(self.pixels.cpu(), self.labels.tolist(), strict=True):
             top, left = label * (height + gap), place[label] * (width + gap)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddlib.augmentation import DSA_STRATEGY, DSAParams, apply_dsa, sample_dsa
+from ddlib.devices import moved
 from ddlib.threads import threads_for
 
 TOGETHER = 1024  # images of all networks in one step of train_networks
@@ -38,7 +39,7 @@ def train_network(
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [m for m in milestones if m], gamma=0.1)
     for epoch in range(1, epochs + 1):
         network.train()
-        order = torch.randperm(len(labels), generator=generator).to(labels.device)
+        order = moved(torch.randperm(len(labels), generator=generator, device="cpu"), labels.device)
         with threads_for(largest_map(network, images[:batch_size])):
             for index in order.split(batch_size):
                 batch = augment_batch(images[index], augment, generator)
@@ -73,8 +74,8 @@ def train_networks(
         return F.cross_entropy(torch.func.functional_call(networks[0], parameters, batch), wanted)
 
     for _ in range(recipe["epochs"]):
-        orders = torch.stack([torch.randperm(len(labels), generator=generator) for generator in generators])
-        for index in orders.to(labels.device).split(recipe["batch_size"], dim=1):
+        orders = [torch.randperm(len(labels), generator=generator, device="cpu") for generator in generators]
+        for index in moved(torch.stack(orders), labels.device).split(recipe["batch_size"], dim=1):
             batches = augment_together(images[index], recipe["augment"], generators)
             optimizer.zero_grad(set_to_none=True)
             losses(stacked, batches, labels[index]).sum().backward()  # no network's loss knows another's weights
@@ -113,12 +114,13 @@ def augment_together(batches: Tensor, augment: str, generators: Sequence[torch.G
     if augment == "none":
         return batches
     draws = [sample_dsa(batches.shape[1:], generator, augment, siamese=False) for generator in generators]
-    result = torch.empty_like(batches)
+    result: dict[int, Tensor] = {}
     for operation in {draw.operation for draw in draws}:
         of_it = [k for k, draw in enumerate(draws) if draw.operation == operation]
         params = DSAParams(operation, torch.cat([draws[k].uniform for k in of_it], dim=1))
-        result[of_it] = apply_dsa(batches[of_it].flatten(0, 1), params).unflatten(0, (len(of_it), -1))
-    return result
+        augmented = apply_dsa(torch.cat([batches[k] for k in of_it]), params).chunk(len(of_it))
+        result |= dict(zip(of_it, augmented, strict=True))  # indices would be copies that a GPU waits for
+    return torch.stack([result[k] for k in range(len(draws))])
 
 
 def augment_batch(images: Tensor, augment: str, generator: torch.Generator) -> Tensor:

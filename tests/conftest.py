@@ -1,7 +1,10 @@
-"""What several test modules share: a data set that is learned in a moment, and a pool of PTMs trained on it."""
+"""What several test modules share: a data set that is learned in a moment, PTMs trained on it, and a GPU."""
+
+import contextlib
 
 import pytest
 import torch
+from pretend_cuda import pretend_cuda
 
 from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.ptms.pool import train_ptms
@@ -40,3 +43,24 @@ def tiny_ptms(tiny, tmp_path_factory):
     """Three initialisations of a ConvNet-3 of width 4, trained on ``tiny`` until they know it."""
     cache = tmp_path_factory.mktemp("ptms")
     return train_ptms(tiny, num_ptms=3, epochs=24, width=4, lr=0.1, batch_size=4, cache=cache)
+
+
+@contextlib.contextmanager
+def some_gpu():
+    """A real GPU where there is one, else a pretended one, which counts waits; skips if this torch cannot pretend."""
+    if torch.cuda.is_available():
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            pretended = stack.enter_context(pretend_cuda())
+        except AttributeError as error:
+            pytest.skip(f"no GPU here, and this torch has no private API to pretend one: {error}")
+        yield pretended
+
+
+@pytest.fixture
+def gpu():
+    """For one test, "cuda" is there."""
+    with some_gpu() as gpu:
+        yield gpu

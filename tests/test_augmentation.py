@@ -242,11 +242,10 @@ def test_type_and_device_are_those_of_the_images(operation):
         assert (out.device.type, out.shape) == ("meta", elsewhere.shape)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_gpu_gives_the_same_images(operation):
+def test_a_gpu_gives_the_same_images(operation, gpu):
     images, params = batch(4), draw(operation, 4)
-    torch.testing.assert_close(apply_dsa(images.cuda(), params).cpu(), apply_dsa(images, params))
+    torch.testing.assert_close(apply_dsa(images.to("cuda"), params).cpu(), apply_dsa(images, params))
 
 
 def test_errors():

@@ -508,8 +508,7 @@ def test_pcgrad_neither_reads_nor_changes_the_global_generators(monkeypatch):
             assert torch.equal(STRATEGIES["pcgrad"](images, signals, STEP).gradient, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_pcgrad_leaves_the_generator_of_the_gpu_alone():
+def test_pcgrad_leaves_the_generator_of_the_gpu_alone(gpu):
     images, signals, _ = conflicting()
     state = torch.cuda.get_rng_state()
     STRATEGIES["pcgrad"](images, signals, STEP)

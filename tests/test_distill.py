@@ -596,17 +596,15 @@ def test_settings_are_named(tiny):
         distill(tiny, learning_rate=1.0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("base_method", ["dm", "dsa"])
-def test_on_a_gpu(tiny, tiny_ptms, tmp_path, base_method):
+def test_on_a_gpu(tiny, tiny_ptms, tmp_path, base_method, gpu):
     """It starts, draws and resumes as on the CPU, and stays on its device."""
-    ptms = [dataclasses.replace(ptm, network=copy.deepcopy(ptm.network).cuda(), _sums={}) for ptm in tiny_ptms]
-    settings = {"base_method": base_method, "guidance": "both", "ptms": ptms, "snapshots": [0, 1]}
+    settings = {"base_method": base_method, "guidance": "both", "ptms": tiny_ptms, "snapshots": [0, 1]}
     part = quick(tiny.to("cuda"), **settings, iterations=2, checkpoint=tmp_path / "run")
     whole = quick(tiny.to("cuda"), **settings, checkpoint=tmp_path / "run")
     assert len(whole.history) == 3
     assert all(images.is_cuda for images in (part.synthetic.images, whole.synthetic.images, *whole.snapshots.values()))
-    on_cpu = quick(tiny, **(settings | {"ptms": tiny_ptms}), iterations=2)
+    on_cpu = quick(tiny, **settings, iterations=2)
     assert torch.equal(on_cpu.snapshots[0], whole.snapshots[0].cpu())
     torch.testing.assert_close(part.synthetic.images.cpu(), on_cpu.synthetic.images, rtol=0.01, atol=0.01)
 

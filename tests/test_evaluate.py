@@ -314,8 +314,7 @@ def test_own_networks_that_do_not_fit_are_refused_before_training(tiny, monkeypa
         quick(select_real(tiny, 2), tiny, architectures=architectures)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_set_from_the_cpu_is_evaluated_where_the_data_set_is(tiny, trained):
+def test_a_set_from_the_cpu_is_evaluated_where_the_data_set_is(tiny, trained, gpu):
     table = quick(select_real(tiny, 2), tiny.to("cuda"), num_eval=1)
     assert trained[0]["images"].is_cuda
     assert table["accuracy"].between(0, 1).all()

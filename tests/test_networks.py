@@ -310,8 +310,7 @@ def test_without_a_generator_the_global_one_is_drawn_from():
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_weights():
+def test_a_gpu_gets_the_same_weights(gpu):
     here = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded())
     there = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded(), device="cuda")
     assert all(torch.equal(a, b.cpu()) for a, b in zip(here.parameters(), there.parameters(), strict=True))

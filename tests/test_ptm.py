@@ -193,9 +193,7 @@ def test_gradients_pass_the_adapter():
         assert torch.autograd.gradcheck(Adapter(RGB, expected).double(), (images,))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_adapter_lies_where_the_images_are(tiny, tiny_rgb):
-    ptm = untrained(tiny.to("cuda"))
-    ptm.network.cuda()
+def test_the_adapter_lies_where_the_images_are(tiny, tiny_rgb, gpu):
+    ptm = untrained(tiny)
     images = tiny_rgb.to("cuda").test.images
     assert ptm.adapted_to(tiny_rgb.to("cuda")).logits(images).device.type == "cuda"

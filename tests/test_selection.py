@@ -198,12 +198,11 @@ def test_a_start_from_noise_is_normal_and_follows_the_seed(tiny_rgb):
     assert not torch.equal(images, starting_images(tiny_rgb, 50, "noise", 1)[0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_device_is_that_of_the_data_and_changes_no_choice(tiny):
+def test_the_device_is_that_of_the_data_and_changes_no_choice(tiny, gpu):
     there = tiny.to("cuda")
     features = tiny.train.images.flatten(1).double()
     for row in SELECTIONS.values():
-        there_chosen = row.choose(there, 4, 0, features.cuda())
+        there_chosen = row.choose(there, 4, 0, features.to("cuda"))
         assert torch.equal(there_chosen.cpu(), row.choose(tiny, 4, 0, features))
     for start in ("real", "noise"):
         images, labels = starting_images(there, 4, start, 0)

@@ -59,8 +59,7 @@ def test_both_averages_are_one_method(costs):
     assert (costs["seconds"] > 0).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_memory_is_counted_on_the_gpu_too():
+def test_memory_is_counted_on_the_gpu_too(gpu):
     x = torch.randn(100, requires_grad=True, device="cuda")
     with GraphMemory() as memory:
         x.exp().sum().backward()

@@ -47,7 +47,7 @@ def sweep_away(grid: Grid) -> None:
 
 def snakemake(grid: Grid, options: Sequence[str], *config: str) -> int:
     """Call the engine. Its own locks know of no death; ours do, and markers are whole or absent."""
-    devices = 0 if elsewhere(options) else gpus()
+    devices = 0 if elsewhere(options) else len(gpus())
     command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--directory", PROJECT]
     command += ["--nolock", "--ignore-incomplete", "--keep-going", "--rerun-triggers", "mtime", "input"]
     command += ["--quiet", "rules", "host", "reason"]

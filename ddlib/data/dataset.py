@@ -203,7 +203,7 @@ class Dataset:
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         splits = (self.train.images, self.train.labels, self.test.images, self.test.labels)
-        moments = (torch.tensor(values, dtype=torch.float32) for values in (self.format.mean, self.format.std))
+        moments = (torch.tensor(values, dtype=torch.float32, device="cpu") for values in (self.format.mean, self.format.std))
         for tensor in (*splits, *moments):
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
             for chunk in tensor.split(CHUNK):
@@ -240,10 +240,10 @@ class Dataset:
                 f"{self.class_names[int(counts.argmin())]!r}, has {smallest}"
             )
         labels, draw = self.train.labels.cpu(), generator(seed, "holdout")
-        mask = torch.zeros(len(labels), dtype=torch.bool)
+        mask = torch.zeros(len(labels), dtype=torch.bool, device="cpu")
         for label in range(self.num_classes):
             members = (labels == label).nonzero().flatten()
-            mask[members[torch.randperm(len(members), generator=draw)[:held]]] = True
+            mask[members[torch.randperm(len(members), generator=draw, device="cpu")[:held]]] = True
         train, test = self.train.select(~mask), self.train.select(mask)
         return dataclasses.replace(self, name=f"{self.name}-holdout", train=train, test=test)
 

@@ -137,7 +137,7 @@ def _split(folder: Path, files: Files, seed: int) -> tuple[Files, Files]:
     train, test = {}, {}
     for index, (name, paths) in enumerate(files.items()):
         count = max(1, round(len(paths) / HELD_OUT))
-        held = set(torch.randperm(len(paths), generator=generator(seed, "split of a folder", index))[:count].tolist())
+        held = set(torch.randperm(len(paths), generator=generator(seed, "split of a folder", index), device="cpu")[:count].tolist())
         train[name] = [path for i, path in enumerate(paths) if i not in held]
         test[name] = [path for i, path in enumerate(paths) if i in held]
     if len(files) > 1:
@@ -268,5 +268,5 @@ def _in_order(files: Files) -> list[Path]:
 
 
 def _labels(files: Files) -> Tensor:
-    counts = torch.tensor([len(paths) for paths in files.values()])
-    return torch.arange(len(counts)).repeat_interleave(counts)
+    counts = torch.tensor([len(paths) for paths in files.values()], device="cpu")
+    return torch.arange(len(counts), device="cpu").repeat_interleave(counts)

@@ -156,7 +156,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _stack(pictures: Sequence[Picture], channels: int, factor: float) -> Tensor:
     """Grey is repeated if others have colour; ``factor`` brightens 16-bit greys."""
-    pixels = torch.empty(len(pictures), channels, *pictures[0].pixels.shape[1:])
+    pixels = torch.empty(len(pictures), channels, *pictures[0].pixels.shape[1:], device="cpu")
     for slot, picture in zip(pixels, pictures, strict=True):
         slot.copy_(torch.from_numpy(picture.pixels))
         if picture.largest and factor != 1:

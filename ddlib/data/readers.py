@@ -133,7 +133,7 @@ def _folder(name: str | os.PathLike) -> Path:
 def to_pixels(raw: Tensor, white: int, image_size: int | None) -> Tensor:
     """Integers 0..`white`, `[N, C, H, W]`, as float32 in [0, 1]; resized (bilinear, antialias) if asked."""
     size = image_size or raw.shape[-1]
-    pixels = torch.empty(len(raw), raw.shape[1], size, size)
+    pixels = torch.empty(len(raw), raw.shape[1], size, size, device="cpu")
     for source, target in zip(raw.split(CHUNK), pixels.split(CHUNK), strict=True):
         chunk = source.float() / white
         if chunk.shape != target.shape:

@@ -61,7 +61,7 @@ def read_torch(
     read = _read_pil if isinstance(first, Image.Image) else _read_tensors
     pixels, labels = read({"train": train, "test": test}, image_size)
     class_names = names[0] or tuple(str(label) for label in range(int(max(map(max, labels))) + 1))
-    return *zip(pixels, map(torch.tensor, labels), strict=True), class_names
+    return *zip(pixels, (torch.tensor(one, device="cpu") for one in labels), strict=True), class_names
 
 
 def _read_pil(parts: dict[str, TorchDataset], size: int | None) -> tuple[list[Tensor], list[list[int]]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddlib.data.dataset import Dataset
+from ddlib.devices import synchronise
 from ddlib.disk.files import locked
 from ddlib.disk.paths import cache_folder
 from ddlib.disk.progress import progress_bar
@@ -125,7 +126,7 @@ class _Job:
 
     def train(self, keep: Sequence[int]) -> None:
         """Train up to the last wanted epoch and write each wanted checkpoint."""
-        data, network, clock = self.dataset, self.build(), _Clock()
+        data, network, clock = self.dataset, self.build(), _Clock(self.dataset.device)
 
         def checkpoint(epoch: int) -> None:
             if epoch not in keep:
@@ -208,12 +209,13 @@ def _form(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dt
 class _Clock:
     """Seconds of training alone, without the measuring between."""
 
-    def __init__(self):
-        self.seconds = 0.0
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, 0.0
         self.start()
 
     def start(self) -> None:
         self.since = time.perf_counter()
 
     def stop(self) -> None:
+        synchronise(self.device)
         self.seconds += time.perf_counter() - self.since

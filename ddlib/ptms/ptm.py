@@ -48,7 +48,7 @@ class PTM:
     device: str | None = None  # that it was trained on
     given: ImageFormat | None = None  # of the images it is adapted to; None: what it expects
     adapt: Callable[[Tensor], Tensor] = field(default=nn.Identity(), repr=False)
-    _sums: dict[str, ClassSums] = field(default_factory=dict, repr=False)
+    _sums: dict[tuple[str, torch.device], ClassSums] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in self.class_names):
@@ -137,19 +137,24 @@ class PTM:
         return self.classify(self.features(images))
 
     def adapted_to(self, dataset: Dataset) -> "PTM":
-        """The same PTM for the images of ``dataset``: channels, size and normalisation are converted first."""
-        given = dataset.format
-        if given == (self.given or self.expects):
+        """The same PTM for the images of ``dataset``: channels, size and normalisation are converted first.
+
+        It is where they are: a copy if the PTM is on another device.
+        """
+        given, here = dataset.format, next(self.network.parameters()).device
+        if given == (self.given or self.expects) and here == dataset.device:
             return self
-        adapt = Adapter(given, self.expects)
-        return dataclasses.replace(self, given=given, adapt=adapt, _sums={})
+        network = self.network if here == dataset.device else copy.deepcopy(self.network).to(dataset.device)
+        adapt = nn.Identity() if given == self.expects else Adapter(given, self.expects)
+        return dataclasses.replace(self, network=network, given=given, adapt=adapt, _sums={})
 
     def class_sums(self, dataset: Dataset) -> ClassSums:
         """:func:`ddlib.losses.class_sums` of this PTM's features over the train split; computed once."""
-        if dataset.hash not in self._sums:
+        key = dataset.hash, dataset.device
+        if key not in self._sums:
             features = self.features_of(dataset.train.images)
-            self._sums[dataset.hash] = class_sums(features, dataset.train.labels, dataset.num_classes)
-        return self._sums[dataset.hash]
+            self._sums[key] = class_sums(features, dataset.train.labels, dataset.num_classes)
+        return self._sums[key]
 
     @torch.no_grad()
     def features_of(self, images: Tensor) -> Tensor:

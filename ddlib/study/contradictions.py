@@ -4,8 +4,11 @@ A rule is a function of the parameters that it names; it returns what is wrong i
 all of them are declared. A new one is one more function in :data:`CONTRADICTIONS`.
 """
 
+import torch
+
 from ddlib.base_methods import BASE_METHODS
 from ddlib.combine import STRATEGIES
+from ddlib.devices import missing_compiler
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.study.arms import is_selection
@@ -40,6 +43,13 @@ def nothing_to_compile(base_method: str, compile: bool) -> str | None:
     if compile and base_method not in able:
         return f"compile is for base_method {', '.join(able)}, not {base_method}"
     return None
+
+
+def nothing_to_compile_with(compile: bool, device: str) -> str | None:
+    """PyTorch calls the system's compiler, for a GPU too."""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    missing = missing_compiler("cuda" if on_gpu else "cpu") if compile else None
+    return f"compile needs {missing}, which is not here: install it, or leave compile out" if missing else None
 
 
 def strategy_without_this_guidance(strategy: str, guidance: str) -> str | None:
@@ -89,6 +99,7 @@ CONTRADICTIONS = [
     nothing_to_learn,
     nothing_to_guide,
     nothing_to_compile,
+    nothing_to_compile_with,
     strategy_without_this_guidance,
     passes_already_equal,
     labels_of_another_dataset,

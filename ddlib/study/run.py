@@ -12,6 +12,7 @@ import torch
 from ddlib.combine import STRATEGIES
 from ddlib.data.dataset import Dataset
 from ddlib.data.readers import DATASETS, content_hash, dataset_name, load_dataset
+from ddlib.devices import synchronise
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
 from ddlib.memory import out_of_memory_explained
@@ -22,6 +23,7 @@ from ddlib.selection import full_data, require_enough_images, select_real
 from ddlib.study.allowed import names
 from ddlib.study.arms import FULL, Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
+from ddlib.study.devices import pick_device
 from ddlib.study.places import runs_folder
 from ddlib.study.provenance import peak_memory_bytes
 from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
@@ -39,16 +41,6 @@ class Run:
     accuracies: pd.DataFrame
     distilled: Distilled | None  # None for baselines
     record: Path
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """``auto``: the first GPU if torch finds one, else the CPU. Raises ValueError if ``name`` is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not here ({str(error).splitlines()[0]}): use auto or cpu.") from error
 
 
 def open_dataset(p: SimpleNamespace) -> Dataset:
@@ -176,6 +168,7 @@ def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, 
     start = time.perf_counter()
     distilled = None if is_selection(p.base_method) else _distil(p, data, ptms, seed, checkpoint)
     synthetic = distilled.synthetic if distilled else _select(p, data, ptms, seed)
+    synchronise(data.device)
     history = distilled.history if distilled else pd.DataFrame({"iteration": [0]})
     seconds["distill"] = float(history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start
     peak = peak_memory_bytes(data.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddlib.combine import STRATEGIES, Signal, Step
+from ddlib.devices import synchronise
 from ddlib.networks import REFERENCE_WIDTH
 from ddlib.threads import threads_for
 
@@ -99,8 +100,7 @@ def _of_pool(
             with GraphMemory() as memory:
                 start = time.perf_counter()
                 combined = STRATEGIES[name](images, signals, Step(0, 0))
-                if images.is_cuda:
-                    torch.cuda.synchronize(images.device)
+                synchronise(images.device)
                 seconds[name].append(time.perf_counter() - start)
             found[name] = (memory.peak / 1e6, combined.gradient)
     first = found[strategies[0]][1]
