@@ -62,9 +62,7 @@ def sample_dsa(
             f"known: {', '.join(OPERATIONS)}, joined by '_', or {IDENTITY!r}"
         )
     choice = torch.randint(len(names), (1,), generator=generator, device="cpu").item()
-    return DSAParams(
-        names[choice], torch.rand(3, 1 if siamese else shape[0], generator=generator, device="cpu")
-    )
+    return DSAParams(names[choice], torch.rand(3, 1 if siamese else shape[0], generator=generator, device="cpu"))
 
 
 def apply_dsa(images: Tensor, params: DSAParams) -> Tensor:

@@ -187,7 +187,7 @@ def weights_pcgrad(gramian: Tensor, step: Step) -> Tensor:
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # TorchJD's order is of the global generator: lend it
         # torch.manual_seed would reseed the GPU too, which fork_rng does not give back here
         torch.default_generator.manual_seed(derive_seed(step.seed, "pcgrad", step.index))
-        return _torchjd().PCGradWeighting()(gramian) / len(gramian)  # TorchJD sums; the mean keeps alpha's meaning for every K
+        return _torchjd().PCGradWeighting()(gramian) / len(gramian)  # TorchJD sums; the mean keeps alpha's meaning
 
 
 def weights_mgda(gramian: Tensor, step: Step) -> Tensor:

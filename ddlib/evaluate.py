@@ -15,7 +15,7 @@ from ddlib.memory import keep_freed_memory
 from ddlib.networks import NETWORKS, build_network
 from ddlib.rng import derive_seed, generator
 from ddlib.synthetic import SyntheticSet
-from ddlib.training import augment_strategy, evaluating, group_size, hits, train_networks
+from ddlib.training import augment_strategy, evaluating, group_size, hits, train_halved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,14 +73,14 @@ def evaluate(
     recipe |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     fresh = partial(_fresh_network, dataset, seed, width, norm, factories := _factories(architectures))
     rows, sizes = [], _group_sizes(factories, fresh, synthetic, batch_size, dataset)
+    images_and_labels = synthetic.images, synthetic.labels
     with progress_bar(len(factories) * num_eval, "evaluation") as bar:
         for name, size in sizes.items():
             for first in range(0, num_eval, size):
                 group, start = range(num_eval)[first : first + size], time.perf_counter()
-                networks = [fresh(name, index) for index in group]
-                draws = [generator(seed, f"evaluation training {name}", index) for index in group]
+                draws = partial(generator, seed, f"evaluation training {name}")
                 with _own_randomness(factories[name], dataset.device, seed, f"own training {name}", first):
-                    train_networks(networks, synthetic.images, synthetic.labels, generators=draws, **recipe)
+                    networks = train_halved(group, partial(fresh, name), draws, *images_and_labels, **recipe)
                 reached = [_accuracies(network, dataset) for network in networks]
                 seconds = (time.perf_counter() - start) / len(group)
                 rows += [(name, first + i, strategy != "none", *values, seconds) for i, values in enumerate(reached)]

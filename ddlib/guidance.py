@@ -26,7 +26,7 @@ GUIDANCE: dict[str, tuple[str, ...]] = {
 }
 """Each kind of guidance and the losses it adds."""
 
-CHUNK = 1024  # synthetic images of 32x32 in one graph of a PTM, or fewer larger ones: 2 GB for ConvNet-3, 5 for ResNet-18
+CHUNK = 1024  # synthetic images of 32x32 in one graph of a PTM, or fewer larger ones: 5 GB for ResNet-18
 
 Alpha = float | Mapping[str, float]
 """The weight of a guidance loss: one number, or one for each PTM architecture."""

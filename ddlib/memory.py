@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -51,6 +51,20 @@ def out_of_memory_explained() -> Iterator[None]:
         if is_out_of_memory(error):
             error.add_note(ADVICE)
         raise
+
+
+def fits_in_memory(work: Callable[[], object], last_try: bool) -> bool:
+    """Do ``work``; False if memory ran out, then what it took is free again. On the ``last_try`` the error passes."""
+    try:
+        work()
+    except (MemoryError, RuntimeError) as error:
+        if last_try or not is_out_of_memory(error):
+            raise
+    else:
+        return True
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # pieces of the large group would be in the way of smaller ones
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -93,7 +93,7 @@ class SyntheticSet:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it as one safetensors file, atomically."""
-        moments = {"mean": torch.tensor(self.format.mean, device="cpu"), "std": torch.tensor(self.format.std, device="cpu")}
+        moments = {name: torch.tensor(getattr(self.format, name), device="cpu") for name in ("mean", "std")}
         tensors = {"images": self.images, "labels": self.labels, **moments}
         write_tensors(path, tensors, {"class_names": self.class_names, "provenance": self.provenance})
 

@@ -171,7 +171,7 @@ def _pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _let_autograd_run() -> None:
-    """Give autograd a backend to ask for streams, once a process: a CUDA build without a driver answers with an error."""
+    """Give autograd a backend to ask for streams, once a process: CUDA without a driver answers with an error."""
     torch._C._ensureCUDADeviceGuardSet()  # so that "cuda" can be completed to "cuda:0"
     if torch._C._get_privateuse1_backend_name() != "pretend":
         backend_registration._setup_privateuseone_for_python_backend("pretend")

@@ -3,28 +3,30 @@
 What a pretended one shows and what not stands in ``pretend_cuda.py``.
 """
 
+import contextlib
 import copy
-import dataclasses
 import itertools
-import json
+import time
 
 import pytest
 import torch
 from conftest import separable_dataset, some_gpu
 
 import ddlib
+from ddlib import training
 from ddlib.combine import STRATEGIES
 from ddlib.data.dataset import Dataset
 from ddlib.devices import moved
 from ddlib.guidance import Guidance
 from ddlib.networks import NETWORKS
 from ddlib.ptms.pool import train_ptms
+from ddlib.ptms.ptm import PTM
 from ddlib.rng import generator
 from ddlib.selection import SELECTIONS, full_data, select_real
 from ddlib.study import run, step_costs
 from ddlib.study.parameters import PARAMETERS, check
 from ddlib.study.record import read_record
-from ddlib.training import augment_together, train_network, train_networks
+from ddlib.training import train_networks
 
 SHORT = {"ipc": 2, "width": 4, "batch_real": 4, "log_every": 1, "iterations": 2}
 LOOPS = {"outer_loops": 2, "inner_loops": 2}
@@ -72,6 +74,21 @@ def close(on_gpu, on_cpu, **tolerance):
 
 def distilled(data, **settings):
     return ddlib.distill(data, **SHORT | settings)
+
+
+def parameters(**changes):
+    small = {"iterations": 2, "width": 4, "ptm_epochs": 1, "num_sets": 1}
+    small |= {"architectures": "ConvNet-3", "eval_epochs": 1}
+    return check({name: field.default for name, field in PARAMETERS.items()} | small | changes)
+
+
+@contextlib.contextmanager
+def deterministic(**how):
+    torch.use_deterministic_algorithms(True, **how)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 # The GPU itself
@@ -187,9 +204,7 @@ def test_step_costs(there, pool):
 @pytest.mark.parametrize("arm", [{"guidance": "both"}, {"base_method": "herding", "guidance": "none"}])
 def test_a_run_of_the_study(gpu, tmp_path, monkeypatch, capsys, arm):
     monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    small = {"iterations": 2, "width": 4, "ptm_epochs": 1, "architectures": "ConvNet-3", "eval_epochs": 1, "num_sets": 1}
-    p = check({name: field.default for name, field in PARAMETERS.items()} | small | arm)
-    p.runs_folder = str(tmp_path)
+    p = parameters(runs_folder=str(tmp_path), **arm)
     data = run.open_dataset(p)
     record = read_record(run.run_arm(p, data, run.open_ptms(p, data), "01_guidance")[0].record)
     assert (record["status"], record["device"]) == ("ok", "cuda:0")
@@ -280,12 +295,83 @@ def test_waits_of_an_evaluation_step(waits, there):
         networks = [ddlib.build_network("ConvNet-3", 3, 3, 8, width=4, device="cuda") for _ in range(5)]
         draws = [generator(0, "evaluation", k) for k in range(5)]
         augment = "color_crop_cutout_flip_scale_rotate"
-        train_networks(
-            networks, given.images, given.labels, generators=draws, epochs=epochs, augment=augment, **recipe
-        )
+        train_networks(networks, given.images, given.labels, generators=draws, epochs=epochs, augment=augment, **recipe)
 
     one, two = (waits(lambda n=n: train(n)) for n in (1, 2))
     assert (two - one) / 2 <= 3  # two steps an epoch
 
 
 # Memory, clocks, and what a GPU cannot do
+
+
+def test_a_group_that_is_too_large_is_halved(gpu, here, there, monkeypatch):
+    tried = []
+
+    def short_of_memory(networks, images, labels, generators, **recipe):
+        tried.append(len(networks))
+        if len(networks) > 2:
+            train_networks(
+                networks, images, labels, generators=generators, **recipe | {"epochs": 1}
+            )  # as far as it came
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        train_networks(networks, images, labels, generators=generators, **recipe)
+
+    monkeypatch.setattr(training, "train_networks", short_of_memory)
+    settings = {"num_eval": 7, "eval_epochs": 3, "width": 4, "lr": 0.05}
+    halved = ddlib.evaluate(select_real(there, 2), there, **settings)
+    assert tried == [7, 3, 1, 2, 4, 2, 2]
+    assert halved["network"].tolist() == list(range(7))
+    alone = ddlib.evaluate(select_real(here, 2), here, **settings)
+    assert (halved["accuracy"] - alone["accuracy"]).abs().max() <= 1 / 18 + 1e-9
+
+
+def test_one_network_that_is_too_large_is_an_error(there, monkeypatch):
+    def short_of_memory(*given, **recipe):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(training, "train_networks", short_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        ddlib.evaluate(select_real(there, 1), there, num_eval=2, eval_epochs=1, width=4)
+
+
+def test_the_clock_of_ptms_waits_for_the_gpu(gpu, there, monkeypatch, tmp_path):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(time.perf_counter()))
+    before = time.perf_counter()
+    (ptm,) = train_ptms(there, epochs=2, keep=[2], width=4, cache=tmp_path)
+    assert len(waited) == 1  # when the clock stops, before the accuracies
+    assert 0 < ptm.seconds <= time.perf_counter() - before
+
+
+def test_the_clock_of_a_selection_waits_for_the_gpu(gpu, there, monkeypatch, tmp_path):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    p = parameters(runs_folder=str(tmp_path), base_method="random", guidance="none")
+    run.run_arm(p, there, [], "01_guidance")
+    assert waited == [there.device]
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"base_method": "dm"}, "scale and rotate, two operations of DSA"),
+        ({"base_method": "dsa"}, "scale and rotate, two operations of DSA"),
+        ({"base_method": "dc", "guidance": "cclom"}, "the resizing of images of 8 pixels for its PTMs"),
+    ],
+)
+def test_determinism_that_a_gpu_lacks_is_refused_before_any_work(
+    there, tiny_rgb, settings, what, monkeypatch, tmp_path
+):
+    larger = train_ptms(tiny_rgb, epochs=1, width=4, cache=tmp_path)
+    monkeypatch.setattr(PTM, "features", lambda *given: pytest.fail("this is work"))
+    with deterministic(), pytest.raises(RuntimeError, match=f"no deterministic gradient of {what}.*warn_only=True"):
+        distilled(there, ptms=larger, **settings)
+
+
+def test_determinism_that_is_there_passes(here, there, pool):
+    with deterministic():
+        distilled(here)
+        distilled(there, base_method="dc", guidance="clom", ptms=pool[:1], **LOOPS)
+        ddlib.evaluate(select_real(there, 1), there, num_eval=1, eval_epochs=1, width=4)
+    with deterministic(warn_only=True):
+        distilled(there)

@@ -1,6 +1,5 @@
 """Distillation: every arm runs, repeats itself, resumes bit by bit, and says what is wrong before it starts."""
 
-import copy
 import dataclasses
 import importlib
 import random

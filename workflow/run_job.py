@@ -146,7 +146,7 @@ def gpu_slot(folder: Path) -> Iterator[None]:
     for device, slot in itertools.cycle(slots):
         lock = FileLock(folder / f"{here[device]}-{slot}.lock")
         try:
-            lock.acquire(timeout=1)
+            lock.acquire(timeout=0.1)
         except Timeout:
             continue
         with lock:

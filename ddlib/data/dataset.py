@@ -203,7 +203,7 @@ class Dataset:
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         splits = (self.train.images, self.train.labels, self.test.images, self.test.labels)
-        moments = (torch.tensor(values, dtype=torch.float32, device="cpu") for values in (self.format.mean, self.format.std))
+        moments = torch.tensor((self.format.mean, self.format.std), dtype=torch.float32, device="cpu")
         for tensor in (*splits, *moments):
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
             for chunk in tensor.split(CHUNK):
