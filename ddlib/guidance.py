@@ -26,7 +26,7 @@ GUIDANCE: dict[str, tuple[str, ...]] = {
 }
 """Each kind of guidance and the losses it adds."""
 
-CHUNK = 1024  # synthetic images of 32x32 in one graph of a PTM, or fewer larger ones: 5 GB for ResNet-18
+CHUNK = 1024 * 32**2  # pixels of the synthetic images in one graph of a PTM, as it sees them: 5 GB for ResNet-18
 
 Alpha = float | Mapping[str, float]
 """The weight of a guidance loss: one number, or one for each PTM architecture."""
@@ -52,7 +52,7 @@ class PTMSignal:
         Of many images each chunk keeps its features alone, and the backward pass goes through it anew: the gradient is
         the same, for one more forward pass, and the memory that of one chunk.
         """
-        chunk = max(1, CHUNK * 32 * 32 // self.ptm.expects.image_size**2)
+        chunk = max(1, CHUNK // self.ptm.expects.image_size**2)
         if len(images) <= chunk:
             features = self.ptm.features(images)
         else:

@@ -175,6 +175,9 @@ def _let_autograd_run() -> None:
     torch._C._ensureCUDADeviceGuardSet()  # so that "cuda" can be completed to "cuda:0"
     if torch._C._get_privateuse1_backend_name() != "pretend":
         backend_registration._setup_privateuseone_for_python_backend("pretend")
+        torch.pretend.get_amp_supported_dtype = (
+            lambda: []
+        )  # for torch.utils.checkpoint, which asks the backend there is
 
 
 FAKES = {

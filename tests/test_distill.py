@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import random
-import shutil
+import time
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import torch
 import ddlib.base_methods
 from ddlib.base_methods import BASE_METHODS, Task
 from ddlib.combine import STRATEGIES
+from ddlib.devices import CXX, missing_compiler
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.distill import distill
 from ddlib.guidance import GUIDANCE
@@ -565,7 +566,41 @@ def test_clom_needs_a_ptm_of_the_same_classes_and_cclom_does_not(tiny, tiny_ptms
     require_equal(quick(tiny, guidance="cclom", ptms=others), quick(tiny, guidance="cclom", ptms=tiny_ptms))
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+@pytest.mark.parametrize(("kind", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
+def test_compile_without_a_compiler_is_refused_before_any_work(
+    tiny, tiny_ptms, monkeypatch, tmp_path, gpu, kind, variable
+):
+    monkeypatch.setattr(PTM, "features", lambda *args: pytest.fail("this is work"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for given in ("", "icx -O3"):
+        monkeypatch.setenv(variable, given)
+        says = rf"compile needs a C.* compiler \({given[:3]}.*set {variable}.*leave compile out"
+        with pytest.raises(ValueError, match=says):
+            quick(tiny.to(kind), guidance="cclom", ptms=tiny_ptms, compile=True)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("cpu", CXX), ("cuda", "clang")])
+def test_a_compiler_that_is_there_is_found(monkeypatch, tmp_path, kind, name):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert missing_compiler(kind)
+    (tmp_path / name).write_text("#!/bin/sh\n")
+    (tmp_path / name).chmod(0o755)
+    assert missing_compiler(kind) is None
+
+
+def test_the_class_sums_are_on_the_bill(tiny, tiny_ptms, monkeypatch):
+    def slow(self, dataset):
+        time.sleep(0.3)
+        return class_sums(self, dataset)
+
+    class_sums = PTM.class_sums
+    monkeypatch.setattr(PTM, "class_sums", slow)
+    assert quick(tiny, guidance="cclom", ptms=tiny_ptms).history["seconds"].iloc[0] > 0.3 * 3
+
+
+@pytest.mark.skipif(bool(missing_compiler("cpu")), reason="needs a C++ compiler")
 def test_compiled_networks_change_only_the_rounding(tiny):
     plain, compiled = (quick(tiny, iterations=4, compile=compile) for compile in (False, True))
     assert compiled.history["base_loss"].tolist() == pytest.approx(plain.history["base_loss"].tolist(), rel=1e-5)
@@ -574,6 +609,7 @@ def test_compiled_networks_change_only_the_rounding(tiny):
 
 def test_the_networks_of_dm_are_compiled_if_asked(tiny, monkeypatch):
     compiled = []
+    monkeypatch.setattr(module, "missing_compiler", lambda kind: None)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: compiled.append(self))
     quick(tiny)
     assert not compiled
@@ -583,6 +619,7 @@ def test_the_networks_of_dm_are_compiled_if_asked(tiny, monkeypatch):
 
 def test_later_networks_find_the_compiled_code(tiny, monkeypatch):
     compile = torch.nn.Module.compile
+    monkeypatch.setattr(module, "missing_compiler", lambda kind: None)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: compile(self, **given, backend="eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -6,8 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddlib.guidance import GUIDANCE, Guidance
-from ddlib.objective import loss_of
+import ddlib.guidance
+from ddlib.combine import STRATEGIES, Step
+from ddlib.guidance import GUIDANCE, Guidance, PTMSignal
+from ddlib.objective import Alphas, loss_of
+from ddlib.ptms.ptm import PTM
+from ddlib.study.step_costs import GraphMemory
 
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -49,6 +53,36 @@ def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
         gradient, plain = (torch.autograd.grad(loss, images)[0] for loss in (found, expected))
         assert plain.abs().max() > 1e-3
         torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["clom", "cclom", "both"])
+@pytest.mark.parametrize("strategy", ["loss_avg", "grad_avg", "logit_avg", "mgda"])
+def test_many_images_go_through_a_ptm_in_chunks(tiny, tiny_ptms, monkeypatch, kind, strategy):
+    """The same loss and gradient with the memory of a chunk; what fits in one chunk is bit by bit what it was."""
+    images = synthetic(tiny).requires_grad_()
+    signals = Guidance(kind, tiny_ptms, strategy).signals(tiny, LABELS)
+
+    def guided(images_in_a_chunk: int):
+        monkeypatch.setattr(ddlib.guidance, "CHUNK", images_in_a_chunk * 8 * 8)
+        with GraphMemory() as memory:
+            return STRATEGIES[strategy](images, signals, Step(0, 0)), memory
+
+    (whole, all_of_it), (one_chunk, same), (chunks, less) = map(guided, (10**9, 6, 2))
+    assert torch.equal(one_chunk.gradient, whole.gradient)
+    assert torch.equal(one_chunk.loss, whole.loss)
+    assert same.peak == all_of_it.peak
+    torch.testing.assert_close(chunks.loss, whole.loss, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(chunks.gradient, whole.gradient, rtol=1e-4, atol=1e-6)
+    assert less.peak < 0.6 * all_of_it.peak
+
+
+def test_a_chunk_of_larger_images_has_fewer(tiny, tiny_ptms, monkeypatch):
+    seen = []
+    expects = dataclasses.replace(tiny.format, image_size=512)
+    larger = dataclasses.replace(tiny_ptms[0], expects=expects, given=tiny.format)
+    monkeypatch.setattr(PTM, "features", lambda self, images: seen.append(len(images)) or images.flatten(1))
+    PTMSignal(larger, LABELS, Alphas(None, None)).outputs(synthetic(tiny).requires_grad_())
+    assert seen == [4, 2]
 
 
 def test_a_ptm_of_another_domain_gives_cclom_through_its_adapter(tiny_rgb, tiny_ptms):

@@ -134,6 +134,18 @@ def test_values_that_contradict_each_other_are_refused(injected, says):
     assert says in refused(injected=injected)
 
 
+@pytest.mark.parametrize(("device", "what"), [("cpu", "C++ compiler"), ("cuda", "C compiler"), ("auto", "compiler")])
+def test_compile_needs_a_compiler(monkeypatch, tmp_path, device, what):
+    given = DECLARED + f'device: str = "{device}"'
+    check_parameters(notebook(declared=given))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    said = refused(declared=given, injected="compile = True")
+    assert what in said
+    assert "install it, or leave compile out" in said
+
+
 def test_imagenet_brings_its_own_names_of_architectures():
     injected = 'guidance = "cclom"\nsource_dataset = "imagenet"\nptm_architectures = "mobilenet_v2"'
     assert check_parameters(notebook(injected)).ptm_architectures == "mobilenet_v2"

@@ -638,8 +638,6 @@ def test_the_reason_is_the_line_that_names_the_error():
 
 
 FOUR = "".join(f"GPU {i}: H100 (UUID: GPU-{i}{i}{i})\n  MIG 1g.10gb Device 0: (UUID: MIG-{i})\n" for i in range(4))
-    f"GPU {i}: NVIDIA H100 (UUID: GPU-{i}{i}{i})\n  MIG 1g.10gb Device 0: (UUID: MIG-{i})\n" for i in range(4)
-)
 
 
 @pytest.fixture
