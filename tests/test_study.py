@@ -344,7 +344,8 @@ def test_a_driver_that_is_too_old_is_told(monkeypatch, capsys):
 
     monkeypatch.setattr(torch.cuda, "init", too_old)
     assert study.pick_device().type == "cpu"
-    assert "no GPU can be used: The NVIDIA driver on your system is too old" in capsys.readouterr().out
+    said = "no GPU can be used: The NVIDIA driver on your system is too old (found version 11040)"
+    assert capsys.readouterr().out == f"device: cpu, {said}\n"
 
 
 def test_tables_and_pictures(arm):

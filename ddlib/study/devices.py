@@ -12,13 +12,13 @@ def pick_device(name: str = "auto") -> torch.device:
         try:
             device, why = _tried(name), "as asked for"
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {name!r} is not here ({_first_line(error)}): use auto or cpu.") from error
+            raise ValueError(f"device {name!r} is not here ({_reason(error)}): use auto or cpu.") from error
     else:
         try:
             torch.cuda.init()  # where there is no GPU, this says why
             device, why = _tried("cuda"), "the first GPU"
         except (RuntimeError, AssertionError) as error:
-            device, why = torch.device("cpu"), f"no GPU can be used: {_first_line(error)}"
+            device, why = torch.device("cpu"), f"no GPU can be used: {_reason(error)}"
     model = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     print(f"device: {device}{model}, {why}")
     return device
@@ -31,5 +31,6 @@ def _tried(name: str) -> torch.device:
     return two.device
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+def _reason(error: BaseException) -> str:
+    """The first sentence of what PyTorch says; the next ones are advice and addresses."""
+    return str(error).strip().splitlines()[0].partition(". ")[0]
