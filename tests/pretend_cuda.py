@@ -170,8 +170,11 @@ def _pinned(tensor: torch.Tensor) -> torch.Tensor:
     return copy
 
 
-def _let_autograd_run() -> None:
-    """Give autograd a backend to ask for streams, once a process: CUDA without a driver answers with an error."""
+def let_autograd_run() -> None:
+    """Give autograd a backend to ask for streams, for CUDA without a driver answers with an error.
+
+    Once a process, and before its first backward pass: then autograd starts a thread for each device that there is.
+    """
     torch._C._ensureCUDADeviceGuardSet()  # so that "cuda" can be completed to "cuda:0"
     if torch._C._get_privateuse1_backend_name() != "pretend":
         backend_registration._setup_privateuseone_for_python_backend("pretend")
@@ -198,8 +201,7 @@ FAKES = {
 
 @contextlib.contextmanager
 def pretend_cuda() -> Iterator[PretendGPU]:
-    """Within: one GPU. Raises AttributeError if this torch lacks the private API."""
-    _let_autograd_run()
+    """Within: one GPU. ``let_autograd_run`` comes first. Raises AttributeError if this torch lacks the private API."""
     with contextlib.ExitStack() as stack:
         for name, fake in FAKES.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, fake))

@@ -29,7 +29,7 @@ from ddlib.study.record import read_record
 from ddlib.training import train_networks
 
 SHORT = {"ipc": 2, "width": 4, "batch_real": 4, "log_every": 1, "iterations": 2}
-LOOPS = {"outer_loops": 2, "inner_loops": 2}
+LOOPS = {"outer_loops": 2, "inner_loops": 1}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_selections(here, there, method):
 )
 def test_base_methods(here, there, pool, method, guidance):
     settings = {"base_method": method, "guidance": guidance, "ptms": pool[:1], "snapshots": [0, 1]}
-    settings |= LOOPS if method in ("dc", "dsa") else {}
+    settings |= LOOPS | {"iterations": 1} if method in ("dc", "dsa") else {}
     ours, theirs = (distilled(data, **settings) for data in (there, here))
     close(ours.synthetic.images, theirs.synthetic.images)
     close(ours.snapshots[0], theirs.snapshots[0], rtol=0, atol=0)
@@ -161,7 +161,7 @@ def test_base_methods(here, there, pool, method, guidance):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_strategies(here, there, pool, strategy):
-    settings = {"strategy": strategy, "guidance": STRATEGIES[strategy].guidance[-1], "ptms": pool}
+    settings = {"strategy": strategy, "guidance": STRATEGIES[strategy].guidance[-1], "ptms": pool[:2]}
     ours, theirs = (distilled(data, **settings) for data in (there, here))
     close(ours.synthetic.images, theirs.synthetic.images)
     torch.testing.assert_close(ours.cosines, theirs.cosines, rtol=1e-2, atol=1e-2)  # on the CPU, to be drawn
@@ -179,7 +179,7 @@ def test_a_checkpoint_goes_on_on_the_gpu(here, there, pool, tmp_path, begun):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_evaluated_together(here, there, name):
-    settings = {"architectures": [name], "num_eval": 3, "eval_epochs": 4, "width": 4, "lr": 0.05}
+    settings = {"architectures": [name], "num_eval": 2, "eval_epochs": 1, "width": 4, "lr": 0.05}
     tables = [ddlib.evaluate(select_real(data, 2), data, **settings) for data in (there, here)]
     assert (tables[0]["accuracy"] - tables[1]["accuracy"]).abs().max() <= 1 / 18 + 1e-9  # one image
 
@@ -224,8 +224,9 @@ def test_ptms_follow_the_data_set_to_its_device(here, there, pool, tmp_path, way
     assert next(ptms[0].network.parameters()).device != data.device  # what was given is left where it was
 
 
-def test_a_ptm_of_another_format_and_device(there, tiny_ptms):
-    assert distilled(there, guidance="cclom", ptms=tiny_ptms[:1]).synthetic.images.is_cuda
+def test_a_ptm_of_another_format_and_device(there, tiny_rgb, tmp_path):
+    larger = train_ptms(tiny_rgb, epochs=1, width=4, cache=tmp_path)
+    assert distilled(there, guidance="cclom", ptms=larger, iterations=1).synthetic.images.is_cuda
 
 
 def test_class_sums_are_of_a_device(here, there, pool):
@@ -273,9 +274,9 @@ def test_waits_of_a_dm_step(waits, there):
 
 def test_waits_of_a_dsa_update(waits, there):
     settings = {"base_method": "dsa", "inner_loops": 2}
-    one, three = (waits_of_a_step(waits, there, outer_loops=n, **settings) for n in (1, 3))
+    one, two = (waits_of_a_step(waits, there, outer_loops=n, **settings) for n in (1, 2))
     assert one <= 20
-    assert (three - one) / 2 <= 20
+    assert two - one <= 20
 
 
 @pytest.mark.parametrize("guidance", ["clom", "cclom"])
