@@ -137,7 +137,8 @@ def _split(folder: Path, files: Files, seed: int) -> tuple[Files, Files]:
     train, test = {}, {}
     for index, (name, paths) in enumerate(files.items()):
         count = max(1, round(len(paths) / HELD_OUT))
-        held = set(torch.randperm(len(paths), generator=generator(seed, "split of a folder", index), device="cpu")[:count].tolist())
+        draw = generator(seed, "split of a folder", index)
+        held = set(torch.randperm(len(paths), generator=draw, device="cpu")[:count].tolist())
         train[name] = [path for i, path in enumerate(paths) if i not in held]
         test[name] = [path for i, path in enumerate(paths) if i in held]
     if len(files) > 1:
