@@ -9,6 +9,7 @@ from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.data.readers import DATASETS, load_dataset
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
+from ddlib.foreign import load_synthetic
 from ddlib.guidance import GUIDANCE, Guidance
 from ddlib.networks import NETWORKS, build_network
 from ddlib.ptms.imagenet import load_imagenet_ptm
@@ -41,6 +42,7 @@ __all__ = [
     "full_data",
     "load_dataset",
     "load_imagenet_ptm",
+    "load_synthetic",
     "select_real",
     "train_ptms",
 ]

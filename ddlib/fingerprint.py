@@ -6,6 +6,7 @@ A folder says what counts. All of ddlib shapes results, but two folders: ``disk`
 
 import ast
 import hashlib
+import importlib.metadata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,14 @@ COMPUTES_NOTHING = ("disk", "study")  # folders
 def code_hash(module: str | None = None) -> str:
     """16 hex digits for the source of the core, or of one ``module`` (``"ptms/training"``) and all that it imports."""
     return _code_hash(PACKAGE, module)
+
+
+def installed_version() -> str | None:
+    """The version of the installed package; None where ddlib runs from a checkout alone."""
+    try:
+        return importlib.metadata.version(PACKAGE.name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def hash_of_files(package: Path, files: Iterator[Path]) -> str:

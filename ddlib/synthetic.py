@@ -7,25 +7,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ddlib.data.dataset import Dataset, ImageFormat
 from ddlib.data.readers import reference_format
 from ddlib.disk.files import replacing
+from ddlib.disk.pictures import read_card, read_folder, write_folder, write_png
 from ddlib.disk.tensors import read_tensors, tensor_hash, write_tensors
+from ddlib.fingerprint import code_hash, installed_version
 
-# Published .pt files keep accuracies as numpy scalars: harmless, but to be named to the safe loader.
-NUMPY_SCALARS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
-NUMPY_SCALARS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # as numpy 1 named it
+SUMS = 1e-3  # how far a row of soft labels may be from a sum of one
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSet:
-    """Square images ``[N, C, H, W]`` float32, normalised by the mean and std of ``format``, with labels ``[N]`` int64.
+    """Square images ``[N, C, H, W]`` float32, normalised by the mean and std of ``format``, with their labels.
 
+    Labels are int64 ``[N]``, or soft: float32 ``[N, num_classes]``, the probabilities of the classes.
     ``provenance`` says in JSON's types how it was made.
 
     Raises ValueError if shapes or labels do not fit together, or a pixel is not finite.
@@ -39,10 +38,15 @@ class SyntheticSet:
 
     def __post_init__(self):
         images, labels, classes = self.images, self.labels, len(self.class_names)
-        if images.ndim != 4 or labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        hard = labels.dtype == torch.int64 and labels.ndim == 1
+        soft = labels.dtype == torch.float32 and labels.shape[1:] == (classes,)
+        if images.ndim != 4 or labels.shape[:1] != images.shape[:1] or not (hard or soft):
             found = f"{list(images.shape)} and {labels.dtype} labels {list(labels.shape)}"
-            raise ValueError(f"a synthetic set needs images [N, C, H, W] and int64 labels [N]; found {found}.")
-        if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            kinds = f"int64 labels [N] or float32 labels [N, {classes}]"
+            raise ValueError(f"a synthetic set needs images [N, C, H, W] and {kinds}; found {found}.")
+        if soft:
+            require_probabilities(labels)
+        elif not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(f"a synthetic set needs images with labels from 0 to {classes - 1}.")
         if not images.numel() or images.dtype != torch.float32 or not torch.isfinite(images).all():
             raise ValueError("a synthetic set needs finite float32 images with pixels.")
@@ -57,6 +61,16 @@ class SyntheticSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def soft(self) -> bool:
+        """Whether the labels are probabilities."""
+        return self.labels.is_floating_point()
+
+    @property
+    def classes(self) -> Tensor:
+        """The class of each image ``[N]`` int64: of soft labels the most probable."""
+        return self.labels.argmax(1) if self.soft else self.labels
 
     @property
     def pixels(self) -> Tensor:
@@ -100,7 +114,10 @@ class SyntheticSet:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "SyntheticSet":
         """Read what :meth:`save` wrote. Raises FileNotFoundError, or ValueError if the file is damaged or another."""
-        tensors, about = read_tensors(path)
+        try:
+            tensors, about = read_tensors(path)
+        except ValueError as error:
+            raise ValueError(f"{error} A set from elsewhere is read by ddlib.load_synthetic(path, dataset).") from error
         if {"images", "labels", "mean", "std"} != set(tensors) or "class_names" not in about:
             raise ValueError(f"{path} holds {', '.join(tensors) or 'nothing'}: that is no synthetic set of ddlib.")
         names, provenance = about["class_names"], about.get("provenance", {})
@@ -117,26 +134,63 @@ class SyntheticSet:
 
     def save_grid(self, path: str | os.PathLike, gap: int = 1) -> None:
         """Write one PNG, a row for each class, ``gap`` white pixels between images."""
-        counts = self.labels.bincount(minlength=len(self.class_names))
+        counts = self.classes.bincount(minlength=len(self.class_names))
         _, channels, height, width = self.images.shape
         rows, columns = len(counts), int(counts.max())
         grid = torch.ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap, device="cpu")
         place = [0] * rows
-        for image, label in zip(self.pixels.cpu(), self.labels.tolist(), strict=True):
+        for image, label in zip(self.pixels.cpu(), self.classes.tolist(), strict=True):
             top, left = label * (height + gap), place[label] * (width + gap)
             grid[:, top : top + height, left : left + width] = image
             place[label] += 1
-        _write_png(grid, Path(path))
+        write_png(grid, path)
 
-    def save_pngs(self, folder: str | os.PathLike) -> list[Path]:
-        """Write each image as ``<folder>/<class>/<number>.png`` (an image folder again); returns the paths."""
-        paths, names = [], _folder_names(self.class_names)
-        place = [0] * len(self.class_names)
-        for image, label in zip(self.pixels.cpu(), self.labels.tolist(), strict=True):
-            paths.append(Path(folder) / names[label] / f"{place[label]:04d}.png")
-            _write_png(image, paths[-1])
-            place[label] += 1
-        return paths
+    def export(self, folder: str | os.PathLike, licence: str = "not stated") -> Path:
+        """Write a folder to publish: PNGs that torchvision's ``ImageFolder`` reads with the same labels, and a card.
+
+        ``card.json`` (and, for people, ``README.md``) say class order, mean, std, hash, licence and how it was made.
+        Pictures have 8 bits a channel: what leaves [0, 1] is clamped, and the card says how much. The pictures of soft
+        labels lie with the most probable class, the labels in the card. Returns the folder.
+
+        Raises FileExistsError if something lies in ``folder`` already, ValueError for other than 1 or 3 channels.
+        """
+        if self.format.channels not in (1, 3):
+            raise ValueError(f"PNGs have 1 or 3 channels, these images {self.format.channels}: use save() instead.")
+        pixels = self.format.denormalise(self.images)
+        card = {
+            "about": f"{'Soft' if self.soft else 'Hard'} labels of {len(self.class_names)} classes.",
+            "class_names": self.class_names,
+            "images": len(self),
+            **dataclasses.asdict(self.format),
+            "clamped": float(((pixels < 0) | (pixels > 1)).float().mean()),
+            "hash": self.hash,
+            "licence": licence,
+            "made_by": {"ddlib": installed_version(), "code": code_hash()},
+            "provenance": self.provenance,
+            "soft_labels": self.labels.tolist() if self.soft else None,
+        }
+        write_folder(folder, self.pixels, self.classes, self.class_names, card)
+        return Path(folder)
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike) -> "SyntheticSet":
+        """Read what :meth:`export` wrote: the same images in the same order, but for their rounding to 8 bits.
+
+        The provenance says ``"pixels": "8 bits"`` and the hash of the set that was exported. Raises FileNotFoundError
+        without a card, ValueError if card and pictures do not fit together.
+        """
+        card = read_card(folder)
+        pixels, labels = read_folder(folder, card)
+        try:
+            form = ImageFormat(*(card[field.name] for field in dataclasses.fields(ImageFormat)))
+            if card["soft_labels"] is not None:
+                labels = torch.tensor(card["soft_labels"], dtype=torch.float32)
+            provenance = {**card["provenance"], "pixels": "8 bits", "exported": card["hash"]}
+            return cls(form.normalise(pixels), labels, form, tuple(card["class_names"]), provenance)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder} holds a card that is not whole: {error!r:.200}; export the set again."
+            ) from error
 
     def save_reference(self, path: str | os.PathLike, dataset: str = "") -> None:
         """Write the reference's layout, ``{"data": [[images, labels]]}``, normalised as the reference does.
@@ -151,30 +205,20 @@ class SyntheticSet:
         with replacing(path) as temporary:
             temporary.write_bytes(content.getvalue())
 
-    @classmethod
-    def load_reference(cls, path: str | os.PathLike, dataset: Dataset, index: int = -1) -> "SyntheticSet":
-        """Read set number ``index`` of a .pt file in the reference's layout, normalised for ``dataset``.
+    def __getattr__(self, name: str) -> object:
+        """Say what took the place of a name of earlier versions."""
+        if name == "save_pngs":
+            raise AttributeError("SyntheticSet.save_pngs is now SyntheticSet.export(folder), with a card beside them")
+        raise AttributeError(f"a SyntheticSet has no attribute {name!r}")
 
-        Nothing is unpickled that could run. Raises FileNotFoundError, or ValueError if the file is not of that
-        layout or does not fit ``dataset``.
-        """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-        try:
-            with torch.serialization.safe_globals(NUMPY_SCALARS):
-                images, labels = torch.load(path, map_location="cpu", weights_only=True)["data"][index]
-            images, labels = images.detach().float(), labels.detach().long()
-        except Exception as error:  # the loader raises many types on a file that is none of its own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f'{path} does not hold {{"data": [[images, labels], ...]}}, set {index}: {reason}'
-            ) from error
-        theirs = reference_format(dataset.name, dataset.format)
-        provenance = {"dataset": dataset.name, "dataset_hash": dataset.hash, "source": Path(path).name}
-        try:
-            return cls(images, labels, theirs, dataset.class_names, provenance).normalised_for(dataset)
-        except ValueError as error:
-            raise ValueError(f"{path}, set {index}: {error}") from error
+
+def require_probabilities(labels: Tensor) -> None:
+    """Raise ValueError unless the rows of ``labels [N, num_classes]`` are of 0 or more and sum to one."""
+    if not ((labels >= 0).all() and ((labels.sum(1) - 1).abs() <= SUMS).all()):
+        raise ValueError(
+            "soft labels are probabilities: each row of 0 or more, with a sum of one. Logits become such by "
+            "labels.div(T).softmax(1), with the temperature T that their authors trained with."
+        )
 
 
 def _format_of(images: Tensor, mean: Tensor, std: Tensor) -> ImageFormat:
@@ -182,22 +226,6 @@ def _format_of(images: Tensor, mean: Tensor, std: Tensor) -> ImageFormat:
     if images.ndim != 4 or mean.dtype != torch.float32 or std.dtype != torch.float32 or mean.ndim != 1 or std.ndim != 1:
         raise ValueError("it needs images [N, C, H, W], and mean [C] and std [C] in float32.")
     return ImageFormat.of(images, mean, std)
-
-
-def _write_png(pixels: Tensor, path: Path) -> None:
-    """Pixels ``[C, H, W]`` in [0, 1] as an 8-bit PNG: grey, RGB; other numbers of channels as their mean."""
-    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
-    array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
-    with replacing(path) as temporary:
-        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(temporary, format="PNG")
-
-
-def _folder_names(class_names: tuple[str, ...]) -> list[str]:
-    """One folder a class, none hidden or outside; numbered if they would be one folder on some system."""
-    names = ["".join(c if c.isalnum() or c in " ._-" else "_" for c in name).strip(" .") for name in class_names]
-    if "" in names or len({name.casefold() for name in names}) < len(names):
-        return [f"{label:04d}_{name}" for label, name in enumerate(names)]
-    return names
 
 
 def labels_of(num_classes: int, ipc: int, device: torch.device | str = "cpu") -> Tensor:

@@ -20,6 +20,7 @@ from ddlib.checkpoint import State
 from ddlib.data.dataset import ImageFormat
 from ddlib.data.readers import load_dataset
 from ddlib.disk.tensors import read_tensors, write_tensors
+from ddlib.foreign import load_synthetic
 from ddlib.ptms.pool import train_ptms
 from ddlib.study.allowed import MOST
 from ddlib.study.parameters import PARAMETERS, ParameterError, allowed_of, check_parameters
@@ -549,7 +550,7 @@ def test_reference_files_after_an_accident(tiny, tmp_path_factory, data):
     made = SyntheticSet.of(tiny, tiny.train.images[:3], tiny.train.labels[:3])
     made.save_reference(path)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
-    found = outcome(lambda path: SyntheticSet.load_reference(path, tiny), path)
+    found = outcome(lambda path: load_synthetic(path, tiny, pixels="normalised"), path)
     if found is not None:
         assert found.images.shape[1:] == (1, 8, 8)
         assert torch.isfinite(found.images).all()

@@ -53,6 +53,26 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder to write into; it becomes ``path`` when the block ends well, and is gone after an error.
+
+    Raises FileExistsError if ``path`` is a file, or a folder that is not empty, and OSError as :func:`replacing` does.
+    """
+    path = Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already and not empty: choose another folder, or remove it first.")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as temporary:
+            inside = Path(temporary) / "folder"
+            inside.mkdir()
+            yield inside
+            if path.exists():
+                path.rmdir()  # an empty one is in the way on Windows
+            inside.rename(path)
+
+
+@contextlib.contextmanager
 def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
     """Hold the lock of ``path`` for a block: another process that wants it waits. A dead holder's lock is free.
 

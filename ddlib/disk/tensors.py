@@ -39,10 +39,18 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         about, checksum = header["about"], header["sha256"]
         right = isinstance(about, dict) and checksum == _checksum(tensors, about)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or was not written by ddlib ({error!r:.200}); delete it.") from error
+        # Where ours would say so, a file does not: a sound one of somebody else, not to be deleted.
+        verdict = "is damaged; delete it" if _ours(path) else "was not written by ddlib"
+        raise ValueError(f"{path} {verdict} ({error!r:.200}).") from error
     if not right:
         raise ValueError(f"{path} is damaged: its checksum does not match its content; delete it.")
     return tensors, about
+
+
+def _ours(path: str | os.PathLike) -> bool:
+    """Whether a file that cannot be read begins as ours do."""
+    with open(path, "rb") as file:
+        return f'"{HEADER}"'.encode() in file.read(100)
 
 
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
