@@ -252,8 +252,8 @@ def _scale_of(values: Tensor, dataset: Dataset, theirs: ImageFormat) -> str:
         )
         found += "after whitening (ZCA), which must be undone first, or in noise"
     raise ValueError(
-        f"{found}: what they mean cannot be told, so say pixels='uint8' (0 to 255), 'unit' (0 to 1; hand in (x + 1) / 2 "
-        f"for -1 to 1) or 'normalised' (mean {_listed(theirs.mean)}, std {_listed(theirs.std)})."
+        f"{found}: what they mean cannot be told, so say pixels='uint8' (0 to 255), 'unit' (0 to 1; "
+        f"(x + 1) / 2 of -1 to 1) or 'normalised' (mean {_listed(theirs.mean)}, std {_listed(theirs.std)})."
     )
 
 

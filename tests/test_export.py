@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -125,6 +126,17 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", broken)
     with pytest.raises(KeyboardInterrupt):
         make().export(tmp_path / "set")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_nothing_stays(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"set cannot be written \(File too large\).*free some space there"):
+            make().export(tmp_path / "set")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
 
 
