@@ -58,8 +58,8 @@ def distill(
         settings: ipc, seed, log_every (:class:`ddlib.recipe.Recipe`); base_method (dm, dc, dsa; none: guidance alone),
             base_network, width, batch_real, outer_loops, inner_loops, lr_net, compile
             (:class:`ddlib.base_methods.Matching`); guidance (none, clom, cclom, both), ptms, strategy, alpha_clom,
-            alpha_cclom (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start
-            (:class:`ddlib.recipe.Optimisation`).
+            alpha_cclom (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start (real, noise, or a SyntheticSet to
+            continue from; :class:`ddlib.recipe.Optimisation`).
         snapshots: iterations after which the images are kept; 0 is the start.
         checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at the
             end; delete it when the result is safe. On the CPU a resumed run is bit-identical.

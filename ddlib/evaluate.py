@@ -44,7 +44,7 @@ def evaluate(
 ) -> "pd.DataFrame":
     """Raw accuracies of ``num_eval`` fresh networks of each architecture, trained on ``synthetic``.
 
-    The field's recipe: SGD with hard labels, the rate times 0.1 at half time, DSA augmentation or none
+    The field's recipe: SGD on the cross-entropy (of soft labels the soft one), the rate times 0.1 at half time, DSA augmentation or none
     (``augment``: True, False, or a DSA strategy), accuracy on ``dataset.test`` after the **last** epoch; no best
     of several. 1000 epochs with augmentation and 300 without are usual. Network i starts from the same weights
     and sees the same order and augmentation for every synthetic set of one size evaluated with this ``seed``.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from ddlib.base_methods import Matching, require_at_least_one
 from ddlib.guidance import Guidance
+from ddlib.selection import require_one_number
+from ddlib.synthetic import SyntheticSet
 
 SHORT = {"method": "base_method", "network": "base_network", "kind": "guidance"}  # names where the part is not said
 
@@ -17,7 +19,7 @@ class Optimisation:
 
     iterations: int = 1000
     lr_img: float | None = None  # learning rate of the pixels
-    start: str | None = None  # real (random real images) or noise
+    start: str | SyntheticSet | None = None  # real (random real images), noise, or a set to continue from
 
     def __post_init__(self):
         require_at_least_one("iterations", self.iterations)
@@ -38,6 +40,7 @@ class Recipe:
     log_every: int = 10  # the PTMs' gradients are compared at each of these iterations
 
     def __post_init__(self):
+        require_one_number(self.ipc)
         require_at_least_one("log_every", self.log_every)
         if self.base.method == "none" and self.guidance.kind == "none":
             raise ValueError("without a base method and without guidance nothing would be learned: choose one.")
@@ -78,12 +81,19 @@ class Recipe:
         )
 
     def settings(self) -> dict[str, object]:
-        """All of it by name, without the PTMs: what :meth:`of` takes, and what records and checkpoints keep."""
+        """All of it by name, without the PTMs: what :meth:`of` takes, and what records and checkpoints keep.
+
+        Of a set to start from, its hash.
+        """
         return {
-            name: getattr(getattr(self, part) if part else self, own)
+            name: _plain(getattr(getattr(self, part) if part else self, own))
             for name, (part, own) in _places()
             if own != "ptms"
         }
+
+
+def _plain(setting: object) -> object:
+    return f"set {setting.hash}" if isinstance(setting, SyntheticSet) else setting
 
 
 PARTS = {"base": Matching, "guidance": Guidance, "optimisation": Optimisation}

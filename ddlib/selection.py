@@ -112,6 +112,7 @@ def full_data(dataset: Dataset) -> SyntheticSet:
 
 def require_enough_images(dataset: Dataset, ipc: int) -> None:
     """Raise ValueError if a class of the train split has fewer than ``ipc`` images, or ``ipc`` is below 1."""
+    require_one_number(ipc)
     counts = dataset.train.labels.bincount(minlength=dataset.num_classes)
     smallest = int(counts.argmin())
     if ipc < 1 or int(counts[smallest]) < ipc:
@@ -121,21 +122,47 @@ def require_enough_images(dataset: Dataset, ipc: int) -> None:
         )
 
 
+def require_one_number(ipc: object) -> None:
+    """Raise ValueError if ``ipc`` is no whole number, such as one for each class."""
+    if not isinstance(ipc, int) or isinstance(ipc, bool):
+        raise ValueError(
+            f"ipc is one whole number for all classes; found a {type(ipc).__name__}. A number for each class is not "
+            "supported: the base methods and class sums are computed for all classes at once, in equal blocks."
+        )
+
+
 def _by_class(dataset: Dataset, ipc: int, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
     require_enough_images(dataset, ipc)
     members = [(dataset.train.labels == label).nonzero().flatten() for label in range(dataset.num_classes)]
     return torch.cat([of_class[choose(of_class, label)] for label, of_class in enumerate(members)])
 
 
-def starting_images(dataset: Dataset, ipc: int, start: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Images and labels that a distillation starts from: ``real`` (random real images) or ``noise`` (normal).
+def starting_images(dataset: Dataset, ipc: int, start: str | SyntheticSet, seed: int) -> tuple[Tensor, Tensor]:
+    """Images and labels that a distillation starts from: ``real`` (random real images), ``noise`` (normal), or a set.
 
-    Raises ValueError for another start.
+    Raises ValueError for another start, and for a set of other classes, images or numbers, or with soft labels.
     """
     labels = labels_of(dataset.num_classes, ipc, dataset.device)
+    if isinstance(start, SyntheticSet):
+        return _images_of(start.normalised_for(dataset), labels).clone(), labels
     if start == "real":
         return dataset.train.images[random_real(dataset, ipc, seed)].clone(), labels
     if start == "noise":
         shape = (len(labels), *dataset.train.images.shape[1:])
         return torch.randn(shape, generator=generator(seed, "noise"), device="cpu").to(dataset.device), labels
-    raise ValueError(f"unknown start {start!r}; known: real, noise.")
+    shown = repr(start) if isinstance(start, str) else f"a {type(start).__name__}"
+    raise ValueError(f"unknown start {shown}; known: real, noise, or a SyntheticSet to continue from.")
+
+
+def _images_of(start: SyntheticSet, labels: Tensor) -> Tensor:
+    """The images of a set in the order of balanced ``labels``."""
+    if start.soft:
+        raise ValueError("a start with soft labels is not supported: base methods match each image with one class.")
+    order = start.labels.argsort(stable=True)
+    if not torch.equal(start.labels[order], labels):
+        counts = start.labels.bincount(minlength=int(labels.max()) + 1).tolist()
+        raise ValueError(
+            f"the start has {min(counts)} to {max(counts)} images of a class; with ipc = {len(labels) // len(counts)} each "
+            "class needs just as many: set ipc to that of the start."
+        )
+    return start.images[order]

@@ -204,6 +204,7 @@ OPTIONAL = {name for name in PARAMETERS if allowed_of(name).none}
 
 def test_none_is_for_those_that_say_what_it_means():
     written = {"image_size", "ptm_image_size", "lr_img", "start", "outer_loops", "inner_loops", "ptm_epoch"}
+    written |= {"synthetic", "labels", "name"}
     assert written | {"source_dataset", "eval_epochs_plain", "runs_folder", "results_folder"} == OPTIONAL
     for name in PARAMETERS:
         if name in OPTIONAL:
@@ -218,7 +219,14 @@ def test_none_comes_through_papermill_and_yaml():
     assert (p.source_dataset, p.ptm_epoch) == (None, None)
 
 
-NAMES_OF_FOLDERS = {"source_dataset", "runs_folder", "results_folder"}  # they may be called "default"
+NAMES_OF_FOLDERS = {
+    "source_dataset",
+    "runs_folder",
+    "results_folder",
+    "synthetic",
+    "labels",
+    "name",
+}  # they may be called "default"
 OLD = [(name, old) for name in sorted(OPTIONAL) for old in (0, 0.0, "", "default")]
 
 

@@ -16,6 +16,7 @@ from ddlib.networks import NETWORKS
 from ddlib.selection import SELECTIONS
 
 FULL, FULL_NAME = "full", "full_data"  # all real images: as base_method, and as an arm
+FILE = "file"  # as base_method in records: a set that was not made here
 LABELS = {"none": "no guidance", "clom": "CLoM", "cclom": "CCLoM", "both": "CLoM + CCLoM"}  # as the text spells them
 MARKERS = "osD^vPX<>p*dh"  # filled, so that one size suits all; as many as arms of one guidance
 GOLDEN = (5**0.5 - 1) / 2  # steps of this share of the circle keep any number of hues apart
@@ -27,7 +28,8 @@ class Arm:
 
     ``guidance`` is a key of ``GUIDANCE``; ``strategy`` one of ``STRATEGIES``, empty for a single PTM; ``alone`` says
     that there is no base loss, ``equal_passes`` that a strategy of one PTM a step runs longer. ``selection`` is a key
-    of ``SELECTIONS`` or ``full``: real images instead of all this. ``other`` is a name that this version cannot read.
+    of ``SELECTIONS`` or ``full``: real images instead of all this. ``other`` is a name that this version cannot
+    read, or that of a set from a file.
     """
 
     guidance: str = "none"

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -38,8 +39,13 @@ def show_images(
             f"no synthetic sets of seed {seed} lie beside the records in {folder}: run an arm again."
         )
     first = next(iter(sets.values()))
-    pixels = {Arm.named(arm).label: synthetic.pixels for arm, synthetic in sets.items()}
-    return side_by_side(pixels, first.labels, first.class_names, per_class)
+    labels = first.classes.sort().values  # sets from files may be in another order
+    pixels = {
+        Arm.named(arm).label: synthetic.pixels[synthetic.classes.argsort(stable=True)]
+        for arm, synthetic in sets.items()
+        if torch.equal(synthetic.classes.sort().values, labels)
+    }
+    return side_by_side(pixels, labels, first.class_names, per_class)
 
 
 GAP = 1  # pixels between images

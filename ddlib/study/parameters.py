@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from ddlib.base_methods import BASE_METHODS
 from ddlib.combine import STRATEGIES
 from ddlib.data.readers import DATASETS
+from ddlib.foreign import PIXELS
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.selection import SELECTIONS
@@ -91,6 +92,13 @@ class Parameters(BaseModel):
     ptm_seed: whole(0) = Field(0, description="of the pool, which all sets share")
     source_dataset: or_none(SOURCE, "the data set itself") = Field(None, description="what PTMs were trained on")
     ptm_image_size: or_none(SIZE, "that of their training") = Field(None, description="pixels that those see")
+    # a set that was not made here
+    synthetic: or_none(line(), "random real images") = Field(
+        None, description="path of a synthetic set: a file, or an exported folder"
+    )
+    labels: or_none(line(), "with the images, or beside them") = Field(None, description="path of its labels")
+    pixels: one_of(["auto"], PIXELS) = Field("auto", description="what its numbers are")
+    name: or_none(line(), "that of the file") = Field(None, description="of the set, in tables and figures")
     # evaluation
     architectures: some_of(NETWORKS) = Field("ConvNet-3,VGG-11", description="networks to evaluate with")
     num_eval: whole(1) = Field(2, description="fresh networks of each architecture, for each synthetic set")

@@ -1,7 +1,8 @@
 """Arms of the study: from checked parameters to synthetic sets, accuracies and records. What notebooks call."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,14 @@ from ddlib.data.readers import DATASETS, content_hash, dataset_name, load_datase
 from ddlib.devices import synchronise
 from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
+from ddlib.foreign import load_synthetic
 from ddlib.memory import out_of_memory_explained
 from ddlib.ptms.imagenet import load_imagenet_ptm
 from ddlib.ptms.pool import train_ptms
 from ddlib.ptms.ptm import PTM
 from ddlib.selection import full_data, require_enough_images, select_real
 from ddlib.study.allowed import names
-from ddlib.study.arms import FULL, Arm, is_selection
+from ddlib.study.arms import FILE, FULL, Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.devices import pick_device
 from ddlib.study.places import runs_folder
@@ -29,7 +31,8 @@ from ddlib.study.provenance import peak_memory_bytes
 from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
 from ddlib.synthetic import SyntheticSet
 
-NOT_RECORDED = ("device", "runs_folder", "num_sets", "seed")  # they shape no result, or are in the record by themselves
+# They shape no result, or the record has them by themselves: a set from a file by its hash, and its name as the arm.
+NOT_RECORDED = ("device", "runs_folder", "num_sets", "seed", "synthetic", "labels", "name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,13 @@ def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
     if p.base_method != FULL:
         require_enough_images(data, p.ipc)
     return open_pool(p, data) if needs_ptms(p) else []
+
+
+def open_synthetic(p: SimpleNamespace, data: Dataset) -> SyntheticSet:
+    """The set that ``p`` names, in the form of ``data``; without a name random real images, one for each class."""
+    if p.synthetic is None:
+        return select_real(data, 1, seed=p.seed)
+    return load_synthetic(p.synthetic, data, p.labels, p.pixels)
 
 
 @out_of_memory_explained()
@@ -106,6 +116,25 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     return runs
 
 
+def run_file(p: SimpleNamespace, data: Dataset, synthetic: SyntheticSet, notebook: str) -> Run:
+    """Evaluate and record a set that was not made here, as an arm by its own name: ``p.name``, else that of the file.
+
+    The record holds, beside the parameters, the images per class, whether labels are soft, and the hash of the set.
+    Raises ValueError if that is the name of an arm of the study.
+    """
+    name = p.name or (Path(p.synthetic).stem if p.synthetic else "example")
+    if Arm.named(name) != Arm(other=name):
+        raise ValueError(f"{name!r} is the name of an arm of this study: give the set another (-p name ...).")
+    each, rest = divmod(len(synthetic), data.num_classes)
+    kind = {"base_method": FILE, "ipc": len(synthetic) / data.num_classes if rest else each}
+    p = SimpleNamespace(**vars(p) | kind)
+    parameters = recorded(p, data.name.removesuffix("-holdout"))
+    parameters |= {"label_kind": "soft" if synthetic.soft else "hard", "synthetic_hash": synthetic.hash}
+    about = _about(data, [], notebook, p.seed, name, parameters)
+    with _failure_recorded(p, about):
+        return _judge(p, data, synthetic, None, {}, about)
+
+
 def recorded(
     p: SimpleNamespace, dataset: str, hash_of: Callable[[str], str | None] = content_hash
 ) -> dict[str, object]:
@@ -131,20 +160,34 @@ def _run(
     seed: int,
     parameters: dict[str, object],
 ) -> Run:
-    about = {
+    about = _about(data, ptms, notebook, seed, Arm.of(p, len(ptms)).name, parameters)
+    with _failure_recorded(p, about):
+        return _measure(p, data, ptms, seed, about)
+
+
+def _about(
+    data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int, arm: str, parameters: dict[str, object]
+) -> dict[str, object]:
+    """What a record holds of a run beforehand."""
+    return {
         "notebook": notebook,
         "parameters": parameters,
         "seed": seed,
-        "arm": Arm.of(p, len(ptms)).name,
+        "arm": arm,
         "dataset_hash": data.hash,
         "class_names": data.class_names,
         "ptm_hashes": [ptm.hash for ptm in ptms],
         "ptms": [ptm.card for ptm in ptms],
         "device": data.device,
     }
+
+
+@contextlib.contextmanager
+def _failure_recorded(p: SimpleNamespace, about: dict[str, object]) -> Iterator[None]:
+    """An error that ends the block also leaves a record that says why."""
     try:
         with out_of_memory_explained():
-            return _measure(p, data, ptms, seed, about)
+            yield
     except Exception as error:
         _record_failure(p, error, about)
         raise
@@ -159,7 +202,7 @@ def _record_failure(p: SimpleNamespace, error: Exception, about: dict[str, objec
 
 
 def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, about: dict[str, object]) -> Run:
-    """Distil or select, evaluate, save; ``about`` is what the record holds of the run beforehand."""
+    """Distil or select, then judge; ``about`` is what the record holds of the run beforehand."""
     record = record_path(runs_folder(p.runs_folder), about["notebook"], about["parameters"], seed)
     checkpoint = record.with_name(f".{record.stem}.checkpoint")
     if data.device.type == "cuda":
@@ -169,9 +212,24 @@ def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, 
     distilled = None if is_selection(p.base_method) else _distil(p, data, ptms, seed, checkpoint)
     synthetic = distilled.synthetic if distilled else _select(p, data, ptms, seed)
     synchronise(data.device)
+    seconds["distill"] = float(distilled.history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start
+    run = _judge(p, data, synthetic, distilled, seconds, about)
+    checkpoint.unlink(missing_ok=True)
+    return run
+
+
+def _judge(
+    p: SimpleNamespace,
+    data: Dataset,
+    synthetic: SyntheticSet,
+    distilled: Distilled | None,
+    seconds: dict[str, float],
+    about: dict[str, object],
+) -> Run:
+    """Evaluate a set, and save it with its record; ``seconds`` are those that it took to make."""
+    seed, peak = about["seed"], peak_memory_bytes(data.device)
+    record = record_path(runs_folder(p.runs_folder), about["notebook"], about["parameters"], seed)
     history = distilled.history if distilled else pd.DataFrame({"iteration": [0]})
-    seconds["distill"] = float(history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start
-    peak = peak_memory_bytes(data.device)
     start = time.perf_counter()
     accuracies = _evaluate(p, data, synthetic, seed)
     seconds["evaluate"] = time.perf_counter() - start
@@ -187,7 +245,6 @@ def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, 
         ptm_passes=int(history["ptm_passes"].iloc[-1]) if distilled else 0,
         synthetic_hash=synthetic.hash,
     )
-    checkpoint.unlink(missing_ok=True)
     return Run(seed, synthetic, accuracies, distilled, record)
 
 

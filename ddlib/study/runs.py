@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
-from ddlib.study.ablations import ABLATIONS
-from ddlib.study.arms import Arm, is_selection
+from ddlib.study.ablations import ABLATIONS, first_named
+from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.record import read_record
 
@@ -187,7 +188,47 @@ def reference(records: pd.DataFrame) -> pd.DataFrame:
         return records
     first = records.iloc[0]
     names = [name.strip() for name in first["architectures"].split(",")]
-    return records[records["architecture"] == ABLATIONS[first["notebook"]].reference(names)]
+    choose = ABLATIONS[first["notebook"]].reference if first["notebook"] in ABLATIONS else first_named
+    return records[records["architecture"] == choose(names)]
+
+
+# What a set from a file shares with the runs that it stands beside: data, size, and how it was evaluated.
+JUDGED = ("dataset_hash", "evaluate_on", "image_size", "ipc", "width")
+JUDGED += ("architectures", "num_eval", "eval_epochs", "eval_epochs_plain")
+
+
+def stacked(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Tables of records below each other; empty ones, whose columns have no types, are left out."""
+    return pd.concat([table for table in tables if not table.empty] or [tables[0]], ignore_index=True)
+
+
+def from_files(records: pd.DataFrame, chosen: pd.DataFrame, soft: bool = False, augment: bool = True) -> pd.DataFrame:
+    """The rows of sets from files, with hard or soft labels, that were judged as some of the ``chosen`` runs were."""
+    files = records[(records["base_method"] == FILE) & (records["augment"] == augment)]
+    if files.empty:
+        return files
+    files = files[files["label_kind"] == ("soft" if soft else "hard")]
+    return files[_keys(files, [*JUDGED]).isin(_keys(chosen, [*JUDGED]))] if len(files) else files
+
+
+def left_out(records: pd.DataFrame, setting: int, base_method: str = "dm") -> list[str]:
+    """A line for each kind of run that the comparison of a setting does not show, with the reason."""
+    lines, kinds = [], ["setting", "arm", "base_method", "notebook"]
+    for (place, arm, method, notebook), runs in records.groupby(kinds, dropna=False)["run"]:
+        if reason := _why_left_out(place == setting, method, notebook, base_method):
+            lines.append(f"Not shown: {runs.nunique()} of arm {arm!r} in setting {place}: {reason}.")
+    return lines
+
+
+def _why_left_out(here: bool, method: object, notebook: str, base_method: str) -> str:
+    """Empty for a run that is shown, or that belongs to another setting and would be shown there."""
+    if method not in BASE_METHODS and method != FILE and not is_selection(method):
+        return f"base_method {method!r} is unknown to this version (05_evaluate.ipynb judges sets that others made)"
+    if notebook not in ABLATIONS and method != FILE:
+        return f"notebook {notebook!r} has no row in ddlib.study.ablations.ABLATIONS"
+    if here and method in BASE_METHODS and method not in (base_method, "none"):
+        return f"its base_method is {method}, to be seen with -p base_method {method}"
+    return ""
 
 
 ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
@@ -212,7 +253,8 @@ def alpha_grid(records: pd.DataFrame, setting: int, base_method: str = "dm") -> 
 
 
 def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFrame:
-    methods = [name for name in runs["base_method"].unique() if name in (base_method, "none") or is_selection(name)]
+    of_all = (base_method, "none", FILE)
+    methods = [name for name in runs["base_method"].unique() if name in of_all or is_selection(name)]
     return runs[(runs["setting"] == setting) & runs["base_method"].isin(methods)]
 
 
