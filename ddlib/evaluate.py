@@ -44,10 +44,10 @@ def evaluate(
 ) -> "pd.DataFrame":
     """Raw accuracies of ``num_eval`` fresh networks of each architecture, trained on ``synthetic``.
 
-    The field's recipe: SGD on the cross-entropy (of soft labels the soft one), the rate times 0.1 at half time, DSA augmentation or none
-    (``augment``: True, False, or a DSA strategy), accuracy on ``dataset.test`` after the **last** epoch; no best
-    of several. 1000 epochs with augmentation and 300 without are usual. Network i starts from the same weights
-    and sees the same order and augmentation for every synthetic set of one size evaluated with this ``seed``.
+    The field's recipe: SGD on the cross-entropy with hard or soft labels, the rate times 0.1 at half time, DSA
+    augmentation or none (``augment``: True, False, or a DSA strategy), accuracy on ``dataset.test`` after the **last**
+    epoch; no best of several. 1000 epochs with augmentation and 300 without are usual. Network i starts from the same
+    weights and sees the same order and augmentation for every synthetic set of one size evaluated with this ``seed``.
 
     ``architectures`` are names of :data:`ddlib.networks.NETWORKS` (for which ``width`` and ``norm`` are), and pairs of
     a new name and a factory, such as ``("my net", lambda: MyNet(num_classes=10))``; or a mapping of such.

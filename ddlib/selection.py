@@ -6,6 +6,7 @@ class after class. ``features [N, d]`` are those of a PTM, or the pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -124,7 +125,7 @@ def require_enough_images(dataset: Dataset, ipc: int) -> None:
 
 def require_one_number(ipc: object) -> None:
     """Raise ValueError if ``ipc`` is no whole number, such as one for each class."""
-    if not isinstance(ipc, int) or isinstance(ipc, bool):
+    if not isinstance(ipc, Integral) or isinstance(ipc, bool):
         raise ValueError(
             f"ipc is one whole number for all classes; found a {type(ipc).__name__}. A number for each class is not "
             "supported: the base methods and class sums are computed for all classes at once, in equal blocks."
@@ -162,7 +163,7 @@ def _images_of(start: SyntheticSet, labels: Tensor) -> Tensor:
     if not torch.equal(start.labels[order], labels):
         counts = start.labels.bincount(minlength=int(labels.max()) + 1).tolist()
         raise ValueError(
-            f"the start has {min(counts)} to {max(counts)} images of a class; with ipc = {len(labels) // len(counts)} each "
-            "class needs just as many: set ipc to that of the start."
+            f"the start has {min(counts)} to {max(counts)} images of a class, and ipc is "
+            f"{len(labels) // len(counts)}: give the ipc of the start."
         )
     return start.images[order]

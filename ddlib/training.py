@@ -31,7 +31,7 @@ def train_network(
     augment: str = "none",
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
-    """Train ``network`` in place by SGD on ``images [N, C, H, W]`` and ``labels [N]``, or soft ones ``[N, num_classes]``.
+    """Train ``network`` in place by SGD on ``images [N, C, H, W]`` and ``labels [N]`` or ``[N, num_classes]``.
 
     The learning rate is multiplied by 0.1 after each epoch in ``milestones`` (0 is none). ``augment`` is a DSA
     strategy, drawn anew for each batch, with parameters of its own for each image. ``generator`` draws the order of

@@ -321,6 +321,34 @@ def test_networks_trained_together_are_those_trained_alone(name, augment):
         assert not torch.allclose(weights(b), weights(start), atol=1e-3)
 
 
+def test_soft_labels_by_one_step_by_hand():
+    """The gradient of the soft cross-entropy is (p - q) x, and one-hot rows are hard labels."""
+    images, labels = some_images(4)
+    soft = torch.randn(4, NUM_CLASSES, generator=seeded(5), dtype=torch.float64).softmax(1)
+    step = {"epochs": 1, "lr": 0.5, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 4}
+    network, (w, b) = linear(), (p.detach().clone() for p in linear().parameters())
+    train_network(network, images, soft, generator=seeded(3), **step)
+    x = images.flatten(1)
+    error = ((x @ w.T + b).softmax(1) - soft) / 4
+    assert torch.allclose(weights(network), torch.cat([(w - 0.5 * error.T @ x).flatten(), b - 0.5 * error.sum(0)]))
+    one_hot, hard = linear(), linear()
+    train_network(one_hot, images, F.one_hot(labels, NUM_CLASSES).double(), generator=seeded(3), **step)
+    train_network(hard, images, labels, generator=seeded(3), **step)
+    assert torch.allclose(weights(one_hot), weights(hard))
+
+
+def test_networks_trained_together_on_soft_labels_are_those_trained_alone():
+    recipe = {"epochs": 2, "lr": 0.05, "momentum": 0.8, "weight_decay": 0.01, "batch_size": 4, "milestones": []}
+    images, _ = small_images()
+    soft = torch.randn(len(images), NUM_CLASSES, generator=seeded(5), dtype=torch.float64).softmax(1)
+    alone, together = small_networks(), small_networks()
+    for k, network in enumerate(alone):
+        train_network(network, images, soft, generator=seeded(k), augment=DSA_STRATEGY, **recipe)
+    train_networks(together, images, soft, generators=[seeded(k) for k in range(3)], augment=DSA_STRATEGY, **recipe)
+    for a, b in zip(alone, together, strict=True):
+        assert torch.allclose(weights(a), weights(b), rtol=1e-8, atol=1e-9)
+
+
 def test_one_network_needs_no_company():
     (alone,), (together,) = small_networks(count=1), small_networks(count=1)
     train_network(alone, *small_images(), epochs=2, generator=seeded(0))
