@@ -79,9 +79,11 @@ def test_the_notebook_judges_every_layout(digits, tmp_path, layout, scale, capsy
     path = LAYOUTS[layout](tmp_path, SCALES[scale](real.pixels, digits.format), real.labels)
     with pytest.warns(UserWarning, match=f"taken for {scale}"):
         executed("05_evaluate", synthetic=str(path), **EVALUATION)
-    assert "20 images of 10 classes, with hard labels" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "20 images of 10 classes, with hard labels" in out
     (file,) = (tmp_path / "runs").glob("05_evaluate-*-seed0.json")
     record = read_record(file)
+    assert f"Kept as {file.with_suffix('.safetensors')}" in out
     assert record["arm"] == path.stem
     kept = record["parameters"]
     assert (kept["base_method"], kept["ipc"], kept["label_kind"]) == ("file", 2, "hard")

@@ -19,7 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 from ddlib.study.arms import Arm, ordered, ordered_networks
 from ddlib.study.run import Run
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
-from ddlib.study.style import GREY, INK, PALETTE, nothing_to_draw, style
+from ddlib.study.style import CLASS, GREY, INK, PAIR, PALETTE, caption, captions, nothing_to_draw, style
 
 NOT_RUN = "no arm of this ablation has been run in this setting"
 COSTS = {
@@ -49,7 +49,7 @@ def accuracy_by_arm(records: pd.DataFrame, failed: Mapping[str, int] | None = No
     for y, name in enumerate(arms):
         arm, values = Arm.named(name), 100 * sets.loc[sets["arm"] == name, "accuracy"]
         losses = f", {failed[name]} failed" if name in failed else ""
-        labels.append(f"{arm.label} (n = {len(values)}{losses})")
+        labels.append(f"{caption(arm.label)} (n = {len(values)}{losses})")
         if values.empty:
             ax.text(0.01, y, "failed", color=GREY, va="center", transform=ax.get_yaxis_transform())
             continue
@@ -77,13 +77,12 @@ def paired_differences(table: pd.DataFrame) -> Axes | None:
     require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
     several = "architecture" in table and table["architecture"].nunique() > 1
     _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
-    names, notes = [], []
-    same = table["verdict"].nunique() == 1
+    names, notes, same = [], [], table["verdict"].nunique() == 1
     for y, row in enumerate(table.to_dict("records")):
         difference, low, high = (100 * row[key] for key in ("difference", "t_low", "t_high"))
         _interval(ax, difference, y, low, high)
         place = f", {row['architecture']}" if several else ""
-        names.append(f"{Arm.named(row['a']).minus(Arm.named(row['b']))}{place} (n = {row['n']})")
+        names.append(f"{caption(Arm.named(row['a']).minus(Arm.named(row['b'])), PAIR)}{place} (n = {row['n']})")
         span = "" if np.isnan(low) else f" [{low:+z.1f}, {high:+z.1f}]"
         verdict = "" if same else f"  {row['verdict']}"
         notes.append(f"{difference:+z.1f}{span}{verdict}".replace("-", "−"))
@@ -120,7 +119,9 @@ def cross_architecture(records: pd.DataFrame) -> Axes | None:
 
     texts = np.array([text(cell) for _, cell in table.iterrows()]).reshape(len(arms), len(architectures))
     values = 100 * table["mean"].to_numpy().reshape(texts.shape)
-    _, ax = plt.subplots(figsize=(2.2 + 1.4 * len(architectures), 1.2 + 0.5 * len(arms)))
+    labels = captions(Arm.named(name).label for name in arms)
+    left = 2.2 + 0.11 * max(0, max(map(len, labels)) - 25)
+    _, ax = plt.subplots(figsize=(left + 1.4 * len(architectures), 1.2 + 0.5 * len(arms)))
     sns.heatmap(
         values,
         annot=texts,
@@ -129,7 +130,7 @@ def cross_architecture(records: pd.DataFrame) -> Axes | None:
         linewidths=1.5,
         ax=ax,
         xticklabels=architectures,
-        yticklabels=[Arm.named(name).label for name in arms],
+        yticklabels=labels,
         cbar_kws={"label": "test accuracy (%)"},
     )
     ax.tick_params(length=0, rotation=0)
@@ -157,7 +158,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
     arms = ordered(cells.index)
     for name in arms:
         arm, cell = Arm.named(name), 100 * cells.loc[name]
-        label = f"{arm.label} (n = {cells.loc[name, 'n']:.0f})"
+        label = f"{caption(arm.label)} (n = {cells.loc[name, 'n']:.0f})"
         equal = [other for other in arms if cost[other] == cost[name]]
         shift = (equal.index(name) - (len(equal) - 1) / 2) / 8  # inches
         place = ax.transData + ScaledTranslation(shift, 0, fig.dpi_scale_trans)
@@ -200,7 +201,7 @@ def alpha_curve(grid: pd.DataFrame) -> Axes | None:
         arm, line = Arm.named(name), cells[cells["arm"] == name].sort_values("alpha")
         x, (mean, low, high) = line["alpha"], (100 * line[key] for key in ("mean", "low", "high"))
         best = mean.idxmax()
-        label = f"{arm.label} (n = {_span(line['n'])})"
+        label = f"{caption(arm.label)} (n = {_span(line['n'])})"
         ax.plot(x, mean, marker=arm.marker, color=arm.colour, label=label)
         ax.fill_between(x, low, high, color=arm.colour, alpha=0.15, lw=0)
         ax.plot(x[best], mean[best], "o", mfc="none", mec=arm.colour, markersize=14)
@@ -237,10 +238,10 @@ def history(history: pd.DataFrame, columns: Sequence[str]) -> Figure:
 @style()
 def gradient_cosines(matrix: np.ndarray, names: Sequence[str]) -> Axes:
     """Heat map of cosines [K, K] between the gradients of K PTMs: 1 = they agree, below 0 = they conflict."""
-    matrix = np.asarray(matrix, dtype=float)
-    if matrix.shape != (len(names), len(names)):
+    if (matrix := np.asarray(matrix, dtype=float)).shape != (len(names), len(names)):
         raise ValueError(f"matrix has shape {list(matrix.shape)}, but there are {len(names)} names")
-    side = 1.8 + 0.62 * len(names)
+    names = captions(names, CLASS)
+    side = 1.8 + 0.62 * len(names) + 0.16 * max(0, max(map(len, names)) - 16)
     _, ax = plt.subplots(figsize=(side + 1, side))
     sns.heatmap(
         matrix,
@@ -280,7 +281,7 @@ def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
     for column, form in {"dataset": "{}", "base_method": "{}", "ipc": "ipc {}", "architecture": "{}"}.items():
         if column in records and records[column].nunique() == 1:
             value = records[column].dropna().iloc[0]
-            parts.append(form.format(value.upper() if column == "base_method" else value))
+            parts.append(form.format(value.upper() if column == "base_method" else caption(value)))
     text = ": ".join(part for part in (", ".join(parts), remark) if part)
     ax.figure.suptitle(text, x=0.01, ha="left")
 

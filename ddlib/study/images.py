@@ -15,7 +15,7 @@ from ddlib.data.dataset import Dataset
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.record import synthetic_path
 from ddlib.study.run import Run
-from ddlib.study.style import nothing_to_draw, style
+from ddlib.study.style import CLASS, caption, captions, nothing_to_draw, style
 from ddlib.synthetic import SyntheticSet
 
 
@@ -106,22 +106,25 @@ def side_by_side(
     classes = sorted(labels.unique().tolist())
     shown, most = classes[:max_classes], int(labels.bincount().max())
     per_class = min(per_class, most)
-    pictures = {name: mosaic(pixels, labels, shown, per_class) for name, pixels in arms.items()}
+    pictures = [mosaic(pixels, labels, shown, per_class) for pixels in arms.values()]
+    titles, rows = [caption(name, CLASS) for name in arms], captions((class_names[c] for c in shown), CLASS)
     # Inches for an image, and for a panel, which must hold its title.
     size = 0.5 if per_class > 1 else 0.62
-    width = max(size * per_class, *(0.08 * len(name) for name in arms), 0.6)
+    width = max(size * per_class, *(0.08 * len(title) for title in titles), 0.6)
+    left = max(1.2, 0.2 + 0.1 * max(map(len, rows)))  # for the names of the classes
     fig, axes = plt.subplots(
-        1, len(arms), figsize=(1.2 + (width + 0.15) * len(arms), 0.6 + size * len(shown)), squeeze=False
+        1, len(arms), figsize=(left + (width + 0.15) * len(arms), 0.6 + size * len(shown)), squeeze=False
     )
-    for ax, (name, picture) in zip(axes[0], pictures.items(), strict=True):
+    for ax, title, picture in zip(axes[0], titles, pictures, strict=True):
         ax.imshow(picture, interpolation="nearest")
-        ax.set_title(name)
+        ax.set_title(title)
+        ax.set_anchor("W")  # centred, it would be moved after the room for the names was measured
         ax.set_xticks([])
         ax.set_yticks([])
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
     step = (picture.shape[0] + GAP) / len(shown)
-    axes[0, 0].set_yticks(step * (np.arange(len(shown)) + 0.5) - 0.5 - GAP / 2, [class_names[c] for c in shown])
+    axes[0, 0].set_yticks(step * (np.arange(len(shown)) + 0.5) - 0.5 - GAP / 2, rows)
     axes[0, 0].tick_params(length=0)
     left_out = []
     if len(shown) < len(classes):

@@ -20,6 +20,12 @@ def benchmarks_folder(folder: str | os.PathLike | None = None) -> Path:
     return absolute(folder or project_root() / "benchmarks" / "results")
 
 
+def shown(path: Path) -> str:
+    """A path for the eyes: from the project's root on if it lies inside, so that a page of the book names no machine."""
+    root = project_root().absolute()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
 def project_root() -> Path:
     """The nearest parent of the working folder (or itself) with `pyproject.toml` and `notebooks/`.
 

@@ -26,7 +26,7 @@ from ddlib.study.allowed import names
 from ddlib.study.arms import FILE, FULL, Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.devices import pick_device
-from ddlib.study.places import runs_folder
+from ddlib.study.places import runs_folder, shown
 from ddlib.study.provenance import peak_memory_bytes
 from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
 from ddlib.synthetic import SyntheticSet
@@ -114,6 +114,12 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     if diverged:
         raise diverged
     return runs
+
+
+def kept(runs: Sequence[Run]) -> str:
+    """In words, where the synthetic sets of some runs lie."""
+    paths = [synthetic_path(run.record) for run in runs]
+    return "\n".join(f"Kept as {shown(path)}" for path in paths if path.is_file())
 
 
 def run_file(p: SimpleNamespace, data: Dataset, synthetic: SyntheticSet, notebook: str) -> Run:

@@ -5,10 +5,12 @@ stand alone: markers or labels tell things apart too.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 STYLE = {
     "figure.facecolor": "white",  # the same on light and dark pages
@@ -24,6 +26,10 @@ STYLE = {
     "legend.frameon": False,
 }
 PALETTE = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 8]  # no yellow
+ARM, CLASS, PAIR = 48, 32, 80  # characters of names in figures: longer ones leave no room for what is drawn
+# Fonts with the scripts that matplotlib's own font lacks, on the usual systems. Those that are installed are used.
+OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Microsoft YaHei", "PingFang SC")
+OTHER_SCRIPTS += ("Hiragino Sans", "Yu Gothic", "WenQuanYi Zen Hei", "Malgun Gothic", "Arial Unicode MS", "Unifont")
 BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
 
 
@@ -31,8 +37,41 @@ BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
 def style() -> Iterator[None]:
     """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
     plt.draw_if_interactive()  # loads the backend now: loaded inside, a notebook's would be reset to non-interactive
-    with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE}):
+    with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE, "font.family": _fonts()}):
         yield
+
+
+def caption(name: object, most: int = ARM) -> str:
+    """A name that a user gave (of a class, an arm, a data set) for a figure: short, in one line, no mathematics.
+
+    What no font can draw is written as Python does: ``\\u732b``.
+    """
+    known = _glyphs()
+    text = "".join(c if ord(c) in known and c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    text = text if len(text) <= most else f"{text[: most - 12]}…{text[-11:]}"
+    return text.replace("$", r"\$")  # else matplotlib takes what stands between two of them for a formula
+
+
+def captions(names: Iterable[object], most: int = ARM) -> list[str]:
+    """:func:`caption` of several, and a line of text for each that had to be changed, with the name in full."""
+    pairs = [(str(name), caption(name, most)) for name in names]
+    for name, text in dict(pairs).items():
+        if text.replace(r"\$", "$") != name:
+            print(f"In the figure {text}: {name!r}")
+    return [text for _, text in pairs]
+
+
+@cache
+def _fonts() -> list[str]:
+    installed = {font.name for font in fontManager.ttflist}
+    return ["sans-serif", "DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """The characters that the figures' fonts can draw."""
+    paths = {findfont(FontProperties(family=[family])) for family in _fonts()}
+    return frozenset().union(*(get_font(path).get_charmap() for path in paths))
 
 
 def nothing_to_draw(why: str) -> None:
