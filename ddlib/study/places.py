@@ -21,7 +21,7 @@ def benchmarks_folder(folder: str | os.PathLike | None = None) -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path for the eyes: from the project's root on if it lies inside, so that a page of the book names no machine."""
+    """A path for the eyes: from the project's root on if it lies inside, so that the book names no machine."""
     root = project_root().absolute()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
