@@ -111,7 +111,7 @@ def _read(path: Path) -> object:
         if _is_safetensors(path):
             return safetensors.torch.load_file(path)
         if _is_numpy(path):
-            held = np.load(path, allow_pickle=False)
+            held = np.load(path)  # it builds no objects unless told to
             return held if isinstance(held, np.ndarray) else dict(held)
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
