@@ -159,12 +159,7 @@ def recorded(
 
 
 def _run(
-    p: SimpleNamespace,
-    data: Dataset,
-    ptms: Sequence[PTM],
-    notebook: str,
-    seed: int,
-    parameters: dict[str, object],
+    p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int, parameters: dict[str, object]
 ) -> Run:
     about = _about(data, ptms, notebook, seed, Arm.of(p, len(ptms)).name, parameters)
     with _failure_recorded(p, about):
