@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+DISTRIBUTION = "ddlib-ptm"  # as pyproject.toml names what is installed
 COMPUTES_NOTHING = ("disk", "study")  # folders
 
 
@@ -23,7 +24,7 @@ def code_hash(module: str | None = None) -> str:
 def installed_version() -> str | None:
     """The version of the installed package; None where ddlib runs from a checkout alone."""
     try:
-        return importlib.metadata.version(PACKAGE.name)
+        return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return None
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ddlib.fingerprint import PACKAGE, core_files, hash_of_files
-
-DISTRIBUTION = "ddlib-ptm"  # as pyproject.toml names what is installed
+from ddlib.fingerprint import PACKAGE, core_files, hash_of_files, installed_version
 
 
 def run_hash() -> str:
@@ -49,7 +47,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, object]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         **{name: _version(name) for name in ("torchvision", "numpy")},
-        "ddlib": _version(DISTRIBUTION),
+        "ddlib": installed_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": _cpu_model(),
