@@ -55,6 +55,11 @@ def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
         torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-4)
 
 
+def test_clom_asks_for_no_pass_over_the_real_set(tiny, tiny_ptms, monkeypatch):
+    monkeypatch.setattr(PTM, "class_sums", lambda *_: pytest.fail("the features of all real images were asked for"))
+    Guidance("clom", tiny_ptms).signals(tiny, LABELS)
+
+
 @pytest.mark.parametrize("kind", ["clom", "cclom", "both"])
 @pytest.mark.parametrize("strategy", ["loss_avg", "grad_avg", "logit_avg", "mgda"])
 def test_many_images_go_through_a_ptm_in_chunks(tiny, tiny_ptms, monkeypatch, kind, strategy):

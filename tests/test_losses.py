@@ -226,6 +226,14 @@ def test_class_sums_of_parts_add_up():
         torch.testing.assert_close(first + second, expected)
 
 
+def test_class_sums_of_one_class_alone():
+    features = rows(4)
+    found = class_sums(features, torch.full((4,), 1), NUM_CLASSES)
+    whole = class_sums(features, torch.zeros(4, dtype=torch.int64), 1)
+    assert found.counts.tolist() == [0, 4, *[0] * (NUM_CLASSES - 2)]
+    torch.testing.assert_close(found.sums[1], whole.sums[0])
+
+
 def test_class_sums_of_nothing_are_zero():
     found = class_sums(torch.empty(0, 5), torch.empty(0, dtype=torch.int64), NUM_CLASSES)
     assert torch.equal(found.sums, torch.zeros(NUM_CLASSES, 5))

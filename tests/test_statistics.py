@@ -54,6 +54,9 @@ def test_t_interval_of_five_numbers_by_hand():
 
 
 def test_one_set_has_no_interval():
+    two = summary(table({"clom": [0.5, 0.7], "none": [0.1, 0.1]}), ["arm"]).set_index("arm")
+    assert two["std"].tolist() == pytest.approx([0.2 / 2**0.5, 0])
+    assert two.index.tolist() == ["clom", "none"]
     row = summary(table({"clom": [0.5]}, networks=20), ["arm"]).iloc[0]
     assert row["mean"] == pytest.approx(0.5)
     assert row[["std", "low", "high"]].isna().all()
