@@ -23,9 +23,12 @@ import nbformat
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 plain = training.train_network
 
+def note(name, line):
+    with (folder / name).open("a") as file:
+        file.write(line + "\\n")
+
 def noted(*arguments, **settings):
-    with (folder / "trained.txt").open("a") as file:
-        file.write(f"{os.getpid()}\\n")
+    note("trained.txt", str(os.getpid()))
     plain(*arguments, **settings)
 
 training.train_network = noted
@@ -39,7 +42,7 @@ def run(number, start):
     data = study.open_dataset(p)
     pool = study.open_ptms(p, data)
     study.run_arm(p, data, pool, "02_ensemble")
-    print(" ".join(ptm.hash for ptm in pool), flush=True)
+    note("pools.txt", " ".join(ptm.hash for ptm in pool))
 
 fork = get_context("fork")  # what was imported is there; no thread has begun
 start = fork.Barrier(count)
@@ -58,7 +61,7 @@ def test_processes_share_cache_and_records(tmp_path, count):
     command = [sys.executable, "-c", PROCESSES, str(tmp_path), str(count)]
     done = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    pools = done.stdout.splitlines()
+    pools = (tmp_path / "pools.txt").read_text().splitlines()
     assert len(pools) == count
     assert len(set(pools)) == 1
     assert len((tmp_path / "trained.txt").read_text().splitlines()) == 3  # three PTMs, each once

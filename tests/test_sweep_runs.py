@@ -78,8 +78,8 @@ class Place:
 
 def without_times(path: Path) -> dict[str, object]:
     record = json.loads(path.read_text())
-    for part in ("accuracies", "history"):
-        record[part].pop("seconds")
+    for part in (record.get("accuracies") or {}, record.get("history") or {}, *record["ptms"]):
+        part.pop("seconds", None)
     return {name: value for name, value in record.items() if name not in TIMES}
 
 

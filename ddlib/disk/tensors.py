@@ -32,10 +32,10 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    content = Path(path).read_bytes()  # at once: another process may put a new file in its place
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        tensors = safetensors.torch.load(content)
+        header = json.loads(_metadata(content)[HEADER])
         about, checksum = header["about"], header["sha256"]
         right = isinstance(about, dict) and checksum == _checksum(tensors, about)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, RuntimeError) as error:
@@ -45,6 +45,12 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
     if not right:
         raise ValueError(f"{path} is damaged: its checksum does not match its content; delete it.")
     return tensors, about
+
+
+def _metadata(content: bytes) -> Mapping[str, str]:
+    """The text that a safetensors file carries beside its tensors."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end])["__metadata__"]
 
 
 def _ours(path: str | os.PathLike) -> bool:
