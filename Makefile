@@ -101,6 +101,7 @@ published: $(READY)  ## Run the published baselines at the paper's scale (days o
 test: lint  ## Run all checks: style, tests with coverage, the book, the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --ignore=tests/test_book.py
 	@$(MAKE) --no-print-directory book
+	@mkdir -p runs/nbval && cp $(SWEPT)/*.json $(SWEPT)/*.safetensors runs/nbval  # for the comparison
 	$(INSIDE) DDLIB_RUNS="$(CURDIR)/runs/nbval" $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax tests/test_book.py notebooks
 
 .PHONY: lint
