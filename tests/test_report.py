@@ -148,7 +148,7 @@ def test_accuracy_table_says_which_arms_had_failed_runs(guidance):
 def test_of_uneven_classes_the_table_shows_each(guidance):
     """Two thirds of the test images are of one class, and CLoM knows no other."""
     even = guidance[(guidance["architecture"] == "ConvNet-3") & guidance["arm"].isin(["clom", "none"])]
-    even = even.assign(balanced_accuracy=even["accuracy"])
+    even = even.assign(balanced_accuracy=even["accuracy"] - 0.009)
     assert tables.class_table(even).empty
     assert tables.class_table(guidance).empty, "records without those of the classes"
     shares = {"clom": [1.0, 0.0], "none": [0.5, 0.25]}

@@ -12,7 +12,7 @@ from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.run import Run
 from ddlib.study.runs import _keys, _setting_columns
-from ddlib.study.statistics import summary, variance_components
+from ddlib.study.statistics import MARGIN, summary, variance_components
 
 
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -211,11 +211,11 @@ def _words(recipe: Mapping[str, object]) -> str:
 def class_table(records: pd.DataFrame) -> pd.DataFrame:
     """Of uneven classes: balanced accuracy and that of each class, means in %: arms by classes, plain accuracy first.
 
-    No rows where every class has equally many test images: there the balanced accuracy is the accuracy. ``records``
-    holds one architecture.
+    No rows where it makes no difference: where the balanced accuracy of every network is within ``MARGIN`` of the
+    accuracy, as it is for even classes. ``records`` holds one architecture.
     """
     rows = records[records["balanced_accuracy"].notna()] if "balanced_accuracy" in records else records.head(0)
-    if rows.empty or (rows["balanced_accuracy"] - rows["accuracy"]).abs().max() < 1e-9:
+    if rows.empty or (rows["balanced_accuracy"] - rows["accuracy"]).abs().max() <= MARGIN:
         return pd.DataFrame()
     classes = pd.DataFrame(
         rows["class_accuracies"].tolist(), rows.index, rows["class_names"].iloc[0] or None, dtype=float
