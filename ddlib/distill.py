@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOMENTUM = 0.5  # of the pixels' SGD, in all three base methods
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Distilled:
     """What a distillation leaves."""
 
@@ -38,6 +38,9 @@ class Distilled:
     history: "pd.DataFrame"  # a row per iteration: iteration, base_loss, guidance_loss, cosine, ptm_passes, seconds
     cosines: Tensor  # [K, K], of the PTMs' gradients, mean over the logged steps; 0 x 0 for fewer than two PTMs
     snapshots: dict[int, Tensor] = field(default_factory=dict)  # iteration: images [N, C, H, W], as asked for
+
+    def __repr__(self) -> str:
+        return f"<Distilled: {self.synthetic!r} after {len(self.history)} logged iterations>"
 
 
 def distill(

@@ -216,6 +216,11 @@ def _judged(images: Tensor, labels: Tensor, dataset: Dataset, pixels: str, path:
     theirs = reference_format(dataset.name, dataset.format)
     values, scale = images.float(), pixels
     fits = tuple(values.shape[1:]) == theirs.shape and values.numel() and bool(torch.isfinite(values).all())
+    if tuple(values.shape[1:]) != theirs.shape:
+        found, wanted = ("x".join(map(str, shape)) for shape in (values.shape[1:], theirs.shape))
+        raise ValueError(
+            f"its images are {found}, those of {dataset.name} here {wanted}: is dataset or image_size another?"
+        )
     if fits and pixels == "auto":  # else the set itself says what is wrong
         scale = _scale_of(values, dataset, theirs)
         warnings.warn(

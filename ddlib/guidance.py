@@ -79,6 +79,12 @@ class Guidance:
     alpha_cclom: Alpha = 1.0
 
     def __post_init__(self):
+        object.__setattr__(self, "ptms", tuple(self.ptms or ()))
+        for ptm in self.ptms:
+            if not isinstance(ptm, PTM):
+                raise ValueError(
+                    f"a PTM is expected; found a {type(ptm).__name__}: ddlib.PTM.from_module makes one of it."
+                )
         if self.kind not in GUIDANCE:
             raise ValueError(f"unknown guidance {self.kind!r}; known: {', '.join(GUIDANCE)}.")
         row = get_strategy(self.strategy, self.kind)

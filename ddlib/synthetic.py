@@ -20,7 +20,7 @@ from ddlib.fingerprint import code_hash, installed_version
 SUMS = 1e-3  # how far a row of soft labels may be from a sum of one
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SyntheticSet:
     """Square images ``[N, C, H, W]`` float32, normalised by the mean and std of ``format``, with their labels.
 
@@ -52,6 +52,12 @@ class SyntheticSet:
             raise ValueError("a synthetic set needs finite float32 images with pixels.")
         if tuple(images.shape[1:]) != self.format.shape:
             raise ValueError(f"images {list(images.shape[1:])} are not of their format, {list(self.format.shape)}.")
+
+    def __repr__(self) -> str:
+        labels = "soft labels" if self.soft else "labels"
+        return (
+            f"<SyntheticSet: {len(self)} images {list(self.format.shape)}, {labels} of {len(self.class_names)} classes>"
+        )
 
     @classmethod
     def of(cls, dataset: Dataset, images: Tensor, labels: Tensor, **provenance: object) -> "SyntheticSet":

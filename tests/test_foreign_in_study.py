@@ -16,7 +16,7 @@ from test_records import run as a_record
 from test_rows import guarded
 
 import ddlib
-from ddlib.study import run, runs
+from ddlib.study import figures, run, runs
 from ddlib.study.record import read_record, write_record
 from ddlib.synthetic import SyntheticSet
 
@@ -68,6 +68,26 @@ def arm(digits, **given):
     """One run of the first ablation that is judged in the same way."""
     p = guarded("01_guidance", **EVALUATION | {"ipc": 2, "guidance": "none", "iterations": 1, "num_sets": 1} | given)
     return run.run_arm(p, digits, [], "01_guidance")[0]
+
+
+def test_two_sets_of_one_name_stand_beside_the_arm_by_their_hashes(digits, tmp_path):
+    """Every set of MTT is called images_best.pt; and files alone make no setting that would hide the runs."""
+    made = []
+    for seed in (0, 1):
+        (folder := tmp_path / str(seed)).mkdir()
+        real = ddlib.select_real(digits, 2, seed=seed)
+        made.append(judged(digits, LAYOUTS["MTT"](folder, real.images, real.labels), pixels="normalised"))
+    arm(digits)
+    records, _ = runs.load_runs(tmp_path / "runs")
+    chosen = runs.choose_setting(records, 0)
+    assert set(chosen["arm"]) == {"none"}
+    files = runs.from_files(records, chosen)
+    assert set(files["arm"]) == {f"images_best ({one.synthetic.hash[:8]})" for one in made}
+    ax = figures.accuracy_by_arm(runs.stacked(chosen, files))
+    assert len(ax.get_yticklabels()) == 3
+    twice = records[records["arm"] == "images_best"]
+    with pytest.raises(ValueError, match="select one setting"):
+        figures.accuracy_by_arm(twice)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +217,7 @@ def test_papermill_takes_a_path_and_a_typo_ends_before_any_work(theirs, tmp_path
 
 
 def test_sets_from_files_are_found_by_how_they_were_judged():
-    shared = dict.fromkeys(runs.JUDGED, 1) | {"augment": True, "run": "a"}
+    shared = dict.fromkeys(runs.JUDGED, 1) | {"augment": True, "run": "a", "seed": 0, "synthetic_hash": "1a2b"}
     table = pd.DataFrame(
         [
             shared | {"base_method": "dm", "arm": "none", "label_kind": None},

@@ -181,6 +181,12 @@ def test_unknown_guidance_lists_the_known_ones(tiny, tiny_ptms):
         Guidance("CLoM", tiny_ptms).signals(tiny, LABELS)
 
 
+def test_a_network_that_is_no_ptm_is_refused_and_none_are_none():
+    with pytest.raises(ValueError, match=r"a PTM is expected; found a Linear: ddlib.PTM.from_module makes one"):
+        Guidance("clom", [torch.nn.Linear(3, 3)])
+    assert Guidance("none", None).ptms == ()
+
+
 @pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
 def test_guidance_needs_a_ptm(tiny, guidance):
     with pytest.raises(ValueError, match=f"guidance '{guidance}' needs at least one PTM.*ddlib.train_ptms"):

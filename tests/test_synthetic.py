@@ -262,3 +262,9 @@ def test_other_numbers_of_channels_become_grey(tmp_path):
     made = make(images=images, labels=torch.tensor([0]), format=ImageFormat(2, 4, (0.0, 0.0), (1.0, 1.0)), names=("a",))
     made.save_grid(tmp_path / "grid.png")
     np.testing.assert_array_equal(png(tmp_path / "grid.png"), np.full((4, 4), 102))
+
+
+def test_what_is_printed_is_a_line(tiny):
+    made = SyntheticSet.of(tiny, tiny.train.images[:3], torch.arange(3))
+    assert repr(made) == "<SyntheticSet: 3 images [1, 8, 8], labels of 3 classes>"
+    assert repr(tiny) == "<Dataset tiny: 36 training and 18 test images [1, 8, 8] of 3 classes on cpu>"

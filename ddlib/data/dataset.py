@@ -123,7 +123,7 @@ def _farthest(labels: Tensor, num_classes: int) -> int:
     return low if low < 0 else high
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Two splits, class names, and the format of the images, whose mean and std normalised both.
 
@@ -148,6 +148,10 @@ class Dataset:
         if empty := sorted(set(range(self.num_classes)) - set(there)):
             names = ", ".join(repr(self.class_names[label]) for label in empty[:5])
             raise ValueError(f"{self.name} has {len(empty)} classes without training images ({names}): leave them out.")
+
+    def __repr__(self) -> str:
+        splits = f"{len(self.train)} training and {len(self.test)} test images {list(self.format.shape)}"
+        return f"<Dataset {self.name}: {splits} of {self.num_classes} classes on {self.device}>"
 
     @classmethod
     def from_tensors(

@@ -168,7 +168,7 @@ def read_images(
                 bad.append("    (reading stopped here; there may be more)")
                 break
     if bad and on_bad == "error":
-        advice = 'repair or remove them, or leave them out with load_dataset(..., on_bad="skip"):'
+        advice = 'repair or remove them; in Python, load_dataset(..., on_bad="skip") leaves them out:'
         raise ValueError("\n".join([f"files that cannot be read as images; {advice}", *bad]))
     if bad:
         warnings.warn("\n".join([f"{len(bad)} files that cannot be read as images were skipped:", *bad]), stacklevel=4)

@@ -53,7 +53,7 @@ def read_card(folder: str | os.PathLike) -> dict[str, object]:
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {CARD} in {folder}, so SyntheticSet.export did not write it; ddlib.load_dataset reads "
-            "folders of your own pictures."
+            "folders of your own pictures. Of a set that lies in a file there, name the file."
         )
     try:
         card = json.loads(path.read_text(encoding="utf-8"))

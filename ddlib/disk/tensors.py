@@ -34,7 +34,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         raise FileNotFoundError(f"There is no file {path}.")
     content = Path(path).read_bytes()  # at once: another process may put a new file in its place
     try:
-        tensors = safetensors.torch.load(content)
+        tensors = dict(sorted(safetensors.torch.load(content).items()))
         header = json.loads(_metadata(content)[HEADER])
         about, checksum = header["about"], header["sha256"]
         right = isinstance(about, dict) and checksum == _checksum(tensors, about)

@@ -182,8 +182,8 @@ def check_parameters(namespace: Mapping[str, object]) -> SimpleNamespace:
 def check(values: Mapping[str, object], given: Collection[str] = ()) -> SimpleNamespace:
     """The same for a plain mapping: ``values`` by all declared names; ``given`` are names that somebody set.
 
-    The declared ``image_size`` is one for the declared data set: an image folder that is given without a size is read
-    in the one that suits its pictures (None).
+    The declared ``image_size`` is one for the declared data set: another one that is given without a size is read in
+    its own (None), an image folder in the one that suits its pictures.
     """
     problems = [_unknown(name, list(values)) for name in given if name not in values]
     foreign = [name for name in values if name not in PARAMETERS]
@@ -193,7 +193,7 @@ def check(values: Mapping[str, object], given: Collection[str] = ()) -> SimpleNa
     problems += _contradictions(fine)
     if problems:
         raise ParameterError("\n  ".join(["nothing was run, because", *problems]))
-    if {"dataset", "image_size"} & set(given) == {"dataset"} and fine["dataset"] not in DATASETS:
+    if {"dataset", "image_size"} & set(given) == {"dataset"} and fine["dataset"] != PARAMETERS["dataset"].default:
         fine |= {"image_size": None} if "image_size" in fine else {}
     return SimpleNamespace(**fine)
 

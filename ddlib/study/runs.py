@@ -133,10 +133,10 @@ def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     """The records with a column ``setting``: 0 for the setting with most runs, then 1, 2, ...
 
     Runs of one setting share the data and every parameter but those that make the arm, so they can be compared. Failed
-    runs, which have no accuracy, do not count.
+    runs, which have no accuracy, do not count, nor do sets from files: they stand beside runs of any setting.
     """
     keys = _keys(records, [*_setting_columns(records), "dataset_hash"])
-    runs = records["run"].where(records["accuracy"].notna())
+    runs = records["run"].where(records["accuracy"].notna() & (records["base_method"] != FILE))
     order = runs.groupby(keys).nunique().sort_values(ascending=False, kind="stable").index
     return records.assign(setting=keys.map({key: index for index, key in enumerate(order)}))
 
@@ -203,12 +203,21 @@ def stacked(*tables: pd.DataFrame) -> pd.DataFrame:
 
 
 def from_files(records: pd.DataFrame, chosen: pd.DataFrame, soft: bool = False, augment: bool = True) -> pd.DataFrame:
-    """The rows of sets from files, with hard or soft labels, that were judged as some of the ``chosen`` runs were."""
+    """The rows of sets from files, with hard or soft labels, that were judged as some of the ``chosen`` runs were.
+
+    Different sets under one name are told apart by their hashes.
+    """
     files = records[(records["base_method"] == FILE) & (records["augment"] == augment)]
     if files.empty:
         return files
     files = files[files["label_kind"] == ("soft" if soft else "hard")]
-    return files[_keys(files, [*JUDGED]).isin(_keys(chosen, [*JUDGED]))] if len(files) else files
+    if files.empty:
+        return files
+    files = files[_keys(files, [*JUDGED]).isin(_keys(chosen, [*JUDGED]))]
+    several = files.groupby(["arm", "seed"])["synthetic_hash"].transform("nunique") > 1
+    return files.assign(
+        arm=files["arm"].where(~several, files["arm"] + files["synthetic_hash"].str[:8].map(" ({})".format))
+    )
 
 
 def left_out(records: pd.DataFrame, setting: int, base_method: str = "dm") -> list[str]:

@@ -156,11 +156,11 @@ def _require_one_setting(frame: pd.DataFrame, by: Sequence[str]) -> None:
         return
     _, group = next(iter(repeated.groupby(identity, dropna=False)))
     varying = [
-        f"{column} {group[column].unique().tolist()}"
+        f"{column} [{', '.join(group[column].map(str).unique())}]"
         for column in group.columns
         if column not in (*identity, *IDENTITY, *MEASURED)
         and not column.startswith("seconds_")
-        and group[column].nunique(dropna=False) > 1
+        and group[column].map(str).nunique() > 1
     ]
     place = ", ".join(f"{column} = {group[column].iloc[0]}" for column in identity)
     difference = f", which differ in {'; '.join(varying)}" if varying else ""
