@@ -79,12 +79,8 @@ class Guidance:
     alpha_cclom: Alpha = 1.0
 
     def __post_init__(self):
-        object.__setattr__(self, "ptms", tuple(self.ptms or ()))
-        for ptm in self.ptms:
-            if not isinstance(ptm, PTM):
-                raise ValueError(
-                    f"a PTM is expected; found a {type(ptm).__name__}: ddlib.PTM.from_module makes one of it."
-                )
+        if self.ptms is None:
+            object.__setattr__(self, "ptms", ())
         if self.kind not in GUIDANCE:
             raise ValueError(f"unknown guidance {self.kind!r}; known: {', '.join(GUIDANCE)}.")
         row = get_strategy(self.strategy, self.kind)
@@ -92,6 +88,11 @@ class Guidance:
             return
         if not self.ptms:
             raise ValueError(f"guidance {self.kind!r} needs at least one PTM; train some with ddlib.train_ptms.")
+        for ptm in self.ptms:
+            if not isinstance(ptm, PTM):
+                raise ValueError(
+                    f"a PTM is expected; found a {type(ptm).__name__}: ddlib.PTM.from_module makes one of it."
+                )
         if row.needs_accuracy:
             accuracy_weights([ptm.train_accuracy for ptm in self.ptms])  # one without fails here, before any work
 
