@@ -20,6 +20,7 @@ SWEPT := runs/sweeps/smoke
 INSIDE := OMP_NUM_THREADS=1 DDLIB_RUNS="$(CURDIR)/runs" DDLIB_CACHE="$(CURDIR)/runs/ptms"
 TOUR := runs/book/00_tour.ipynb
 COSTS := runs/book/04_costs.ipynb
+HTML := book/_build/html/index.html
 
 .PHONY: help
 help:  ## List the targets
@@ -55,9 +56,14 @@ SWEEP ?= smoke
 book: $(READY)  ## Run the smoke sweep and build the book; SWEEP=name: with the comparison of runs/sweeps/name
 	@$(MAKE) --no-print-directory -j3 swept $(TOUR) $(COSTS)
 	@$(BIN)/python book/fold.py $(SWEPT)/plan/plan.json $(TOUR) runs/sweeps/$(SWEEP)/notebooks/03_compare.ipynb $(COSTS)
-	@# A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
+	@$(MAKE) --no-print-directory $(HTML)
+	@echo "The book: $(CURDIR)/$(HTML)"
+
+# A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
+$(HTML): $(filter-out book/_build/%,$(wildcard book/*.* book/*/*.* book/*/*/*.*)) $(wildcard ddlib/*.py ddlib/*/*.py) \
+		$(wildcard params/sweeps/* workflow/profiles/*/*) constraints.txt
 	@$(BIN)/jupyter-book build -q -W -n --keep-going book || { rm -rf book/_build/.doctrees; exit 1; }
-	@echo "The book: $(CURDIR)/book/_build/html/index.html"
+	@touch $@
 
 # Arms run side by side in a few processes; those that the book shows run as notebooks.
 .PHONY: swept
