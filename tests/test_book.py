@@ -165,6 +165,7 @@ def test_kernels_wait_asleep(tmp_path):
     command = [sys.executable, ROOT / "workflow" / "execute.py", notebook, tmp_path / "b.ipynb", "-k", "python3"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_WAIT", "GOMP_"))}
     subprocess.run(command, check=True, env=environment | {"GOMP_SPINCOUNT": "7"})
+    assert execute.problems(tmp_path / "b.ipynb") == []
 
 
 # --- the pages --------------------------------------------------------------------------------------------

@@ -371,8 +371,9 @@ def test_determinism_that_a_gpu_lacks_is_refused_before_any_work(
 
 def test_determinism_that_is_there_passes(here, there, pool):
     with deterministic():
-        distilled(here)
-        distilled(there, base_method="dc", guidance="clom", ptms=pool[:1], **LOOPS)
-        ddlib.evaluate(select_real(there, 1), there, num_eval=1, eval_epochs=1, width=4)
+        made = [distilled(here), distilled(there, base_method="dc", guidance="clom", ptms=pool[:1], **LOOPS)]
+        table = ddlib.evaluate(select_real(there, 1), there, num_eval=1, eval_epochs=1, width=4)
     with deterministic(warn_only=True):
-        distilled(there)
+        made.append(distilled(there))
+    assert [one.synthetic.images.is_cuda for one in made] == [False, True, True]
+    assert len(table) == 1

@@ -57,7 +57,8 @@ def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
 
 def test_clom_asks_for_no_pass_over_the_real_set(tiny, tiny_ptms, monkeypatch):
     monkeypatch.setattr(PTM, "class_sums", lambda *_: pytest.fail("the features of all real images were asked for"))
-    Guidance("clom", tiny_ptms).signals(tiny, LABELS)
+    signals = Guidance("clom", tiny_ptms).signals(tiny, LABELS)
+    assert [signal.sums for signal in signals] == [None] * len(tiny_ptms)
 
 
 @pytest.mark.parametrize("kind", ["clom", "cclom", "both"])

@@ -1,8 +1,7 @@
 """Sweeps for real: killed at random moments, two at a time, with a run that diverges, and on Slurm.
 
 What they leave must equal what an undisturbed sweep leaves, times aside. One of the two arms diverges, which must show
-and must stop nothing. DDLIB_KILLS says how often the first test kills (default 3; the book tells of 30, and with so
-many the test of two sweeps at one time runs, too).
+and must stop nothing. DDLIB_KILLS says how often the first test kills (default 3; the book tells of 30).
 """
 
 import json
@@ -199,7 +198,6 @@ def test_nothing_is_done_twice(undisturbed):
     assert place.results(grid) == wanted
 
 
-@pytest.mark.skipif(KILLS < 30, reason="takes minutes: set DDLIB_KILLS=30")
 def test_two_sweeps_share_ptms_and_one_is_killed(undisturbed, tmp_path):
     reference, wanted = undisturbed
     first, second = Place(tmp_path / "a", tmp_path / "ptms"), Place(tmp_path / "b", tmp_path / "ptms")
