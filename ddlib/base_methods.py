@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
+from ddlib.compute import Compute
 from ddlib.data.dataset import Dataset
 from ddlib.devices import moved
 from ddlib.losses import distribution_matching_loss, gradient_matching_loss
@@ -40,16 +41,12 @@ class Matching:
     outer_loops: int | None = None  # updates of the images in one iteration (DC, DSA)
     inner_loops: int | None = None  # epochs of network training between two of them
     lr_net: float = 0.01  # of that training
-    compile: bool = False  # the networks, by torch.compile
 
     def __post_init__(self):
         if self.method not in BASE_METHODS:
             raise ValueError(f"unknown base method {self.method!r}; known: {', '.join(BASE_METHODS)}.")
         for name in ("batch_real", "outer_loops", "inner_loops"):
             require_at_least_one(name, getattr(self, name))
-        if self.compile and not self.row.compiles:
-            able = ", ".join(name for name, row in BASE_METHODS.items() if row.compiles)
-            raise ValueError(f"compile is for base method {able} only; found {self.method}. Leave it out.")
 
     @property
     def row(self) -> "BaseMethod":
@@ -78,6 +75,7 @@ class Task:
     labels: Tensor
     matching: Matching
     seed: int = 0
+    compute: Compute = dataclasses.field(default_factory=Compute)
 
     @cached_property
     def members(self) -> list[Tensor]:
@@ -112,7 +110,7 @@ class Task:
 
     def fresh_network(self, iteration: int) -> nn.Module:
         """A randomly initialised network, another one in each iteration."""
-        return build_network(
+        network = build_network(
             self.matching.network,
             self.dataset.channels,
             self.dataset.num_classes,
@@ -121,6 +119,7 @@ class Task:
             generator=generator(self.seed, "network", iteration),
             device=self.dataset.device,
         )
+        return self.compute.applied_to(network)
 
 
 Updates = Callable[[Tensor, Task, int], Iterator[Tensor | None]]
@@ -129,8 +128,6 @@ Updates = Callable[[Tensor, Task, int], Iterator[Tensor | None]]
 def dm_updates(images: Tensor, task: Task, iteration: int) -> Iterator[Tensor]:
     """DM, one update: mean features of each class under a fresh random network."""
     network = task.fresh_network(iteration).requires_grad_(False)
-    if task.matching.compile:
-        network.body.compile(dynamic=False)  # once: the networks of later iterations find the compiled code
     pairs = zip(*task.pairs(images, iteration, 0, DSA_STRATEGY), strict=True)
     syn, syn_labels, real, real_labels = (torch.cat(parts) for parts in pairs)
     real_features = features_of(network.features, real, batch_size=CHUNK)

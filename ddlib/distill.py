@@ -1,5 +1,6 @@
 """Distillation: momentum SGD on the pixels of a synthetic set, by a base loss and the guidance of PTMs."""
 
+import dataclasses
 import math
 import os
 import time
@@ -14,11 +15,13 @@ from torch import Tensor
 from ddlib.base_methods import Task, require_at_least_one
 from ddlib.checkpoint import State, identity
 from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
+from ddlib.compute import Compute, tf32
 from ddlib.data.dataset import Dataset
-from ddlib.devices import missing_compiler, refuse_strict_determinism
+from ddlib.devices import refuse_strict_determinism
 from ddlib.disk.progress import progress_bar
 from ddlib.guidance import GUIDANCE, PTMSignal
 from ddlib.memory import keep_freed_memory
+from ddlib.ptms.ptm import PTM
 from ddlib.recipe import Recipe
 from ddlib.selection import require_enough_images, starting_images
 from ddlib.synthetic import SyntheticSet
@@ -59,10 +62,10 @@ def distill(
 
     Args:
         settings: ipc, seed, log_every (:class:`ddlib.recipe.Recipe`); base_method (dm, dc, dsa; none: guidance alone),
-            base_network, width, batch_real, outer_loops, inner_loops, lr_net, compile
-            (:class:`ddlib.base_methods.Matching`); guidance (none, clom, cclom, both), ptms, strategy, alpha_clom,
-            alpha_cclom (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start (real, noise, or a SyntheticSet to
-            continue from; :class:`ddlib.recipe.Optimisation`).
+            base_network, width, batch_real, outer_loops, inner_loops, lr_net (:class:`ddlib.base_methods.Matching`);
+            precision, compile (:class:`ddlib.compute.Compute`); guidance (none, clom, cclom, both), ptms, strategy,
+            alpha_clom, alpha_cclom (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start (real, noise, or a
+            SyntheticSet to continue from; :class:`ddlib.recipe.Optimisation`).
         snapshots: iterations after which the images are kept; 0 is the start.
         checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at the
             end; delete it when the result is safe. On the CPU a resumed run is bit-identical.
@@ -86,7 +89,8 @@ def distill(
     run = Distillation(
         dataset, (recipe or Recipe.of(**settings)).complete(), set(snapshots), checkpoint, checkpoint_every
     )
-    with threads_for(run.numbers), progress_bar(run.iterations, "distillation", run.state.iteration) as bar:
+    progress = progress_bar(run.iterations, "distillation", run.state.iteration)
+    with threads_for(run.numbers), tf32(run.recipe.compute.precision == "tf32"), progress as bar:
         while run.state.iteration < run.iterations:
             run.iterate()
             bar.update()
@@ -111,11 +115,10 @@ class Distillation:
         self.dataset, self.recipe, self.snapshots = dataset, recipe, snapshots
         self.checkpoint, self.checkpoint_every = Path(checkpoint) if checkpoint else None, checkpoint_every
         self.images, self.labels = images.requires_grad_(True), labels
-        self.task = Task(dataset, labels, recipe.base, recipe.seed)
-        self.task.fresh_network(0)  # an unknown network or an impossible width fails here
-        self.signals = recipe.guidance.signals(dataset, labels)
         self.strategy = get_strategy(recipe.guidance.strategy, recipe.guidance.kind)
         self.iterations = recipe.optimisation.iterations
+        self.task = self._task()
+        self.signals = recipe.guidance.signals(dataset, labels, self._computing)
         self.settings = recipe.settings() | {"snapshots": sorted(snapshots)}
         optimizer = torch.optim.SGD([self.images], lr=recipe.optimisation.lr_img, momentum=MOMENTUM)
         about = identity(self.settings, dataset, recipe.guidance.ptms)
@@ -125,6 +128,20 @@ class Distillation:
         if self.state.iteration == 0:
             self._snapshot()
         self.before = (self.state.history[-1]["seconds"] if self.state.history else 0.0) - start
+
+    def _task(self) -> Task:
+        """Where an unknown network or an impossible width fails."""
+        base, compute = self.recipe.base, self.recipe.compute
+        task = Task(self.dataset, self.labels, base, self.recipe.seed)
+        real = sum(min(base.batch_real, len(members)) for members in task.members)
+        passes = self.iterations * (real + 3 * len(self.labels))
+        settled = compute.settled(task.fresh_network(0), self.images.detach(), passes)
+        return dataclasses.replace(task, compute=settled if base.row.compiles else Compute(compute.precision))
+
+    def _computing(self, ptm: PTM) -> PTM:
+        """A PTM that guides all updates, or its share of them."""
+        asked = 1 if self.strategy.one_ptm else len(self.recipe.guidance.ptms)
+        return ptm.computing(self.recipe.compute, self.images.detach(), 2 * self.iterations * asked * len(self.labels))
 
     @property
     def numbers(self) -> int:
@@ -170,8 +187,7 @@ class Distillation:
 
 def require_kernels(dataset: Dataset, recipe: Recipe) -> None:
     """Raise, before any work, if the machine lacks what the recipe asks for: a compiler, or deterministic gradients."""
-    if recipe.base.compile and (wanted := missing_compiler(dataset.device.type)):
-        raise ValueError(f"compile needs {wanted}, which is not here. Install it, or leave compile out.")
+    recipe.compute.check(dataset.device)
     if recipe.base.row.augments:
         refuse_strict_determinism(dataset.device, "scale and rotate, two operations of DSA")
     size = dataset.image_size

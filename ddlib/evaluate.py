@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ddlib.compute import Compute, tf32
 from ddlib.data.dataset import Dataset
 from ddlib.disk.progress import progress_bar
 from ddlib.memory import keep_freed_memory
@@ -41,6 +42,8 @@ def evaluate(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     batch_size: int = 256,
+    precision: str = "float32",
+    compile: str = "never",
 ) -> "pd.DataFrame":
     """Raw accuracies of ``num_eval`` fresh networks of each architecture, trained on ``synthetic``.
 
@@ -51,6 +54,8 @@ def evaluate(
 
     ``architectures`` are names of :data:`ddlib.networks.NETWORKS` (for which ``width`` and ``norm`` are), and pairs of
     a new name and a factory, such as ``("my net", lambda: MyNet(num_classes=10))``; or a mapping of such.
+    ``precision`` and ``compile`` (:class:`ddlib.compute.Compute`) are for networks of ddlib; a GPU trains several of
+    them together, and these are not compiled.
 
     Returns a row per network: ``architecture``, ``network`` (0, 1, ...), ``augment`` (bool), ``accuracy`` (fraction),
     ``class_accuracies`` (in the order of the labels, None without test images), ``balanced_accuracy`` (their mean),
@@ -71,10 +76,14 @@ def evaluate(
     synthetic, strategy = synthetic.normalised_for(dataset), augment_strategy(augment) or "none"
     recipe = {"epochs": eval_epochs, "milestones": [eval_epochs // 2], "augment": strategy, "batch_size": batch_size}
     recipe |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    fresh = partial(_fresh_network, dataset, seed, width, norm, factories := _factories(architectures))
+    compute = Compute(precision, "never" if dataset.device.type == "cuda" else compile)
+    compute.check(dataset.device)
+    passes = num_eval * (3 * eval_epochs * len(synthetic) + len(dataset.test.labels))  # of images, by an architecture
+    factories = _factories(architectures)
+    fresh = partial(_fresh_network, dataset, seed, width, norm, factories, compute, passes)
     rows, sizes = [], _group_sizes(factories, fresh, synthetic, batch_size, dataset)
     images_and_labels = synthetic.images, synthetic.labels
-    with progress_bar(len(factories) * num_eval, "evaluation") as bar:
+    with progress_bar(len(factories) * num_eval, "evaluation") as bar, tf32(precision == "tf32"):
         for name, size in sizes.items():
             for first in range(0, num_eval, size):
                 group, start = range(num_eval)[first : first + size], time.perf_counter()
@@ -163,6 +172,8 @@ def _fresh_network(
     width: int,
     norm: str | None,
     factories: Mapping[str, Factory | None],
+    compute: Compute,
+    passes: int,
     architecture: str,
     index: int,
 ) -> nn.Module:
@@ -173,7 +184,7 @@ def _fresh_network(
         if not isinstance(network, nn.Module):
             raise ValueError(f"{architecture!r} makes a {type(network).__name__}; expected a torch.nn.Module.")
         return network.to(dataset.device)
-    return build_network(
+    network = build_network(
         architecture,
         dataset.channels,
         dataset.num_classes,
@@ -183,3 +194,4 @@ def _fresh_network(
         generator=generator(seed, f"evaluation {architecture}", index),
         device=dataset.device,
     )
+    return compute.settled(network, dataset.test.images, passes).applied_to(network)

@@ -4,7 +4,7 @@
 (:func:`ddlib.losses.cclom_loss_from_sums`, over the whole real set) and ``both``. Images are not augmented.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -96,8 +96,12 @@ class Guidance:
         if row.needs_accuracy:
             accuracy_weights([ptm.train_accuracy for ptm in self.ptms])  # one without fails here, before any work
 
-    def signals(self, dataset: Dataset, labels: Tensor) -> list[PTMSignal]:
+    def signals(
+        self, dataset: Dataset, labels: Tensor, computing: Callable[[PTM], PTM] = lambda ptm: ptm
+    ) -> list[PTMSignal]:
         """One signal for each PTM for a synthetic set with ``labels [N]``, or none at all without guidance.
+
+        ``computing`` makes of a PTM for the images of ``dataset`` the one that is asked.
 
         Raises ValueError if an alpha lacks an architecture, or CLoM is asked of a PTM whose classes are not those of
         ``dataset``.
@@ -116,7 +120,7 @@ class Guidance:
                 ),
                 ptm.class_sums(dataset) if "cclom" in wanted else None,
             )
-            for ptm in (ptm.adapted_to(dataset) for ptm in self.ptms if wanted)
+            for ptm in (computing(ptm.adapted_to(dataset)) for ptm in self.ptms if wanted)
         ]
 
 

@@ -19,6 +19,8 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from ddlib.compute import compiled_call, in_precision
+
 CONVNET_BLOCK = ((128, 3), "avg")
 VGG_11 = (
     *((64, 3), "max"),
@@ -78,7 +80,14 @@ POOLINGS = {"avg": AveragePool, "max": partial(nn.MaxPool2d, 2)}
 
 
 class Network(nn.Module):
-    """A body that turns images [N, C, H, W] into maps, and a linear classifier on the flattened maps."""
+    """A body that turns images [N, C, H, W] into maps, and a linear classifier on the flattened maps.
+
+    :class:`ddlib.compute.Compute` says how the body computes; features and logits are float32 whatever that is.
+    """
+
+    precision = "float32"
+    compiled = False
+    gains_by_compiling = True  # by measurement
 
     def __init__(self, body: list[nn.Module], num_features: int, num_classes: int):
         super().__init__()
@@ -87,7 +96,9 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] -> features [N, d], d = ``classifier.in_features``."""
-        features = [self.body(chunk).flatten(1) for chunk in self.chunks(images)]
+        run = compiled_call() if self.compiled else nn.Module.__call__
+        with in_precision(self.precision, images.device):
+            features = [run(self.body, chunk).flatten(1).to(images.dtype) for chunk in self.chunks(images)]
         return torch.cat(features) if len(features) > 1 else features[0]
 
     def chunks(self, images: Tensor) -> Sequence[Tensor]:
@@ -169,6 +180,7 @@ class Architecture:
 
     body: Callable[[int, int, int, str], Body]
     norm: str = "instance"
+    gains_by_compiling: bool = True
 
 
 NETWORKS: dict[str, Architecture] = {
@@ -176,7 +188,7 @@ NETWORKS: dict[str, Architecture] = {
     "ConvNet-4": Architecture(partial(chain, CONVNET_BLOCK * 4)),
     "VGG-11": Architecture(partial(chain, VGG_11)),
     "ResNet-18": Architecture(partial(residual, RESNET_18)),
-    "AlexNet": Architecture(partial(chain, ALEXNET), norm="none"),
+    "AlexNet": Architecture(partial(chain, ALEXNET), norm="none", gains_by_compiling=False),
 }
 """Every architecture by its name. A new one is one row here."""
 
@@ -209,6 +221,7 @@ def build_network(
     with torch.device("meta"):  # no memory yet: else PyTorch would initialise it from its global generator
         body, num_features = NETWORKS[name].body(channels, image_size, width, norm)
         network = Network(body, num_features, num_classes)
+    network.gains_by_compiling = NETWORKS[name].gains_by_compiling
     network.to_empty(device="cpu")
     initialise(network, generator)
     return network.to(device)

@@ -5,7 +5,8 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ddlib.base_methods import Matching, require_at_least_one
+from ddlib.base_methods import BASE_METHODS, Matching, require_at_least_one
+from ddlib.compute import Compute
 from ddlib.guidance import Guidance
 from ddlib.selection import require_one_number
 from ddlib.synthetic import SyntheticSet
@@ -36,6 +37,7 @@ class Recipe:
     base: Matching = field(default_factory=Matching)
     guidance: Guidance = field(default_factory=Guidance)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    compute: Compute = field(default_factory=Compute)
     seed: int = 0  # start, real batches, networks, augmentation and selection each derive a generator from it
     log_every: int = 10  # the PTMs' gradients are compared at each of these iterations
 
@@ -44,6 +46,9 @@ class Recipe:
         require_at_least_one("log_every", self.log_every)
         if self.base.method == "none" and self.guidance.kind == "none":
             raise ValueError("without a base method and without guidance nothing would be learned: choose one.")
+        if self.compute.compile == "always" and not self.base.row.compiles:
+            able = ", ".join(name for name, row in BASE_METHODS.items() if row.compiles)
+            raise ValueError(f"compile is for base method {able} only; found {self.base.method}. Leave it out.")
 
     @classmethod
     def of(cls, **settings: object) -> "Recipe":
@@ -96,7 +101,7 @@ def _plain(setting: object) -> object:
     return f"set {setting.hash}" if isinstance(setting, SyntheticSet) else setting
 
 
-PARTS = {"base": Matching, "guidance": Guidance, "optimisation": Optimisation}
+PARTS = {"base": Matching, "guidance": Guidance, "optimisation": Optimisation, "compute": Compute}
 
 
 def _places() -> Iterator[tuple[str, tuple[str, str]]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ddlib.compute import Compute, tf32
 from ddlib.data.dataset import Dataset
 from ddlib.devices import synchronise
 from ddlib.disk.files import locked
@@ -43,6 +44,8 @@ def train_ptms(
     weight_decay: float = 0.005,
     batch_size: int = 256,
     augment: bool | str = False,
+    precision: str = "float32",
+    compile: str = "never",
     seed: int = 0,
     cache: str | os.PathLike | None = None,
 ) -> list[PTM]:
@@ -51,7 +54,8 @@ def train_ptms(
     The recipe is that of the paper's code: SGD, the rate times 0.1 after one and after two thirds of the epochs,
     no augmentation. ``keep`` lists the epochs (1 to ``epochs``) whose checkpoints are wanted, by default the
     last; sub-optimal PTMs are such early checkpoints of a long training. Order: by initialisation, then
-    architecture, then epoch, so that a larger pool begins with a smaller one.
+    architecture, then epoch, so that a larger pool begins with a smaller one. ``precision`` and ``compile`` are those
+    of :class:`ddlib.compute.Compute`.
 
     What is trained lands in ``cache`` (default :func:`ddlib.disk.paths.cache_folder`); a second process that wants
     the same PTM waits for the first. A damaged file there is trained again. Works on the device of ``dataset``.
@@ -70,6 +74,8 @@ def train_ptms(
         )
     recipe = {"epochs": epochs, "width": width, "norm": norm, "lr": lr, "momentum": momentum}
     recipe |= {"weight_decay": weight_decay, "batch_size": batch_size, "augment": augment_strategy(augment)}
+    recipe |= {"precision": precision, "compile": compile}
+    Compute(precision, compile).check(dataset.device)
     jobs = [
         _Job(dataset, architecture, index, seed, recipe, Path(cache or cache_folder()))
         for index in range(num_ptms)
@@ -78,7 +84,7 @@ def train_ptms(
     # an unknown name and a full disk fail here, not after the others have been trained
     sizes = [_bytes(job.build()) for job in jobs[: len(architectures)]]
     make_room({job.path(epoch): sizes[i % len(sizes)] for i, job in enumerate(jobs) for epoch in keep})
-    with progress_bar(len(jobs), "PTMs") as bar:
+    with progress_bar(len(jobs), "PTMs") as bar, tf32(precision == "tf32"):
         pool = []
         for job in jobs:
             pool += job.obtain(keep)

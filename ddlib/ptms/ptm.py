@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddlib.compute import Compute, in_precision
 from ddlib.data.dataset import Dataset, ImageFormat
 from ddlib.disk.tensors import tensor_hash
 from ddlib.losses import ClassSums, class_sums
@@ -48,7 +49,8 @@ class PTM:
     device: str | None = None  # that it was trained on
     given: ImageFormat | None = None  # of the images it is adapted to; None: what it expects
     adapt: Callable[[Tensor], Tensor] = field(default=nn.Identity(), repr=False)
-    _sums: dict[tuple[str, torch.device], ClassSums] = field(default_factory=dict, repr=False)
+    precision: str = "float32"  # that it computes features in
+    _sums: dict[tuple[str, torch.device, str], ClassSums] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in self.class_names):
@@ -126,7 +128,9 @@ class PTM:
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images of the data set it is adapted to, ``[N, C, H, W]`` -> features ``[N, d]``."""
-        return self.network.features(self.adapt(images))
+        images = self.adapt(images)
+        with in_precision(self.precision, images.device):
+            return self.network.features(images).to(images.dtype)
 
     def classify(self, features: Tensor) -> Tensor:
         """Features ``[N, d]`` -> logits ``[N, num_classes]`` over its own ``class_names``."""
@@ -148,9 +152,17 @@ class PTM:
         adapt = nn.Identity() if given == self.expects else Adapter(given, self.expects)
         return dataclasses.replace(self, network=network, given=given, adapt=adapt, _sums={})
 
+    def computing(self, compute: Compute, images: Tensor, passes: float) -> "PTM":
+        """The same PTM, computing as told for so many ``passes`` of one of ``images [N, C, H, W]``."""
+        if compute == Compute():
+            return self
+        compute = compute.settled(self.network, self.adapt(images[:1]), passes)
+        network = compute.applied_to(copy.copy(self.network))  # of the same weights
+        return dataclasses.replace(self, network=network, precision=compute.precision)
+
     def class_sums(self, dataset: Dataset) -> ClassSums:
         """:func:`ddlib.losses.class_sums` of this PTM's features over the train split; computed once."""
-        key = dataset.hash, dataset.device
+        key = dataset.hash, dataset.device, self.precision
         if key not in self._sums:
             features = self.features_of(dataset.train.images)
             self._sums[key] = class_sums(features, dataset.train.labels, dataset.num_classes)

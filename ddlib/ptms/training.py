@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from ddlib.compute import Compute
 from ddlib.networks import build_network
 from ddlib.rng import generator
 from ddlib.training import train_network
@@ -41,8 +42,9 @@ def train(
 ) -> None:
     """Train ``network`` in place for the first ``epochs`` of those in ``recipe``, which place the steps of the rate."""
     total = recipe["epochs"]
+    compute, passes = Compute(recipe["precision"], recipe["compile"]), 3 * total * len(dataset.train.labels)
     train_network(
-        network,
+        compute.settled(network, dataset.train.images, passes).applied_to(network),
         dataset.train.images,
         dataset.train.labels,
         epochs=epochs,

@@ -37,19 +37,26 @@ def nothing_to_guide(base_method: str, guidance: str) -> str | None:
     return None
 
 
-def nothing_to_compile(base_method: str, compile: bool) -> str | None:
+def nothing_to_compile(base_method: str, compile: str) -> str | None:
     """Only some base methods can be compiled."""
     able = [name for name, row in BASE_METHODS.items() if row.compiles]
-    if compile and base_method not in able:
-        return f"compile is for base_method {', '.join(able)}, not {base_method}"
+    if compile == "always" and base_method not in able:
+        return f"compile always is for base_method {', '.join(able)}, not {base_method}; auto goes with all"
     return None
 
 
-def nothing_to_compile_with(compile: bool, device: str) -> str | None:
+def nothing_to_compile_with(compile: str, device: str) -> str | None:
     """PyTorch calls the system's compiler, for a GPU too."""
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    missing = missing_compiler("cuda" if on_gpu else "cpu") if compile else None
+    missing = missing_compiler("cuda" if on_gpu else "cpu") if compile == "always" else None
     return f"compile needs {missing}, which is not here: install it, or leave compile out" if missing else None
+
+
+def no_such_precision(precision: str, device: str) -> str | None:
+    """TF32 is a matter of GPUs."""
+    if precision == "tf32" and (device == "cpu" or (device == "auto" and not torch.cuda.is_available())):
+        return "precision tf32 is of NVIDIA's GPUs, and this run is on the CPU: use float32"
+    return None
 
 
 def strategy_without_this_guidance(strategy: str, guidance: str) -> str | None:
@@ -100,6 +107,7 @@ CONTRADICTIONS = [
     nothing_to_guide,
     nothing_to_compile,
     nothing_to_compile_with,
+    no_such_precision,
     strategy_without_this_guidance,
     passes_already_equal,
     labels_of_another_dataset,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from ddlib.base_methods import BASE_METHODS
 from ddlib.combine import STRATEGIES
+from ddlib.compute import COMPILE, PRECISIONS
 from ddlib.data.readers import DATASETS
 from ddlib.foreign import PIXELS
 from ddlib.guidance import GUIDANCE
@@ -75,7 +76,8 @@ class Parameters(BaseModel):
     lr_net: ABOVE_0 = Field(0.01, description="learning rate of that training")
     base_network: one_of(NETWORKS) = Field("ConvNet-3", description="random networks that the base method matches with")
     width: whole(2) = Field(16, description="channels of ConvNets, others in proportion; the reference has 128")
-    compile: FLAG = Field(False, description="torch.compile the networks of dm, for long runs")
+    precision: one_of(PRECISIONS) = Field("float32", description="of networks; tf32 on a GPU, bf16 where it is fast")
+    compile: one_of(COMPILE) = Field("never", description="torch.compile for networks, for long runs")
     # guidance
     guidance: one_of(GUIDANCE) = Field("clom", description="losses of the PTMs")
     alpha_clom: AT_LEAST_0 = Field(10.0, description="weight of CLoM")

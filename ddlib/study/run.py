@@ -52,6 +52,11 @@ def open_dataset(p: SimpleNamespace) -> Dataset:
     return data.holdout() if p.evaluate_on == "holdout" else data
 
 
+def computing(p: SimpleNamespace) -> dict[str, str]:
+    """How networks compute."""
+    return {name: getattr(p, name) for name in ("precision", "compile")}
+
+
 def needs_ptms(p: SimpleNamespace) -> bool:
     """Whether the arm asks for PTMs: to guide, or to choose real images by their features."""
     return Arm.of(p, p.num_ptms).needs_ptms
@@ -90,6 +95,7 @@ def open_pool(p: SimpleNamespace, data: Dataset) -> list[PTM]:
         p.ptm_epochs,
         keep=[p.ptm_epoch or p.ptm_epochs],
         width=p.width,
+        **computing(p),
         seed=p.ptm_seed,
     )
     return [ptm.adapted_to(data) for ptm in pool]
@@ -255,7 +261,8 @@ def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, c
         data,
         **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "base_network", "width")},
         **{name: getattr(p, name) for name in ("lr_img", "start", "outer_loops", "inner_loops")},
-        **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net", "compile")},
+        **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net")},
+        **computing(p),
         ptms=ptms,
         iterations=p.iterations * factor,
         seed=seed,
@@ -288,6 +295,7 @@ def _evaluate(p: SimpleNamespace, data: Dataset, synthetic: SyntheticSet, seed: 
             augment,
             seed=seed,
             width=p.width,
+            **computing(p),
         )
         for epochs, augment in parts
     ]
