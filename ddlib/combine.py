@@ -105,8 +105,8 @@ def weights_mgda(gramian: Tensor, step: Step) -> Tensor:
     That norm shrinks where gradients conflict or differ in length: as it stands, guidance would be weaker at one alpha.
     Gradients that cancel each other give none. On the CPU, for MGDA's steps are tiny.
 
-    >>> weights_mgda(torch.eye(2), Step(0, 0)) * 2**0.5  # the least norm is that of halves, 1 / sqrt 2
-    tensor([1., 1.])
+    >>> weights_mgda(torch.eye(2), Step(0, 0))  # halves have the least norm, 1 / sqrt 2; the mean norm is 1
+    tensor([0.7071, 0.7071])
     """
     here = gramian.cpu()
     weights = _torchjd().MGDAWeighting()(here)

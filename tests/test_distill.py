@@ -18,7 +18,7 @@ from ddlib.combine import STRATEGIES
 from ddlib.devices import CXX, missing_compiler
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.distill import distill
-from ddlib.families import Combined
+from ddlib.families import Combined, Selecting
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.ptms.ptm import PTM
@@ -342,8 +342,7 @@ def test_twice_the_weight_every_other_update_is_the_same_weight_in_total(tiny, t
     """Of a guidance whose gradient is the same everywhere, alone: SGD without momentum moves as far in two updates."""
     monkeypatch.setattr(module, "MOMENTUM", 0.0)
     one = torch.ones(6, 1, 8, 8)
-    said = Combined(torch.tensor(1.0), one, 3)
-    monkeypatch.setitem(STRATEGIES, "single", lambda images, signals, step: said)
+    monkeypatch.setattr(Selecting, "__call__", lambda *_: Combined(torch.tensor(1.0), one, 1))
     settings = {"guidance": "clom", "ptms": tiny_ptms, "base_method": "none", "lr_img": 0.5, "iterations": 4}
     for every in (1, 2, 4):
         run = quick(tiny, **settings, guide_every=every, snapshots=[0], log_every=100)

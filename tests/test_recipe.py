@@ -174,7 +174,7 @@ def test_complete_keeps_the_ptms(tiny_ptms):
         (lambda: Matching(outer_loops=0), "outer_loops must be at least 1; found 0"),
         (lambda: Matching(inner_loops=-2), "inner_loops must be at least 1; found -2"),
         (lambda: Matching("dc", compile=True), "compile is for base method dm only; found dc"),
-        (lambda: Guidance("clip"), "unknown guidance 'clip'; known: none, clom, cclom, both"),
+        (lambda: Guidance("clip"), "unknown guidance 'clip'; known: none, clom, ce_ratio, cos_mean, cclom, both"),
         (lambda: Guidance("clom"), "guidance 'clom' needs at least one PTM"),
         (lambda: Guidance(strategy="vote"), "Unknown strategy 'vote'; known: single, random"),
         (lambda: Guidance("both", [object()], "prob_avg"), "'prob_avg' is not defined for guidance 'both'"),
