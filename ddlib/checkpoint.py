@@ -1,6 +1,7 @@
 """The state of a distillation, and the file from which a killed one goes on."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ddlib.data.dataset import Dataset
 from ddlib.disk.tensors import read_tensors, write_tensors
+from ddlib.families import Agreement
 from ddlib.fingerprint import code_hash
 from ddlib.ptms.ptm import PTM
 
@@ -34,7 +36,9 @@ class State:
         self.snapshots: dict[int, Tensor] = {}
         pairs = num_ptms if num_ptms > 1 else 0
         self.cosine_sum = torch.zeros(pairs, pairs, device="cpu")
+        self.norm_sum = torch.zeros(pairs, device="cpu")
         self.cosines_logged = 0
+        self.unguided = math.nan if num_ptms else 0.0  # guidance loss of an iteration without a guided update
         self.cosine = float("nan")  # mean over pairs, at the current iteration
 
     @property
@@ -42,23 +46,25 @@ class State:
         """How many are done."""
         return len(self.history)
 
-    def log_cosines(self, cosines: Tensor) -> None:
-        """Cosines ``[K, K]`` of the PTMs' gradients at the current iteration."""
-        cosines = cosines.cpu()
+    def log_agreement(self, agreement: Agreement) -> None:
+        """Norms and cosines of the PTMs' gradients at the current iteration."""
+        norms, cosines = (values.cpu() for values in agreement)
+        self.norm_sum += norms
         self.cosine_sum += cosines
         self.cosines_logged += 1
         k = len(cosines)
         self.cosine = float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
 
-    def log(self, steps: Sequence[tuple[float, float, int]], seconds: float) -> None:
-        """One iteration is done: base loss, guidance loss and PTM passes of each of its updates."""
-        base, guided, passes = zip(*steps, strict=True)
+    def log(self, steps: Sequence[tuple[float, float | None, int]], seconds: float) -> None:
+        """One iteration is done: base loss, guidance loss (None: not guided) and PTM passes of each of its updates."""
+        base, said, passes = zip(*steps, strict=True)
+        guided = [loss for loss in said if loss is not None]
         done = self.history[-1]["ptm_passes"] if self.history else 0
         self.history.append(
             {
                 "iteration": self.iteration,
                 "base_loss": sum(base) / len(base),
-                "guidance_loss": sum(guided) / len(guided),
+                "guidance_loss": sum(guided) / len(guided) if guided else self.unguided,
                 "cosine": self.cosine,
                 "ptm_passes": done + sum(passes),
                 "seconds": seconds,
@@ -66,14 +72,15 @@ class State:
         )
         self.cosine = float("nan")
 
-    def mean_cosines(self) -> Tensor:
-        """``[K, K]``, over the logged iterations."""
-        return self.cosine_sum / max(1, self.cosines_logged)
+    def mean_agreement(self) -> Agreement:
+        """Over the logged iterations."""
+        return Agreement(*(total / max(1, self.cosines_logged) for total in (self.norm_sum, self.cosine_sum)))
 
     def save(self, path: Path) -> None:
         """Write all of it to ``path``, atomically."""
         momentum = self.optimizer.state[self.images]["momentum_buffer"]
-        tensors = {"images": self.images, "momentum": momentum, "cosine_sum": self.cosine_sum}
+        tensors = {"images": self.images, "momentum": momentum}
+        tensors |= {"cosine_sum": self.cosine_sum, "norm_sum": self.norm_sum}
         tensors |= {f"snapshot {iteration}": images for iteration, images in self.snapshots.items()}
         about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
         write_tensors(path, tensors, about)
@@ -109,17 +116,18 @@ class State:
             if SNAPSHOT.fullmatch(name)
         }
         self.history, self.cosines_logged = about["history"], about["cosines_logged"]
-        self.cosine_sum = tensors["cosine_sum"]
+        self.cosine_sum, self.norm_sum = tensors["cosine_sum"], tensors["norm_sum"]
 
     def _fits(self, tensors: dict[str, Tensor], about: dict[str, object]) -> bool:
         """Whether that is a checkpoint of this run: images of another shape would be stretched without a word."""
-        images = {name: value for name, value in tensors.items() if name != "cosine_sum"}
+        images = {name: value for name, value in tensors.items() if name not in ("cosine_sum", "norm_sum")}
         history, logged = about.get("history"), about.get("cosines_logged")
         return (
             {"images", "momentum"} <= images.keys()
             and all(name in ("images", "momentum") or SNAPSHOT.fullmatch(name) for name in images)
             and all(_like(value, self.images) for value in images.values())
             and _like(tensors.get("cosine_sum"), self.cosine_sum)
+            and _like(tensors.get("norm_sum"), self.norm_sum)
             and isinstance(history, list)
             and all(isinstance(row, dict) and row.keys() == HISTORY for row in history)
             and all(type(value) in (int, float) for row in history for value in row.values())

@@ -1,127 +1,35 @@
 """Strategies: how the signals of K pre-trained models become one gradient on the synthetic images.
 
-Write ``L_k`` for the guidance loss of PTM k, its alpha inside (:func:`ddlib.objective.loss_of`), ``g_k = dL_k/dS`` for
-its gradient, and F, B for a forward and backward pass of one PTM over the synthetic set.
-
-A strategy is one row of :data:`STRATEGIES`. It belongs to a family, and one small function makes it:
-``select(K, step) -> k`` (:class:`Selecting`, which asks one PTM in a step), ``weights(accuracies) -> [K]``
-(:class:`Weighting`), ``weights(Gramian, step) -> [K]`` (:class:`GradientWeighting`) or ``average(outputs) -> outputs``
-(:class:`Averaging`); the last three ask all K.
+A strategy is one row of :data:`STRATEGIES`. It belongs to a family of :mod:`ddlib.families`, and one small function
+makes it: ``select(K, step) -> k`` (:class:`~ddlib.families.Selecting`, which asks one PTM in a step),
+``judge(N, K) -> [N]`` (:class:`~ddlib.families.Dividing`, which asks each PTM for some of the images), or one for which
+all K are asked for the whole set: ``weights(accuracies) -> [K]`` (:class:`~ddlib.families.Weighting`),
+``weights(Gramian, step) -> [K]`` (:class:`~ddlib.families.GradientWeighting`), ``weights(losses) -> [K, N]``
+(:class:`~ddlib.families.ImageWeighting`) and ``average(outputs) -> outputs`` (:class:`~ddlib.families.Averaging`).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ddlib.devices import moved
-from ddlib.objective import Alphas, Outputs, Signal, loss_of, objective
+from ddlib.families import (
+    Averaging,
+    Dividing,
+    GradientWeighting,
+    ImageWeighting,
+    Selecting,
+    Step,
+    Strategy,
+    Weighting,
+    summed_distances,
+)
+from ddlib.objective import Outputs
 from ddlib.rng import derive_seed, generator
 
-
-class Step(NamedTuple):
-    """Which synthetic update this is: all that random choices may depend on."""
-
-    seed: int
-    index: int
-
-
-class Combined(NamedTuple):
-    """The guidance of one step."""
-
-    loss: Tensor  # scalar, detached
-    gradient: Tensor  # [N, C, H, W]
-    passes: int  # forward-backward passes of a PTM over the synthetic set
-
-
-# --- the families -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strategy:
-    """One row: what a reader asks of it. The families below add the piece that combines."""
-
-    rule: str
-    source: str
-    cost: str = "K (F + B)"  # of a step
-    guidance: tuple[str, ...] = ("clom", "cclom", "both")
-    needs_accuracy: bool = False  # of every PTM, on its train split
-
-    one_ptm = False  # whether a step asks one PTM only
-
-    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        """The guidance of one step for images ``[N, C, H, W]``, a leaf that requires a gradient."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selecting(Strategy):
-    """Follow the one PTM that ``select(K, step)`` names: F + B a step."""
-
-    select: Callable[[int, Step], int]
-    cost: str = "F + B"
-
-    one_ptm = True
-
-    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        """``g_k`` for the k of this step."""
-        return _descend(loss_of(signals[self.select(len(signals), step)], images), images, passes=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weighting(Strategy):
-    """``sum_k w_k g_k`` with weights that are known beforehand, from the accuracies of the PTMs ``[K]``.
-
-    ``together``: one backward pass through the graphs of all K PTMs, else K passes through one graph at a time. The
-    two differ in memory and in rounding.
-    """
-
-    weights: Callable[[Sequence[float | None]], list[float]]
-    together: bool = False
-
-    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        """The weighted sum of the gradients, and of the losses."""
-        weights = self.weights([signal.accuracy for signal in signals])
-        if self.together:
-            losses = torch.stack([loss_of(signal, images) for signal in signals])
-            return _descend((losses * losses.new_tensor(weights)).sum(), images, passes=len(signals))
-        loss, gradient = images.new_zeros(()), torch.zeros_like(images)
-        for weight, signal in zip(weights, signals, strict=True):
-            one = _descend(loss_of(signal, images), images, passes=1)
-            loss, gradient = loss + weight * one.loss, gradient.add_(one.gradient, alpha=weight)
-        return Combined(loss, gradient, len(signals))
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradientWeighting(Strategy):
-    """``sum_k w_k g_k`` with weights ``[K]`` from the Gramian ``[K, K]`` of the gradients: the gradient of no loss."""
-
-    weights: Callable[[Tensor, Step], Tensor]
-
-    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        """The weighted sum of the gradients; the loss is the mean of all."""
-        losses, jacobian = jacobian_of(images, signals)
-        weights = self.weights(jacobian @ jacobian.T, step)
-        return Combined(losses.mean(), (weights @ jacobian).view_as(images), len(signals))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Averaging(Strategy):
-    """The loss of one average of what all PTMs say; alphas that differ between PTMs are averaged too."""
-
-    average: Callable[[Sequence[Outputs]], Outputs]
-
-    def __call__(self, images: Tensor, signals: Sequence[Signal], step: Step) -> Combined:
-        """The gradient of the objective of the average."""
-        said = self.average([signal.outputs(images) for signal in signals])
-        alphas = Alphas(*map(_mean, zip(*(signal.alphas for signal in signals), strict=True)))
-        return _descend(objective(said, signals[0].labels, alphas), images, passes=len(signals))
-
-
-# --- the pieces: select -----------------------------------------------------------------------------------
+# --- select -----------------------------------------------------------------------------------
 
 
 def select_single(num_ptms: int, step: Step) -> int:
@@ -157,6 +65,7 @@ def equal_weights(accuracies: Sequence[float | None]) -> list[float]:
     return [1 / len(accuracies)] * len(accuracies)
 
 
+CANCELLED = 1e-3  # of the mean norm: a combination below it is what MGDA's search, exact to 1e-3, leaves of zero
 TEMPERATURE = 0.1  # of accuracy_weighted: ten points of accuracy multiply a PTM's weight by e
 
 
@@ -191,8 +100,43 @@ def weights_pcgrad(gramian: Tensor, step: Step) -> Tensor:
 
 
 def weights_mgda(gramian: Tensor, step: Step) -> Tensor:
-    """MGDA: the convex combination of the gradients with the smallest norm; on the CPU, for its steps are tiny."""
-    return moved(_torchjd().MGDAWeighting()(gramian.cpu()), gramian.device)
+    """MGDA: the direction of the convex combination with the smallest norm, at the mean norm of the gradients.
+
+    That norm shrinks where gradients conflict or differ in length: as it stands, guidance would be weaker at one alpha.
+    Gradients that cancel each other give none. On the CPU, for MGDA's steps are tiny.
+
+    >>> weights_mgda(torch.eye(2), Step(0, 0))  # halves have the least norm, 1 / sqrt 2; the mean norm is 1
+    tensor([0.7071, 0.7071])
+    """
+    here = gramian.cpu()
+    weights = _torchjd().MGDAWeighting()(here)
+    least, mean = (weights @ here @ weights).clamp(min=0).sqrt(), here.diagonal().sqrt().mean()
+    scale = mean / least if least > CANCELLED * mean else 0.0
+    return moved(weights * scale, gramian.device)
+
+
+def weights_confidence(losses: Tensor) -> Tensor:
+    """``w_ki = (1 - softmax_k(CE_ki)) / (K - 1)`` from cross-entropies ``[K, N]``: PTMs surer of a class count more.
+
+    The weights of an image sum to one.
+
+    >>> weights_confidence(torch.tensor([[0.0], [3.0]]).log()).flatten()  # softmax: shares of 0 and 3
+    tensor([1., 0.])
+    """
+    others = len(losses) - 1
+    return (1 - losses.softmax(0)) / others if others else torch.ones_like(losses)
+
+
+# --- judge ------------------------------------------------------------------------------------------------
+
+
+def judge_in_turn(num_images: int, num_ptms: int) -> Tensor:
+    """Image i has PTM i mod K throughout: in sets that stand class after class, each class is divided alike.
+
+    >>> judge_in_turn(5, 2)
+    tensor([0, 1, 0, 1, 0])
+    """
+    return torch.arange(num_images, device="cpu") % num_ptms
 
 
 # --- average ----------------------------------------------------------------------------------------------
@@ -201,10 +145,7 @@ def weights_mgda(gramian: Tensor, step: Step) -> Tensor:
 def average_logits(outputs: Sequence[Outputs]) -> Outputs:
     """The mean logits ``[N, num_classes]``; for CCLoM, the sums over the distance matrices of all PTMs."""
     logits = None if outputs[0].logits is None else torch.stack([said.logits for said in outputs]).mean(0)
-    if outputs[0].distances is None:
-        return Outputs(logits, None)
-    same, total = (torch.stack(parts).sum() for parts in zip(*(said.distances for said in outputs), strict=True))
-    return Outputs(logits, (same, total))
+    return Outputs(logits, summed_distances(outputs))
 
 
 def average_probabilities(outputs: Sequence[Outputs]) -> Outputs:
@@ -215,7 +156,7 @@ def average_probabilities(outputs: Sequence[Outputs]) -> Outputs:
     tensor([[0.7500, 0.2500]])
     """
     logs = torch.stack([said.logits.log_softmax(1) for said in outputs])
-    return Outputs(torch.logsumexp(logs, 0) - math.log(len(outputs)), None)
+    return Outputs(torch.logsumexp(logs, 0) - math.log(len(outputs)))
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -239,22 +180,37 @@ STRATEGIES: dict[str, Strategy] = {
         weights=weights_grad_norm, rule="mean of g_k / |g_k|, times the mean norm", source="normalised gradients"
     ),
     "logit_avg": Averaging(
-        average=average_logits, rule="CE of the mean logits; CCLoM of the mean distance", source="prediction ensemble"
+        average=average_logits,
+        rule="CE of the mean logits; CCLoM of the mean distance",
+        source="prediction ensemble",
+        guidance=("clom", "ce_ratio", "cclom", "both"),
     ),
     "prob_avg": Averaging(
         average=average_probabilities,
         rule="-log of the mean probability",
         source="prediction ensemble",
-        guidance=("clom",),
+        guidance=("clom", "ce_ratio"),
     ),
     "accuracy_weighted": Weighting(
-        weights=accuracy_weights, rule="weights softmax(acc_k / T)", source="softmax of accuracies", needs_accuracy=True
+        weights=accuracy_weights,
+        rule="weights softmax(acc_k / T): loss_avg unless the PTMs differ, as mixed or early ones do",
+        source="own",
+        needs_accuracy=True,
     ),
     "pcgrad": GradientWeighting(
         weights=weights_pcgrad, rule="project conflicts away", cost="K (F + B) + Gram", source="arXiv 2001.06782"
     ),
     "mgda": GradientWeighting(
-        weights=weights_mgda, rule="least-norm convex combination", cost="K (F + B) + Gram", source="Désidéri 2012"
+        weights=weights_mgda,
+        rule="least-norm convex combination, at the mean norm",
+        cost="K (F + B) + Gram",
+        source="Désidéri 2012",
+    ),
+    "confidence_weighted": ImageWeighting(
+        weights=weights_confidence, rule="for each image, weights (1 - softmax_k(CE_k)) / (K - 1)", source="CA-MKD"
+    ),
+    "per_image": Dividing(
+        judge=judge_in_turn, rule="image i has PTM i mod K throughout", source="CV-DD's pairs; PRISM, arXiv 2511.09905"
     ),
 }
 """Every strategy by its name. A new one is one row here."""
@@ -270,26 +226,6 @@ def get_strategy(name: str, guidance: str) -> Strategy:
         able = [key for key, row in STRATEGIES.items() if guidance in row.guidance]
         raise ValueError(f"Strategy {name!r} is not defined for guidance {guidance!r}; use one of {', '.join(able)}.")
     return STRATEGIES[name]
-
-
-def jacobian_of(images: Tensor, signals: Sequence[Signal]) -> tuple[Tensor, Tensor]:
-    """Losses ``[K]`` and gradients ``[K, pixels]`` of all PTMs, one graph at a time."""
-    steps = [_descend(loss_of(signal, images), images, passes=1) for signal in signals]
-    return torch.stack([s.loss for s in steps]), torch.stack([s.gradient.flatten() for s in steps])
-
-
-def gradient_cosines(images: Tensor, signals: Sequence[Signal]) -> Tensor:
-    """Pairwise cosines ``[K, K]`` of the gradients: how much the PTMs agree on where the images should go."""
-    unit = torch.nn.functional.normalize(jacobian_of(images, signals)[1], dim=1)
-    return (unit @ unit.T).clamp(-1, 1)
-
-
-def _descend(loss: Tensor, images: Tensor, passes: int) -> Combined:
-    return Combined(loss.detach(), torch.autograd.grad(loss, images)[0], passes)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else sum(values) / len(values)
 
 
 def _torchjd():

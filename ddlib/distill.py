@@ -4,8 +4,9 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from ddlib.base_methods import Task, require_at_least_one
 from ddlib.checkpoint import State, identity
-from ddlib.combine import Combined, Step, Strategy, get_strategy, gradient_cosines
+from ddlib.combine import get_strategy
 from ddlib.compute import Compute, tf32
 from ddlib.data.dataset import Dataset
 from ddlib.devices import refuse_strict_determinism
 from ddlib.disk.progress import progress_bar
-from ddlib.guidance import GUIDANCE, PTMSignal
+from ddlib.families import Combined, Step, gradient_agreement
+from ddlib.guidance import GUIDANCE
 from ddlib.memory import keep_freed_memory
 from ddlib.ptms.ptm import PTM
 from ddlib.recipe import Recipe
@@ -35,11 +37,16 @@ MOMENTUM = 0.5  # of the pixels' SGD, in all three base methods
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Distilled:
-    """What a distillation leaves."""
+    """What a distillation leaves.
+
+    ``guidance_loss`` in the history is the mean over the guided updates of an iteration, at the weight of ``alpha``
+    alone: ``guide_every`` does not multiply it, and where no update was guided it is NaN.
+    """
 
     synthetic: SyntheticSet
     history: "pd.DataFrame"  # a row per iteration: iteration, base_loss, guidance_loss, cosine, ptm_passes, seconds
     cosines: Tensor  # [K, K], of the PTMs' gradients, mean over the logged steps; 0 x 0 for fewer than two PTMs
+    norms: Tensor  # [K], of the same gradients, alphas inside; none for fewer than two PTMs
     snapshots: dict[int, Tensor] = field(default_factory=dict)  # iteration: images [N, C, H, W], as asked for
 
     def __repr__(self) -> str:
@@ -57,15 +64,16 @@ def distill(
 ) -> Distilled:
     """Distil ``dataset.train`` into a few images for each class, on the device of ``dataset``.
 
-    Minimises ``L_base + alpha_clom * CLoM + alpha_cclom * CCLoM`` by SGD with momentum 0.5 on the pixels. A recipe says
+    Minimises ``L_base + alpha * L_PTM`` by SGD with momentum 0.5 on the pixels, ``L_PTM`` such as CLoM. A recipe says
     how, or the names of its settings do: ``distill(data, ipc=1, guidance="clom", ptms=ptms)``.
 
     Args:
         settings: ipc, seed, log_every (:class:`ddlib.recipe.Recipe`); base_method (dm, dc, dsa; none: guidance alone),
             base_network, width, batch_real, outer_loops, inner_loops, lr_net (:class:`ddlib.base_methods.Matching`);
-            precision, compile (:class:`ddlib.compute.Compute`); guidance (none, clom, cclom, both), ptms, strategy,
-            alpha_clom, alpha_cclom (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start (real, noise, or a
-            SyntheticSet to continue from; :class:`ddlib.recipe.Optimisation`).
+            precision, compile (:class:`ddlib.compute.Compute`); guidance (none, clom, ce_ratio, cos_mean, cclom, both),
+            ptms, strategy, alpha_clom, alpha_ce_ratio, alpha_cos_mean, alpha_cclom, guide_every
+            (:class:`ddlib.guidance.Guidance`); iterations, lr_img, start (real, noise, or a SyntheticSet to continue
+            from; :class:`ddlib.recipe.Optimisation`).
         snapshots: iterations after which the images are kept; 0 is the start.
         checkpoint: a file to resume from if it is there, written every ``checkpoint_every`` iterations and at the
             end; delete it when the result is safe. On the CPU a resumed run is bit-identical.
@@ -108,7 +116,7 @@ class Distillation:
         checkpoint: str | os.PathLike | None,
         checkpoint_every: int,
     ):
-        start = time.perf_counter()  # the class sums of CCLoM count: they are all that it costs beyond a step
+        start = time.perf_counter()  # class sums of features count: they are all that such a loss costs beyond a step
         require_enough_images(dataset, recipe.ipc)
         require_kernels(dataset, recipe)
         images, labels = starting_images(dataset, recipe.ipc, recipe.optimisation.start, recipe.seed)
@@ -153,24 +161,24 @@ class Distillation:
         """One iteration: all its updates, its logs, and the checkpoint if it is due."""
         t = self.state.iteration
         if len(self.signals) > 1 and t % self.recipe.log_every == 0:
-            self.state.log_cosines(gradient_cosines(self.images, self.signals))
+            self.state.log_agreement(gradient_agreement(self.images, self.signals))
         updates = self.recipe.base.outer_loops if self.recipe.base.row.loops else 1
         steps = [
-            _update(
-                self.images,
-                base_loss,
-                self.strategy,
-                self.signals,
-                Step(self.recipe.seed, t * updates + update),
-                self.state.optimizer,
-                t,
-            )
+            _update(self.images, base_loss, partial(self._guide, t * updates + update), self.state.optimizer, t)
             for update, base_loss in enumerate(self.recipe.base.row.updates(self.images, self.task, t))
         ]
         self.state.log(steps, self.before + time.perf_counter())
         self._snapshot()
         if self.checkpoint and ((t + 1) % self.checkpoint_every == 0 or t + 1 == self.iterations):
             self.state.save(self.checkpoint)
+
+    def _guide(self, update: int) -> Combined | None:
+        """What PTMs say at this update of the images, weighted; None if it is not guided."""
+        guided, skipped = divmod(update, every := self.recipe.guidance.guide_every)
+        if skipped or not self.signals:
+            return None
+        said = self.strategy(self.images, self.signals, Step(self.recipe.seed, guided))
+        return said if every == 1 else said._replace(gradient=every * said.gradient)
 
     def _snapshot(self) -> None:
         if self.state.iteration in self.snapshots:
@@ -182,7 +190,8 @@ class Distillation:
 
         hashes = [ptm.hash for ptm in self.recipe.guidance.ptms] if self.signals else []
         synthetic = SyntheticSet.of(self.dataset, self.images.clone(), self.labels, **self.settings, ptm_hashes=hashes)
-        return Distilled(synthetic, pd.DataFrame(self.state.history), self.state.mean_cosines(), self.state.snapshots)
+        norms, cosines = self.state.mean_agreement()
+        return Distilled(synthetic, pd.DataFrame(self.state.history), cosines, norms, self.state.snapshots)
 
 
 def require_kernels(dataset: Dataset, recipe: Recipe) -> None:
@@ -198,18 +207,17 @@ def require_kernels(dataset: Dataset, recipe: Recipe) -> None:
 def _update(
     images: Tensor,
     base_loss: Tensor | None,
-    combine: Strategy,
-    signals: Sequence[PTMSignal],
-    step: Step,
+    guide: Callable[[], Combined | None],
     optimizer: torch.optim.Optimizer,
     iteration: int,
-) -> tuple[float, float, int]:
-    """One step on the pixels; returns base loss, guidance loss and PTM passes."""
+) -> tuple[float, float | None, int]:
+    """One step on the pixels; returns base loss, guidance loss (None: not guided) and PTM passes."""
     gradient = torch.zeros_like(images) if base_loss is None else torch.autograd.grad(base_loss, images)[0]
-    said = combine(images, signals, step) if signals else Combined(images.new_zeros(()), gradient, 0)
-    images.grad = gradient + said.gradient if signals else gradient
+    said = guide()
+    images.grad = gradient + said.gradient if said else gradient
     optimizer.step()
-    losses = {"base loss": 0.0 if base_loss is None else base_loss.item(), "guidance loss": said.loss.item()}
+    losses = {"base loss": 0.0 if base_loss is None else base_loss.item()}
+    losses |= {"guidance loss": said.loss.item()} if said else {}
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     if broken or not torch.isfinite(images).all():
         what = f"the {broken[0]} is {losses[broken[0]]}" if broken else "a pixel is NaN or infinite"
@@ -217,4 +225,4 @@ def _update(
             f"iteration {iteration}: {what}. The run diverges: lower lr_img or alpha, then start again"
             " (a checkpoint, if there is one, is from before)."
         )
-    return (*losses.values(), said.passes)
+    return losses["base loss"], losses.get("guidance loss"), said.passes if said else 0

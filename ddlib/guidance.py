@@ -1,9 +1,11 @@
 """Guidance: what a frozen PTM has to say about a synthetic set, as losses with their alphas.
 
-``guidance`` is one of ``none``, ``clom`` (:func:`ddlib.losses.clom_loss`), ``cclom``
-(:func:`ddlib.losses.cclom_loss_from_sums`, over the whole real set) and ``both``. Images are not augmented.
+Two distances, cross-entropy of the logits and cosine of the features, times two forms, the mean over pairs of one class
+and its share of all pairs, make four losses of :mod:`ddlib.losses`: ``clom``, ``ce_ratio``, ``cos_mean`` and ``cclom``,
+all exact over the whole real set. ``both`` is CLoM and CCLoM. Images are not augmented.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +16,21 @@ from torch.utils.checkpoint import checkpoint
 
 from ddlib.combine import accuracy_weights, get_strategy
 from ddlib.data.dataset import Dataset
-from ddlib.losses import ClassSums, cclom_parts_from_sums
+from ddlib.losses import ClassSums, cclom_parts_from_sums, cosine_distances
 from ddlib.objective import Alphas, Outputs
 from ddlib.ptms.ptm import PTM
 
 GUIDANCE: dict[str, tuple[str, ...]] = {
     "none": (),
     "clom": ("clom",),
+    "ce_ratio": ("ce_ratio",),
+    "cos_mean": ("cos_mean",),
     "cclom": ("cclom",),
     "both": ("clom", "cclom"),
 }
 """Each kind of guidance and the losses it adds."""
+
+OF_LOGITS = {"clom", "ce_ratio"}  # losses that ask a PTM for the class; the others compare features
 
 CHUNK = 1024 * 32**2  # pixels of the synthetic images in one graph of a PTM, as it sees them: 5 GB for ResNet-18
 
@@ -39,7 +45,8 @@ class PTMSignal:
     ptm: PTM
     labels: Tensor
     alphas: Alphas
-    sums: ClassSums | None = None  # for CCLoM
+    sums: ClassSums | None = None  # for the losses on features
+    counts: Tensor | None = None  # [num_classes], real images of each class, for the CE ratio
 
     @property
     def accuracy(self) -> float | None:
@@ -58,10 +65,16 @@ class PTMSignal:
         else:
             again = partial(checkpoint, self.ptm.features, use_reentrant=False, preserve_rng_state=False)
             features = torch.cat([again(part) for part in images.split(chunk)])
+        no_logits, alphas = self.alphas.clom is self.alphas.ce_ratio is None, self.alphas
         return Outputs(
-            None if self.alphas.clom is None else self.ptm.classify(features),
-            None if self.alphas.cclom is None else cclom_parts_from_sums(features, self.labels, self.sums),
+            None if no_logits else self.ptm.classify(features),
+            None if alphas.cclom is None else cclom_parts_from_sums(features, self.labels, self.sums),
+            None if alphas.cos_mean is None else cosine_distances(features, self.labels, self.sums),
         )
+
+    def part(self, index: Tensor) -> "PTMSignal":
+        """The same for the images ``index [n]`` of the set alone."""
+        return dataclasses.replace(self, labels=self.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,20 +82,27 @@ class Guidance:
     """What PTMs add to the base loss: which losses, with which weights, and how several PTMs are combined.
 
     ``kind`` is a key of :data:`GUIDANCE`, ``strategy`` one of :data:`ddlib.combine.STRATEGIES`; the order of ``ptms``
-    counts. Raises ValueError if there is no PTM to give it, or for names and strategies that do not fit.
+    counts. Every ``guide_every``-th update of the images is guided, the first among them, with ``guide_every`` times
+    the weight: as many updates, the same weight in total, and fewer passes of the PTMs. Raises ValueError if there is
+    no PTM to give it, or for names and strategies that do not fit.
     """
 
     kind: str = "none"
     ptms: Sequence[PTM] = ()
     strategy: str = "single"
     alpha_clom: Alpha = 1.0
+    alpha_ce_ratio: Alpha = 1.0
+    alpha_cos_mean: Alpha = 1.0
     alpha_cclom: Alpha = 1.0
+    guide_every: int = 1
 
     def __post_init__(self):
         if self.ptms is None:
             object.__setattr__(self, "ptms", ())
         if self.kind not in GUIDANCE:
             raise ValueError(f"unknown guidance {self.kind!r}; known: {', '.join(GUIDANCE)}.")
+        if self.guide_every < 1:
+            raise ValueError(f"guide_every must be at least 1; found {self.guide_every}.")
         row = get_strategy(self.strategy, self.kind)
         if not GUIDANCE[self.kind]:
             return
@@ -103,22 +123,21 @@ class Guidance:
 
         ``computing`` makes of a PTM for the images of ``dataset`` the one that is asked.
 
-        Raises ValueError if an alpha lacks an architecture, or CLoM is asked of a PTM whose classes are not those of
-        ``dataset``.
+        Raises ValueError if an alpha lacks an architecture, or CLoM or the CE ratio is asked of a PTM whose classes are
+        not those of ``dataset``.
         """
-        wanted = GUIDANCE[self.kind]
-        if "clom" in wanted:
+        wanted, train = GUIDANCE[self.kind], dataset.train
+        if OF_LOGITS & set(wanted):
             for ptm in self.ptms:
                 _require_same_classes(ptm, dataset)
+        counts = train.labels.bincount(minlength=dataset.num_classes).to(train.images.dtype)
         return [
             PTMSignal(
                 ptm,
                 labels,
-                Alphas(
-                    _alpha_of(ptm, self.alpha_clom) if "clom" in wanted else None,
-                    _alpha_of(ptm, self.alpha_cclom) if "cclom" in wanted else None,
-                ),
-                ptm.class_sums(dataset) if "cclom" in wanted else None,
+                Alphas(**{loss: _alpha_of(ptm, getattr(self, f"alpha_{loss}")) for loss in wanted}),
+                ptm.class_sums(dataset) if set(wanted) - OF_LOGITS else None,
+                counts if "ce_ratio" in wanted else None,
             )
             for ptm in (computing(ptm.adapted_to(dataset)) for ptm in self.ptms if wanted)
         ]
@@ -135,8 +154,8 @@ def _alpha_of(ptm: PTM, alpha: Alpha) -> float:
 def _require_same_classes(ptm: PTM, dataset: Dataset) -> None:
     if ptm.class_names != tuple(dataset.class_names):  # a list beside a tuple is no difference
         raise ValueError(
-            f"CLoM asks a PTM for the class of each image, but {ptm.name} knows the classes of "
+            f"CLoM and the CE ratio ask a PTM for the class of each image, but {ptm.name} knows the classes of "
             f"{ptm.source_dataset} ({', '.join(ptm.class_names[:3])}, ...), not those of {dataset.name} "
-            f"({', '.join(dataset.class_names[:3])}, ...). Use guidance 'cclom', which compares features only, "
+            f"({', '.join(dataset.class_names[:3])}, ...). Use guidance 'cclom' or 'cos_mean', which compare features, "
             "or a PTM trained on the same classes."
         )

@@ -13,16 +13,16 @@ from torch import Tensor
 
 
 class ClassSums(NamedTuple):
-    """What CCLoM needs to know of a whole real set: see :func:`class_sums`."""
+    """What the losses on features need to know of a whole real set: see :func:`class_sums`."""
 
     sums: Tensor  # [num_classes, d], sum of the unit features of each class
     counts: Tensor  # [num_classes], images of each class
 
 
-def clom_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def clom_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """CLoM: the classification loss of a pre-trained model on the synthetic set.
 
-    Args: ``logits [N, num_classes]`` of the frozen PTM, ``labels [N]`` int64.
+    Args: ``logits [N, num_classes]`` of the frozen PTM, ``labels [N]`` int64; ``weights [N]`` of the images, 1 each.
     Returns the scalar mean cross-entropy. Raises ValueError on shapes that do not fit.
     Source: Lu et al., arXiv 2310.03295 (called CLOM in their first code, CLoM with distance ``ce`` later).
 
@@ -31,7 +31,31 @@ def clom_loss(logits: Tensor, labels: Tensor) -> Tensor:
     '2.3026'
     """
     _check_rows("logits", logits, labels)
-    return F.cross_entropy(logits, labels)
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
+def ce_ratio_loss(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """The CE ratio: CLoM's cross-entropy in the contrastive form of CCLoM, over the whole real set.
+
+    ``D[i, j] = -log p_{y_j}(s_i)``, the PTM's cross-entropy of synthetic image i for the class of real image j,
+    ``M[i, j] = [y_i == y_j]``, loss ``sum(D * M) / sum(D)``. Of a real set only the counts ``n_c`` of its classes
+    matter: ``sum_i n_{y_i} CE_{y_i}(s_i) / sum_i sum_c n_c CE_c(s_i)``.
+
+    Args: ``logits [N, num_classes]`` of the frozen PTM, ``labels [N]``, ``counts [num_classes]`` of the real set.
+    Returns a scalar in [0, 1]. Raises ValueError on shapes that do not fit.
+    Source: the readme of the code of Lu et al., arXiv 2310.03295 (their code has the mean, which is CLoM).
+
+    >>> logits, labels = torch.zeros(2, 10), torch.tensor([3, 7])
+    >>> f"{ce_ratio_loss(logits, labels, torch.ones(10)):.4f}"  # the PTM knows nothing: one class of ten
+    '0.1000'
+    """
+    _check_rows("logits", logits, labels)
+    if counts.shape != logits.shape[1:]:
+        raise ValueError(f"counts must be [{logits.shape[1]}], one for each class; found {list(counts.shape)}.")
+    distance = -F.log_softmax(logits, dim=1) * counts
+    return distance.gather(1, labels[:, None]).sum() / distance.sum()
 
 
 def cclom_loss(syn_features: Tensor, syn_labels: Tensor, real_features: Tensor, real_labels: Tensor) -> Tensor:
@@ -61,7 +85,7 @@ def cclom_loss(syn_features: Tensor, syn_labels: Tensor, real_features: Tensor, 
 
 
 def class_sums(real_features: Tensor, real_labels: Tensor, num_classes: int) -> ClassSums:
-    """Sums of the unit features of each class: all that CCLoM ever needs of a real set.
+    """Sums of the unit features of each class: all that CCLoM and the mean cosine ever need of a real set.
 
     Args: ``real_features [B, d]``, ``real_labels [B]`` with values in ``[0, num_classes)``.
     Returns ``ClassSums(sums [num_classes, d], counts [num_classes])``. Sums of several parts of a set
@@ -107,6 +131,32 @@ def cclom_loss_from_sums(syn_features: Tensor, syn_labels: Tensor, sums: ClassSu
     """
     same, total = cclom_parts_from_sums(syn_features, syn_labels, sums)
     return same / total
+
+
+def cosine_distances(syn_features: Tensor, syn_labels: Tensor, sums: ClassSums) -> Tensor:
+    """``1 - f_i . m_{y_i}`` for each image, ``[N]``: its mean cosine distance from all real images of its class.
+
+    f_i is the unit feature of the image, m the mean *unit* feature of a class: of unit vectors, and not one itself.
+    Without real images in the class the distance is 1.
+    """
+    _check_rows("syn_features", syn_features, syn_labels)
+    _check_width(syn_features, sums.sums)
+    means = sums.sums / sums.counts.clamp(min=1)[:, None]
+    return 1 - (F.normalize(syn_features, dim=1) * means[syn_labels]).sum(1)
+
+
+def cos_mean_loss(syn_features: Tensor, syn_labels: Tensor, sums: ClassSums) -> Tensor:
+    """The mean cosine: CCLoM's cosine distance in the form of CLoM, a mean over pairs of the same class alone.
+
+    Args: ``syn_features [N, d]``, ``syn_labels [N]``, ``sums`` from :func:`class_sums` over the same PTM.
+    Returns the scalar mean of :func:`cosine_distances`, in [0, 2]. Raises ValueError on shapes that do not fit.
+    Source: own, the fourth of two distances (cross-entropy, cosine) times two forms (mean, ratio).
+
+    >>> labels = torch.tensor([0, 1])
+    >>> float(cos_mean_loss(torch.eye(2), labels, class_sums(torch.eye(2), labels.flip(0), num_classes=2)))
+    1.0
+    """
+    return cosine_distances(syn_features, syn_labels, sums).mean()
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:

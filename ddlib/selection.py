@@ -1,7 +1,8 @@
 """Coreset selection: sets of real images, chosen or all, judged by the same evaluation as synthetic ones.
 
 A selection chooses by a function ``(dataset, ipc, seed, features) -> index [num_classes * ipc]`` into the train split,
-class after class. ``features [N, d]`` are those of a PTM, or the pixels.
+class after class; or it makes images ``[num_classes * ipc, C, H, W]`` of real ones, in that order. ``features [N, d]``
+are those of a PTM, or the pixels.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddlib.data.dataset import Dataset
+from ddlib.losses import class_means
 from ddlib.rng import generator
 from ddlib.synthetic import SyntheticSet, labels_of
 
@@ -68,6 +70,42 @@ def k_center(dataset: Dataset, ipc: int, seed: int, features: Tensor) -> Tensor:
     return _by_class(dataset, ipc, choose)
 
 
+def k_means(dataset: Dataset, ipc: int, seed: int, features: Tensor) -> Tensor:
+    """Of each class the real images nearest to the centres of ``ipc`` clusters of its features, each image once.
+
+    Lloyd's algorithm from the random images of seed 0. Source: Cui et al., "DC-BENCH", NeurIPS 2022, whose best
+    coreset this is. ``seed`` changes nothing.
+    """
+    started = random_real(dataset, ipc, 0).view(-1, ipc)
+
+    def choose(members: Tensor, label: int) -> Tensor:
+        x, centres = features[members], features[started[label]]
+        for _ in range(LLOYD):
+            before, nearest = centres, torch.cdist(x, centres).argmin(1)
+            empty = nearest.bincount(minlength=ipc)[:, None] == 0
+            centres = torch.where(empty, centres, class_means(x, nearest, ipc))
+            if torch.equal(centres, before):
+                break
+        distance, chosen = torch.cdist(x, centres), []
+        for centre in range(ipc):
+            chosen.append(int(distance[:, centre].argmin()))
+            distance[chosen[-1]] = torch.inf
+        return torch.tensor(chosen, device=x.device)
+
+    return _by_class(dataset, ipc, choose)
+
+
+def means_of_classes(dataset: Dataset, ipc: int, seed: int, features: Tensor | None = None) -> Tensor:
+    """No real images: of each class the mean image, or of more the means of ``ipc`` equal parts of the class.
+
+    The parts are runs of images as the data set has them. Deterministic: ``seed`` changes nothing.
+    """
+    require_enough_images(dataset, ipc)
+    images, labels = dataset.train.images, dataset.train.labels
+    parts = [part for label in range(dataset.num_classes) for part in images[labels == label].tensor_split(ipc)]
+    return torch.stack([part.mean(0) for part in parts])
+
+
 @dataclass(frozen=True)
 class Selection:
     """One row: the function, and what a reader asks of it."""
@@ -77,20 +115,27 @@ class Selection:
     source: str
     uses_features: bool = True  # of a PTM
     seeded: bool = False  # else every seed gives the same set
+    real: bool = True  # else ``choose`` makes images of real ones
 
 
 SELECTIONS: dict[str, Selection] = {
     "random": Selection(random_real, "random real images", "control", uses_features=False, seeded=True),
     "herding": Selection(herding, "herding", "Welling, ICML 2009; iCaRL, CVPR 2017"),
     "k_center": Selection(k_center, "K-Center", "Sener and Savarese, ICLR 2018"),
+    "k_means": Selection(k_means, "k-means", "DC-BENCH, NeurIPS 2022"),
+    "class_means": Selection(
+        means_of_classes, "class means (not real images)", "control", uses_features=False, real=False
+    ),
 }
-"""Ways to choose real images, by name. A new one is one row here."""
+"""Ways to choose real images, or to make some of them, by name. A new one is one row here."""
+
+LLOYD = 100  # steps of k-means at most; a few dozen are usual
 
 
 def select_real(
     dataset: Dataset, ipc: int, method: str = "random", *, seed: int = 0, features: Tensor | None = None
 ) -> SyntheticSet:
-    """``ipc`` real training images of each class, chosen by ``method`` (a key of ``SELECTIONS``).
+    """``ipc`` training images of each class, chosen by ``method`` (a key of ``SELECTIONS``), or made of them.
 
     ``features [N, d]`` of the train split, e.g. ``ptm.features_of(dataset.train.images)``; None: the pixels.
     Raises ValueError for an unknown method, or if a class has fewer images.
@@ -102,8 +147,13 @@ def select_real(
     if method not in SELECTIONS:
         raise ValueError(f"unknown selection {method!r}; known: {', '.join(SELECTIONS)}.")
     features = dataset.train.images.flatten(1) if features is None else features
-    chosen = dataset.train.select(SELECTIONS[method].choose(dataset, ipc, seed, features))
-    return SyntheticSet.of(dataset, chosen.images, chosen.labels, method=method, ipc=ipc, seed=seed)
+    row = SELECTIONS[method]
+    chosen = row.choose(dataset, ipc, seed, features)
+    images, labels = (
+        dataset.train.images[chosen] if row.real else chosen,
+        labels_of(dataset.num_classes, ipc, dataset.device),
+    )
+    return SyntheticSet.of(dataset, images, labels, method=method, ipc=ipc, seed=seed)
 
 
 def full_data(dataset: Dataset) -> SyntheticSet:

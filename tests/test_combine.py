@@ -22,14 +22,14 @@ from ddlib.combine import (
     accuracy_weights,
     average_probabilities,
     get_strategy,
-    gradient_cosines,
-    jacobian_of,
+    weights_confidence,
     weights_grad_norm,
     weights_mgda,
     weights_pcgrad,
 )
 from ddlib.data.dataset import Dataset, ImageFormat, Split
-from ddlib.guidance import Guidance, PTMSignal
+from ddlib.families import Dividing, ImageWeighting, gradient_agreement, jacobian_of
+from ddlib.guidance import GUIDANCE, OF_LOGITS, Guidance, PTMSignal
 from ddlib.losses import class_sums
 from ddlib.objective import Alphas, Outputs
 from ddlib.ptms.ptm import PTM
@@ -38,6 +38,12 @@ from ddlib.rng import generator
 N, B, PIXELS, FEATURES, NUM_CLASSES, K = 5, 12, 4, 3, 3, 3
 STEP = Step(seed=2, index=7)
 SELECTING = ("single", "random", "sequential", "shuffled")
+ONE_PASS = (*SELECTING, "per_image")
+NOT_FOR_ALL = {  # of strategies that are not defined for every guidance: what they are defined for
+    "logit_avg": ("clom", "ce_ratio", "cclom", "both"),  # of the mean cosine it would be loss_avg
+    "prob_avg": ("clom", "ce_ratio"),
+    "confidence_weighted": ("clom",),
+}
 ON_GRADIENTS = ("grad_norm_avg", "pcgrad", "mgda")  # these follow no scalar loss
 ROWS = [(name, guidance) for name, row in STRATEGIES.items() for guidance in row.guidance]
 ON_LOSSES = [(name, guidance) for name, guidance in ROWS if name not in ON_GRADIENTS]
@@ -56,7 +62,8 @@ def some_images():
 
 
 LABELS = torch.arange(N) % NUM_CLASSES
-REAL, REAL_LABELS = draw(B, 1, 2, 2, seed=2), torch.arange(B) % NUM_CLASSES
+REAL, REAL_LABELS = draw(B, 1, 2, 2, seed=2), torch.tensor([0] * 6 + [1] * 2 + [2] * 4)  # not balanced
+COUNTS = REAL_LABELS.bincount().double()
 
 
 # Signals: one whose gradient is known by construction, and the library's own around a tiny network.
@@ -70,11 +77,14 @@ class Pull:
     accuracy: float | None = 0.5
     asked: int = 0
 
-    labels, alphas = LABELS, Alphas(None, 1.0)
+    labels, alphas, counts = LABELS, Alphas(cclom=1.0), None
 
     def outputs(self, images):
         self.asked += 1
-        return Outputs(None, ((self.direction * images).sum(), torch.ones(())))
+        return Outputs(distances=((self.direction * images).sum(), torch.ones(())))
+
+    def part(self, index):
+        return self
 
 
 def pulls(*directions):
@@ -84,7 +94,7 @@ def pulls(*directions):
 
 
 class Tiny(nn.Module):
-    """Features tanh(W x) and linear logits; counts its passes."""
+    """Features tanh(W x) and linear logits; counts its passes over the set."""
 
     def __init__(self, seed):
         super().__init__()
@@ -95,7 +105,7 @@ class Tiny(nn.Module):
         self.passes = 0
 
     def features(self, images):
-        self.passes += 1
+        self.passes += len(images) / N
         return (images.flatten(1) @ self.weight).tanh()
 
 
@@ -108,14 +118,15 @@ def a_ptm(seed, architecture="Tiny", train_accuracy=0.5):
     return ptm
 
 
-def a_signal(seed, guidance, alpha_clom=3.0, alpha_cclom=7.0, accuracy=0.5, dtype=torch.float64):
+def a_signal(seed, guidance, alpha_logits=3.0, alpha_features=7.0, accuracy=0.5, dtype=torch.float64):
     ptm = a_ptm(seed, train_accuracy=accuracy)
     ptm.network.to(dtype)
     signal = PTMSignal(
         ptm,
         LABELS,
-        Alphas(None if guidance == "cclom" else alpha_clom, None if guidance == "clom" else alpha_cclom),
-        None if guidance == "clom" else class_sums(ptm.features_of(REAL.to(dtype)), REAL_LABELS, NUM_CLASSES),
+        Alphas(**{loss: alpha_logits if loss in OF_LOGITS else alpha_features for loss in GUIDANCE[guidance]}),
+        class_sums(ptm.features_of(REAL.to(dtype)), REAL_LABELS, NUM_CLASSES),
+        COUNTS.to(dtype),
     )
     ptm.network.passes = 0
     return signal
@@ -149,6 +160,25 @@ def minus_log(probabilities):
     return -np.mean([math.log(p[y]) for p, y in zip(probabilities, LABELS.tolist(), strict=True)])
 
 
+def minus_log_ratio(probabilities):
+    """Over all pairs of a synthetic and a real image: the share of those of one class."""
+    pairs = list(itertools.product(zip(probabilities, LABELS.tolist(), strict=True), REAL_LABELS.tolist()))
+    return sum(math.log(p[z]) for (p, y), z in pairs if y == z) / sum(math.log(p[z]) for (p, y), z in pairs)
+
+
+def of_mean_in_class(distance, same):
+    """The mean over images of the mean distance from real images of the class."""
+    return np.mean([row[of_class].mean() for row, of_class in zip(distance, same, strict=True)])
+
+
+def of_ratio(distance, same):
+    return distance[same].sum() / distance.sum()
+
+
+ON_LOGITS = {"clom": minus_log, "ce_ratio": minus_log_ratio}
+ON_DISTANCES = {"cos_mean": of_mean_in_class, "cclom": of_ratio}
+
+
 def plain_distances(signal, images):
     """The matrix [N, B] of 1 - cosine, and where the classes are the same."""
     syn, real = (plain_features(signal, x) for x in (images, REAL.flatten(1).numpy()))
@@ -157,24 +187,41 @@ def plain_distances(signal, images):
 
 
 def plain_loss_of_one(signal, images):
-    loss = 0.0
-    if signal.alphas.clom is not None:
-        loss += signal.alphas.clom * minus_log(plain_probabilities(plain_logits(signal, images)))
-    if signal.alphas.cclom is not None:
-        distance, same = plain_distances(signal, images)
-        loss += signal.alphas.cclom * distance[same].sum() / distance.sum()
-    return loss
+    return plain_loss_of_mean([signal], images, of_mean_logits)
 
 
 def plain_loss_of_mean(signals, images, mean_prediction):
     """The loss of the mean prediction and of the mean distance matrix, with the mean alpha."""
-    loss = 0.0
-    if signals[0].alphas.clom is not None:
-        loss += np.mean([s.alphas.clom for s in signals]) * minus_log(mean_prediction(signals, images))
-    if signals[0].alphas.cclom is not None:
-        distance = np.mean([plain_distances(s, images)[0] for s in signals], axis=0)
-        same = plain_distances(signals[0], images)[1]
-        loss += np.mean([s.alphas.cclom for s in signals]) * distance[same].sum() / distance.sum()
+    distance = np.mean([plain_distances(s, images)[0] for s in signals], axis=0)
+    return plain_objective(signals, mean_prediction(signals, images), distance, plain_distances(signals[0], images)[1])
+
+
+def plain_objective(signals, probabilities, distance, same):
+    """The losses that are asked for, of probabilities [N, classes] and distances [N, B], with the mean alphas."""
+    asked = [loss for loss, alpha in signals[0].alphas._asdict().items() if alpha is not None]
+    mean_alphas = {loss: np.mean([getattr(s.alphas, loss) for s in signals]) for loss in asked}
+    of_logits = [mean_alphas[loss] * ON_LOGITS[loss](probabilities) for loss in asked if loss in ON_LOGITS]
+    return sum(of_logits) + sum(
+        mean_alphas[loss] * ON_DISTANCES[loss](distance, same) for loss in asked if loss in ON_DISTANCES
+    )
+
+
+def plain_per_image(signals, images):
+    """Image i sees PTM i mod K alone: its probabilities and distances are those of this one."""
+    of_all = [(plain_probabilities(plain_logits(s, images)), plain_distances(s, images)[0]) for s in signals]
+    probabilities, distance = (np.stack([of_all[i % K][what][i] for i in range(N)]) for what in (0, 1))
+    return plain_objective(signals, probabilities, distance, plain_distances(signals[0], images)[1])
+
+
+def plain_confidence(signals, images):
+    """Per image: alphas times cross-entropies with weights (1 - softmax_k(CE_k)) / (K - 1), fixed where images are."""
+    rows = [plain_probabilities(plain_logits(s, images)) for s in signals]
+    alphas, loss = [s.alphas.clom for s in signals], 0.0
+    fixed = [plain_probabilities(plain_logits(s, some_images().detach().flatten(1).numpy())) for s in signals]
+    for i, y in enumerate(LABELS.tolist()):
+        votes = [math.exp(-math.log(of_ptm[i][y])) for of_ptm in fixed]
+        weights = [(1 - vote / sum(votes)) / (K - 1) for vote in votes]
+        loss += sum(w * a * -math.log(of_ptm[i][y]) for w, a, of_ptm in zip(weights, alphas, rows, strict=True)) / N
     return loss
 
 
@@ -201,8 +248,14 @@ def plain_loss(name, signals, images):
         return plain_loss_of_mean(signals, images, of_mean_logits)
     if name == "prob_avg":
         return plain_loss_of_mean(signals, images, mean_probabilities)
+    if name in ("per_image", "confidence_weighted"):
+        return {"per_image": plain_per_image, "confidence_weighted": plain_confidence}[name](signals, images)
     votes = [math.exp(s.accuracy / 0.1) if name == "accuracy_weighted" else 1.0 for s in signals]
     return sum(v * plain_loss_of_one(s, images) for v, s in zip(votes, signals, strict=True)) / sum(votes)
+
+
+def cosine(a, b):
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def central_difference(function, at, width=1e-5):
@@ -234,14 +287,14 @@ def plain_pcgrad(gradients, step):
 def test_the_rows_of_the_table():
     assert set(STRATEGIES) == {
         *("single", "random", "sequential", "shuffled", "loss_avg", "grad_avg", "grad_norm_avg"),
-        *("logit_avg", "prob_avg", "accuracy_weighted", "pcgrad", "mgda"),
+        *("logit_avg", "prob_avg", "accuracy_weighted", "pcgrad", "mgda", "confidence_weighted", "per_image"),
     }
     for name, row in STRATEGIES.items():
         assert row.rule
-        assert row.cost.startswith("F + B" if name in SELECTING else "K (F + B)")
+        assert row.cost.startswith("F + B" if name in ONE_PASS else "K (F + B)")
         assert row.source
-        assert row.one_ptm == (name in SELECTING)
-        assert set(row.guidance) == ({"clom"} if name == "prob_avg" else {"clom", "cclom", "both"})
+        assert row.one_ptm == (name in ONE_PASS)
+        assert row.guidance == NOT_FOR_ALL.get(name, tuple(GUIDANCE)[1:])
 
 
 @pytest.mark.parametrize(("name", "guidance"), ROWS)
@@ -259,8 +312,8 @@ def test_equal_ptms_make_every_strategy_single(name, guidance, k):
 def test_passes_are_counted(name, guidance):
     signals = different(guidance)
     found = STRATEGIES[name](some_images(), signals, STEP)
-    assert found.passes == sum(passes_of(signals)) == (1 if name in SELECTING else K)
-    assert max(passes_of(signals)) == 1
+    assert found.passes == pytest.approx(sum(passes_of(signals))) == (1 if name in ONE_PASS else K)
+    assert max(passes_of(signals)) == (2 / N if name == "per_image" else 1)
 
 
 @pytest.mark.parametrize(("name", "guidance"), ON_LOSSES)
@@ -305,9 +358,9 @@ def test_the_type_is_that_of_the_images(name, guidance):
     torch.testing.assert_close(found.gradient.double(), exact.gradient, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in STRATEGIES if n not in SELECTING and n != "pcgrad"])
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if n not in (*ONE_PASS, "pcgrad")])
 def test_the_order_of_the_ptms_changes_nothing(name):
-    """But for pcgrad, which draws an order of its own, and selection, whose k is a place in the list."""
+    """But for pcgrad, which draws an order of its own, and where k is a place in the list."""
     images, signals = some_images(), different("clom")
     expected = STRATEGIES[name](images, signals, STEP).gradient
     for order in itertools.permutations(signals):
@@ -376,7 +429,7 @@ def test_choices_depend_on_seed_and_step_only(name):
 # --- weighting --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
+@pytest.mark.parametrize("guidance", tuple(GUIDANCE)[1:])
 def test_averaging_gradients_is_averaging_losses(guidance):
     images, signals = some_images(), different(guidance)
     losses, gradients = (STRATEGIES[name](images, signals, STEP) for name in ("loss_avg", "grad_avg"))
@@ -417,7 +470,7 @@ def test_accuracy_weighted_needs_accuracies():
         STRATEGIES["accuracy_weighted"](images, signals, STEP)
 
 
-@pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
+@pytest.mark.parametrize("guidance", tuple(GUIDANCE)[1:])
 def test_grad_norm_avg_against_the_plain_formula(guidance):
     images, signals = some_images(), different(guidance)
     gradients = jacobian_of(images, signals)[1].numpy()
@@ -522,28 +575,39 @@ def test_mgda_of_two(other):
     share = min(1.0, max(0.0, float(b @ (b - a)) / float((a - b) @ (a - b))))
     images, signals = pulls(a.tolist(), other)
     found = STRATEGIES["mgda"](images, signals, STEP).gradient.flatten().numpy()
-    np.testing.assert_allclose(found, share * a + (1 - share) * b, rtol=1e-10, atol=1e-12)
+    point, mean_norm = share * a + (1 - share) * b, (np.linalg.norm(a) + np.linalg.norm(b)) / 2
+    np.testing.assert_allclose(found, point / np.linalg.norm(point) * mean_norm, rtol=1e-10, atol=1e-12)
+
+
+def test_mgda_of_gradients_that_cancel_is_nothing():
+    """Their least norm is zero, and what a search leaves of it has no direction to enlarge."""
+    images, signals = pulls([2.0, 1.0], [-6.0, -3.0])
+    assert STRATEGIES["mgda"](images, signals, STEP).gradient.abs().max() == 0
+    images, signals = pulls([1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)])
+    assert STRATEGIES["mgda"](images, signals, STEP).gradient.abs().max() == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mgda_of_three_against_a_search_over_all_weights(seed):
     gradients = draw(3, 6, seed=seed).numpy() + 0.5
     images, signals = pulls(*gradients.tolist())
-    found = float(STRATEGIES["mgda"](images, signals, STEP).gradient.norm())
+    found = STRATEGIES["mgda"](images, signals, STEP).gradient.flatten().numpy()
     grid = [(i, j, 100 - i - j) for i in range(101) for j in range(101 - i)]
-    least = min(float(np.linalg.norm(np.array(w) / 100 @ gradients)) for w in grid)
-    assert least < 0.95 * min(np.linalg.norm(g) for g in gradients)
-    assert found == pytest.approx(least, rel=0.02)
+    point = min((np.array(w) / 100 @ gradients for w in grid), key=np.linalg.norm)
+    norms = [np.linalg.norm(g) for g in gradients]
+    assert np.linalg.norm(point) < 0.95 * min(norms)
+    assert np.linalg.norm(found) == pytest.approx(np.mean(norms))
+    assert cosine(found, point) > 0.999
 
 
 def test_weights_of_the_gramian():
-    """Convex for mgda; for grad_norm_avg the louder has the smaller weight, and w_k |g_k| is the same for all."""
+    """Of one sign for mgda; for grad_norm_avg the louder has the smaller weight, and w_k |g_k| is the same for all."""
     for seed in range(5):
         gradients = draw(4, 6, seed=seed)
         gramian = gradients @ gradients.T
-        convex = weights_mgda(gramian, STEP)
-        assert convex.sum().item() == pytest.approx(1)
-        assert (convex >= 0).all()
+        weights = weights_mgda(gramian, STEP)
+        assert (weights >= 0).all()
+        assert (weights @ gradients).norm().item() == pytest.approx(gradients.norm(dim=1).mean().item())
         loud = weights_grad_norm(gramian, STEP) * gradients.norm(dim=1)
         torch.testing.assert_close(loud, gradients.norm(dim=1).mean().expand(4) / 4)
     assert weights_pcgrad(torch.eye(4, dtype=torch.float64), STEP).tolist() == [0.25] * 4
@@ -555,6 +619,56 @@ def test_torchjd_missing(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
     with pytest.raises(ImportError, match="need TorchJD: pip install torchjd"):
         STRATEGIES[name](images, signals, STEP)
+
+
+# --- by image ---------------------------------------------------------------------------------------------
+
+
+def test_weights_of_confidence_in_numbers():
+    """Two PTMs give an image's class 1/2 and 1/4: of 1/p the shares are 1/3 and 2/3, and for K = 2 they swap."""
+    losses = -torch.tensor([[0.5, 1.0], [0.25, 1.0]], dtype=torch.float64).log()
+    torch.testing.assert_close(weights_confidence(losses), torch.tensor([[2 / 3, 0.5], [1 / 3, 0.5]]).double())
+    assert torch.equal(weights_confidence(losses[:1]), torch.ones(1, 2, dtype=torch.float64)), "one PTM decides alone"
+    many = weights_confidence(draw(5, 7).abs())
+    torch.testing.assert_close(many.sum(0), torch.ones(7, dtype=torch.float64))
+    assert (many >= 0).all()
+
+
+def test_no_gradient_goes_through_the_weights_of_images():
+    """Weights that depend on the losses, and the same as constants: one gradient."""
+    images, signals = some_images(), different("clom")
+    with torch.no_grad():
+        logits = [signal.outputs(images).logits for signal in signals]
+        losses = torch.stack([torch.nn.functional.cross_entropy(x, LABELS, reduction="none") for x in logits])
+    fixed = ImageWeighting(weights=lambda _: weights_confidence(losses), **ABOUT)(images, signals, STEP)
+    assert torch.equal(STRATEGIES["confidence_weighted"](images, signals, STEP).gradient, fixed.gradient)
+
+
+@pytest.mark.parametrize("guidance", tuple(GUIDANCE)[1:])
+def test_over_all_ways_to_deal_ptms_to_images_per_image_is_loss_avg(guidance):
+    """Of means exactly, gradient by gradient; of ratios in scale, for each PTM's part shares one denominator."""
+    images, signals = some_images(), [a_signal(i, guidance) for i in range(K)]
+    dealt = [
+        Dividing(judge=lambda n, k, whose=whose: torch.tensor(whose), **ABOUT)(images, signals, STEP)
+        for whose in itertools.product(range(K), repeat=N)
+    ]
+    expected = STRATEGIES["loss_avg"](images, signals, STEP)
+    gradient = torch.stack([found.gradient for found in dealt]).mean(0)
+    exact = guidance in ("clom", "cos_mean")
+    assert (gradient - expected.gradient).norm() < (1e-12 if exact else 0.4) * expected.gradient.norm()
+    mean_loss = torch.stack([found.loss for found in dealt]).mean()
+    assert mean_loss.item() == pytest.approx(expected.loss.item(), rel=1e-12 if exact else 0.1)
+
+
+def test_per_image_gives_each_image_one_ptm_throughout():
+    images = some_images()
+    for k in (2, K, N + 2):  # more PTMs than images: the last are not asked
+        signals = [a_signal(i, "clom") for i in range(k)]
+        found = STRATEGIES["per_image"](images, signals, STEP).gradient
+        assert torch.equal(found, STRATEGIES["per_image"](images, signals, Step(9, 9)).gradient)
+        for i in range(N):
+            alone = STRATEGIES["single"](images, [signals[i % k]], STEP).gradient[i]
+            torch.testing.assert_close(found[i], alone, rtol=1e-12, atol=1e-15)
 
 
 # --- prediction -------------------------------------------------------------------------------------------
@@ -585,10 +699,10 @@ def test_prob_avg_of_a_ptm_that_excludes_the_true_class():
     class Says:
         logits: list
 
-        labels, alphas = torch.tensor([0]), Alphas(2.0, None)
+        labels, alphas, counts = torch.tensor([0]), Alphas(clom=2.0), None
 
         def outputs(self, images):
-            return Outputs(torch.tensor([self.logits], dtype=torch.float64) + 0 * images.sum(), None)
+            return Outputs(torch.tensor([self.logits], dtype=torch.float64) + 0 * images.sum())
 
     found = STRATEGIES["prob_avg"](images, [Says([-2000.0, 0.0]), Says([0.0, 0.0])], STEP)
     assert found.loss.item() == pytest.approx(2 * math.log(4))
@@ -622,7 +736,7 @@ def test_the_average_of_probabilities_is_one():
 
 
 def test_logit_avg_of_cclom_is_the_ratio_of_the_mean_distances():
-    images, signals = some_images(), [a_signal(i, "cclom", alpha_cclom=1.0) for i in range(K)]
+    images, signals = some_images(), [a_signal(i, "cclom", alpha_features=1.0) for i in range(K)]
     parts = [s.outputs(images).distances for s in signals]
     same, total = (sum(p[i].item() for p in parts) for i in range(2))
     together, apart = (STRATEGIES[name](images, signals, STEP).loss.item() for name in ("logit_avg", "loss_avg"))
@@ -657,14 +771,14 @@ def test_alpha_of_each_architecture_is_honoured(name):
 # --- choosing a row ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guidance", ["none", "clom", "cclom", "both"])
+@pytest.mark.parametrize("guidance", GUIDANCE)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_get_strategy(name, guidance):
     if guidance == "none" or guidance in STRATEGIES[name].guidance:
         assert get_strategy(name, guidance) is STRATEGIES[name]
         return
-    able = "single, random, sequential, shuffled, loss_avg, grad_avg, grad_norm_avg, logit_avg, accuracy_weighted"
-    with pytest.raises(ValueError, match=f"'prob_avg' is not defined for guidance '{guidance}'; use one of {able}"):
+    able = "single, random, sequential, shuffled, loss_avg, grad_avg, grad_norm_avg"
+    with pytest.raises(ValueError, match=f"{name!r} is not defined for guidance '{guidance}'; use one of {able}"):
         get_strategy(name, guidance)
 
 
@@ -674,7 +788,7 @@ def test_an_unknown_strategy_lists_the_known_ones():
 
 
 def test_an_unknown_guidance_lists_the_known_ones():
-    with pytest.raises(ValueError, match="Unknown guidance 'clip'; known: none, clom, cclom, both"):
+    with pytest.raises(ValueError, match="Unknown guidance 'clip'; known: none, clom, ce_ratio, cos_mean, cclom, both"):
         get_strategy("single", "clip")
 
 
@@ -684,6 +798,7 @@ NEW_ROWS = {  # one of each family, the gradient of pulls of 1, 2 and 6, and the
     "halves": (Weighting(weights=lambda accuracies: [0.5] * len(accuracies), **ABOUT), 4.5, 3),
     "halves at once": (Weighting(weights=lambda accuracies: [0.5] * len(accuracies), together=True, **ABOUT), 4.5, 3),
     "the longest": (GradientWeighting(weights=lambda gram, step: (gram.diagonal() > 30).to(gram), **ABOUT), 6.0, 3),
+    "the second alone": (Dividing(judge=lambda n, k: torch.ones(n, dtype=torch.int64), **ABOUT), 2.0, 1),
     "the middle": (Averaging(average=lambda outputs: outputs[1], **ABOUT), 2.0, 3),
 }
 
@@ -726,10 +841,11 @@ def test_jacobian():
     np.testing.assert_allclose(losses, gradients.sum(1))
 
 
-def test_gradient_cosines_against_a_plain_version():
+def test_gradient_agreement_against_a_plain_version():
     images, signals = some_images(), different("both")
     gradients = jacobian_of(images, signals)[1].numpy()
-    found = gradient_cosines(images, signals)
+    norms, found = gradient_agreement(images, signals)
+    np.testing.assert_allclose(norms, [math.sqrt(sum(g * g)) for g in gradients], rtol=1e-12)
     assert found.shape == (K, K)
     for i, j in itertools.product(range(K), repeat=2):
         a, b = gradients[i], gradients[j]
@@ -741,12 +857,14 @@ def test_gradient_cosines_in_numbers():
     images, signals = pulls([1.0, 0.0], [5.0, 5.0], [-2.0, 0.0], [0.0, 0.0])
     half = math.sqrt(0.5)
     expected = [[1, half, -1, 0], [half, 1, -half, 0], [-1, -half, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(gradient_cosines(images, signals), expected, atol=1e-12)
+    norms, cosines = gradient_agreement(images, signals)
+    np.testing.assert_allclose(cosines, expected, atol=1e-12)
+    np.testing.assert_allclose(norms, [1, 50**0.5, 2, 0])
 
 
 def test_gradient_cosines_stay_within_their_range():
     gradient = draw(1000, seed=5).float().view(1, 1, 1, -1)
     images = torch.ones_like(gradient).requires_grad_()
-    found = gradient_cosines(images, [Pull(gradient * x) for x in (1.0, 3.0, -7.0, 0.1)])
+    found = gradient_agreement(images, [Pull(gradient * x) for x in (1.0, 3.0, -7.0, 0.1)]).cosines
     assert found.max() <= 1
     assert found.min() >= -1

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import itertools
+import math
 import random
 import time
 
@@ -16,6 +18,7 @@ from ddlib.combine import STRATEGIES
 from ddlib.devices import CXX, missing_compiler
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.distill import distill
+from ddlib.families import Combined, Selecting
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.ptms.ptm import PTM
@@ -38,6 +41,7 @@ def require_equal(a, b):
     assert torch.equal(a.synthetic.labels, b.synthetic.labels)
     pd.testing.assert_frame_equal(a.history.drop(columns="seconds"), b.history.drop(columns="seconds"), rtol=0, atol=0)
     assert torch.equal(a.cosines, b.cosines)
+    assert torch.equal(a.norms, b.norms)
     assert a.snapshots.keys() == b.snapshots.keys()
     assert all(torch.equal(images, b.snapshots[iteration]) for iteration, images in a.snapshots.items())
 
@@ -45,6 +49,7 @@ def require_equal(a, b):
 ARMS = [
     *[("dm", "clom", strategy) for strategy in STRATEGIES],
     *[("dm", "none", "single"), ("dm", "cclom", "sequential"), ("dm", "both", "mgda")],
+    *[("dm", "ce_ratio", "prob_avg"), ("dm", "cos_mean", "per_image"), ("none", "ce_ratio", "loss_avg")],
     *[("dc", "none", "single"), ("dc", "clom", "shuffled"), ("dc", "both", "loss_avg")],
     *[("dsa", "none", "single"), ("dsa", "cclom", "random"), ("dsa", "both", "grad_avg")],
     *[("none", "clom", "single"), ("none", "cclom", "pcgrad"), ("none", "both", "logit_avg")],
@@ -246,6 +251,7 @@ def test_arms_share_start_real_batches_networks_and_augmentation(tiny, tiny_ptms
         {"guidance": "clom", "strategy": "single"},
         {"guidance": "clom", "strategy": "random"},
         {"guidance": "cclom", "strategy": "shuffled", "alpha_cclom": 10.0},
+        {"guidance": "ce_ratio", "strategy": "random", "guide_every": 2},
         {"guidance": "both", "strategy": "pcgrad"},
     ]
     records = []
@@ -269,7 +275,7 @@ def test_arms_share_start_real_batches_networks_and_augmentation(tiny, tiny_ptms
 def test_ptm_passes_are_counted(tiny, tiny_ptms, base_method, strategy):
     """One or K in each update of the images; those for the cosines do not count."""
     run = quick(tiny, base_method=base_method, guidance="clom", ptms=tiny_ptms, strategy=strategy, log_every=1)
-    selecting = ("single", "random", "sequential", "shuffled")
+    selecting = ("single", "random", "sequential", "shuffled", "per_image")
     per_iteration = (1 if strategy in selecting else 3) * (2 if base_method == "dsa" else 1)
     assert run.history["ptm_passes"].tolist() == [per_iteration, 2 * per_iteration, 3 * per_iteration]
 
@@ -292,11 +298,15 @@ def test_history_means_over_the_updates_of_an_iteration(tiny, tiny_ptms, monkeyp
     assert history["seconds"].iloc[0] > 0
 
 
-def test_cosines_are_logged_and_averaged(tiny, tiny_ptms, monkeypatch):
-    seen = watch(monkeypatch, module, "gradient_cosines", torch.clone)
+def test_cosines_and_norms_are_logged_and_averaged(tiny, tiny_ptms, monkeypatch):
+    measured = watch(monkeypatch, module, "gradient_agreement", lambda agreement: agreement)
     run = quick(tiny, guidance="clom", ptms=tiny_ptms, iterations=5, log_every=2)
+    norms, seen = zip(*measured, strict=True)
     assert len(seen) == 3
     torch.testing.assert_close(run.cosines, sum(seen) / 3)
+    torch.testing.assert_close(run.norms, sum(norms) / 3)
+    assert run.norms.shape == (3,)
+    assert (run.norms > 0).all()
     torch.testing.assert_close(run.cosines.diagonal(), torch.ones(3))
     off_diagonal = [[float(c[i, j]) for i in range(3) for j in range(3) if i != j] for c in seen]
     logged = run.history["cosine"]
@@ -309,12 +319,58 @@ def test_equal_ptms_agree_and_one_ptm_has_no_cosine(tiny, tiny_ptms):
     torch.testing.assert_close(twins.cosines, torch.ones(2, 2))
     alone = quick(tiny, guidance="clom", ptms=tiny_ptms[:1])
     assert alone.cosines.shape == (0, 0)
+    assert alone.norms.shape == (0,)
     assert alone.history["cosine"].isna().all()
 
 
 def test_logging_changes_nothing(tiny, tiny_ptms):
     often, never = (quick(tiny, guidance="both", ptms=tiny_ptms, log_every=n) for n in (1, 100))
     assert torch.equal(often.synthetic.images, never.synthetic.images)
+
+
+# Guidance every few updates
+
+
+def test_a_guided_update_has_guide_every_times_the_weight(tiny, tiny_ptms):
+    settings = {"guidance": "clom", "ptms": tiny_ptms, "strategy": "loss_avg", "iterations": 1}
+    rarely, strongly = quick(tiny, **settings, alpha_clom=0.3, guide_every=2), quick(tiny, **settings, alpha_clom=0.6)
+    torch.testing.assert_close(rarely.synthetic.images, strongly.synthetic.images, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(rarely.synthetic.images, quick(tiny, **settings, alpha_clom=0.3).synthetic.images)
+
+
+def test_twice_the_weight_every_other_update_is_the_same_weight_in_total(tiny, tiny_ptms, monkeypatch):
+    """Of a guidance whose gradient is the same everywhere, alone: SGD without momentum moves as far in two updates."""
+    monkeypatch.setattr(module, "MOMENTUM", 0.0)
+    one = torch.ones(6, 1, 8, 8)
+    monkeypatch.setattr(Selecting, "__call__", lambda *_: Combined(torch.tensor(1.0), one, 1))
+    settings = {"guidance": "clom", "ptms": tiny_ptms, "base_method": "none", "lr_img": 0.5, "iterations": 4}
+    for every in (1, 2, 4):
+        run = quick(tiny, **settings, guide_every=every, snapshots=[0], log_every=100)
+        torch.testing.assert_close(run.snapshots[0] - run.synthetic.images, 4 * 0.5 * one)
+
+
+@pytest.mark.parametrize("base_method", ["dm", "dsa"])
+def test_guided_updates_are_counted_logged_and_take_turns(tiny, tiny_ptms, monkeypatch, base_method):
+    """The k-th *guided* update is the k-th turn: else every third update would ask the same one of three PTMs."""
+    asked, features = [], PTM.features
+    monkeypatch.setattr(PTM, "features", lambda ptm, images: asked.append(ptm.index) or features(ptm, images))
+    settings = {"guidance": "clom", "ptms": tiny_ptms, "strategy": "sequential", "log_every": 100}
+    run = quick(tiny, base_method=base_method, **settings, guide_every=3, iterations=7)
+    updates = {"dm": 7, "dsa": 14}[base_method]
+    assert asked[3:] == [i % 3 for i in range(math.ceil(updates / 3))]
+    guided = {"dm": [1, 0, 0, 1, 0, 0, 1], "dsa": [1, 1, 0, 1, 1, 0, 1]}[base_method]
+    assert (~run.history["guidance_loss"].isna()).astype(int).tolist() == guided
+    assert run.history["ptm_passes"].tolist() == list(itertools.accumulate(guided))
+
+
+def test_the_logged_guidance_loss_is_that_of_alpha_alone(tiny, tiny_ptms):
+    settings = {"guidance": "clom", "ptms": tiny_ptms[:1], "alpha_clom": 2.0, "iterations": 1}
+    often, rarely = (quick(tiny, **settings, guide_every=every).history["guidance_loss"] for every in (1, 9))
+    assert often.tolist() == rarely.tolist()
+
+
+def test_without_guidance_nothing_is_asked_of_guide_every(tiny):
+    require_equal(quick(tiny, guide_every=2), quick(tiny))
 
 
 def test_snapshots_at_the_start_and_where_asked_for(tiny):
@@ -523,8 +579,11 @@ def test_divergence_leaves_the_checkpoint_before_it(tiny, tmp_path, monkeypatch,
 KNOWN_STRATEGIES = ", ".join(STRATEGIES)
 ERRORS = [
     ({"base_method": "mtt"}, "unknown base method 'mtt'; known: dm, dc, dsa, none"),
-    ({"guidance": "clip"}, "unknown guidance 'clip'; known: none, clom, cclom, both"),
-    ({"guidance": "clip", "base_method": "none"}, "unknown guidance 'clip'; known: none, clom, cclom, both"),
+    ({"guidance": "clip"}, "unknown guidance 'clip'; known: none, clom, ce_ratio, cos_mean, cclom, both"),
+    (
+        {"guidance": "clip", "base_method": "none"},
+        "unknown guidance 'clip'; known: none, clom, ce_ratio, cos_mean, cclom, both",
+    ),
     ({"strategy": "vote"}, f"[Uu]nknown strategy 'vote'; known: {KNOWN_STRATEGIES}"),
     (
         {"strategy": "prob_avg", "guidance": "cclom"},
@@ -537,6 +596,7 @@ ERRORS = [
     ({"ipc": 0}, "ipc must be from 1 to 12, .* found 0"),
     ({"ipc": -1}, "ipc must be from 1 to 12, .* found -1"),
     ({"ipc": 13}, "ipc must be from 1 to 12, the number of training images of class 'ant' of tiny; found 13"),
+    ({"guide_every": 0}, "guide_every must be at least 1; found 0"),
     ({"iterations": 0}, "iterations must be at least 1; found 0"),
     ({"log_every": 0}, "log_every must be at least 1; found 0"),
     ({"checkpoint_every": 0}, "checkpoint_every must be at least 1; found 0"),

@@ -40,14 +40,54 @@ def plain_cclom(ptm, images, dataset):
     return same / total
 
 
-@pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
-def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
+def plain_ce_ratio(ptm, images, dataset):
+    """The same with the cross-entropy of the synthetic image for the class of the real one as distance."""
+    same = total = 0
+    for image, label in zip(images, LABELS, strict=True):
+        logs = F.log_softmax(ptm.logits(image[None]), 1)[0]
+        for real_label in dataset.train.labels:
+            total = total - logs[real_label]
+            same = same - logs[real_label] * (label == real_label)
+    return same / total
+
+
+def plain_cos_mean(ptm, images, dataset):
+    """The mean over synthetic images of the mean of 1 - cosine over the real images of the class."""
+    terms = []
+    for image, label in zip(images, LABELS, strict=True):
+        real = dataset.train.images[dataset.train.labels == label]
+        cosines = [F.cosine_similarity(ptm.features(image[None]), ptm.features(other[None])) for other in real]
+        terms.append(1 - torch.stack(cosines).mean())
+    return torch.stack(terms).mean()
+
+
+PLAIN = {
+    "clom": lambda ptm, images, dataset: plain_clom(ptm, images),
+    "ce_ratio": plain_ce_ratio,
+    "cos_mean": plain_cos_mean,
+    "cclom": plain_cclom,
+}
+ALPHAS = {"clom": 3.0, "ce_ratio": 40.0, "cos_mean": 5.0, "cclom": 50.0}
+KINDS = [kind for kind, losses in GUIDANCE.items() if losses]
+
+
+@pytest.fixture(scope="module")
+def uneven(tiny):
+    """``tiny`` with fewer images of its second and third class: 12, 6 and 3."""
+    kept = [i for label, count in enumerate((12, 6, 3)) for i in (tiny.train.labels == label).nonzero()[:count, 0]]
+    return dataclasses.replace(tiny, train=tiny.train.select(torch.stack(kept)))
+
+
+@pytest.mark.parametrize("real", ["tiny", "uneven"])
+@pytest.mark.parametrize("guidance", KINDS)
+def test_loss_and_gradient_equal_the_plain_formulas(request, tiny_ptms, guidance, real):
+    tiny = request.getfixturevalue(real)
     images = synthetic(tiny).requires_grad_()
-    signals = Guidance(guidance, tiny_ptms, alpha_clom=3.0, alpha_cclom=50.0).signals(tiny, LABELS)
+    alphas = {f"alpha_{loss}": alpha for loss, alpha in ALPHAS.items()}
+    signals = Guidance(guidance, tiny_ptms, **alphas).signals(tiny, LABELS)
     assert [signal.ptm for signal in signals] == tiny_ptms
     for signal, ptm in zip(signals, tiny_ptms, strict=True):
-        expected = 3.0 * plain_clom(ptm, images) * (guidance != "cclom")
-        expected = expected + 50.0 * plain_cclom(ptm, images, tiny) * (guidance != "clom")
+        expected = sum(ALPHAS[loss] * PLAIN[loss](ptm, images, tiny) for loss in GUIDANCE[guidance])
         found = loss_of(signal, images)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         gradient, plain = (torch.autograd.grad(loss, images)[0] for loss in (found, expected))
@@ -55,13 +95,14 @@ def test_loss_and_gradient_equal_the_plain_formulas(tiny, tiny_ptms, guidance):
         torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_clom_asks_for_no_pass_over_the_real_set(tiny, tiny_ptms, monkeypatch):
+@pytest.mark.parametrize("kind", ["clom", "ce_ratio"])
+def test_losses_of_logits_ask_for_no_pass_over_the_real_set(tiny, tiny_ptms, monkeypatch, kind):
     monkeypatch.setattr(PTM, "class_sums", lambda *_: pytest.fail("the features of all real images were asked for"))
-    signals = Guidance("clom", tiny_ptms).signals(tiny, LABELS)
+    signals = Guidance(kind, tiny_ptms).signals(tiny, LABELS)
     assert [signal.sums for signal in signals] == [None] * len(tiny_ptms)
 
 
-@pytest.mark.parametrize("kind", ["clom", "cclom", "both"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "cos_mean"])
 @pytest.mark.parametrize("strategy", ["loss_avg", "grad_avg", "logit_avg", "mgda"])
 def test_many_images_go_through_a_ptm_in_chunks(tiny, tiny_ptms, monkeypatch, kind, strategy):
     """The same loss and gradient with the memory of a chunk; what fits in one chunk is bit by bit what it was."""
@@ -87,7 +128,7 @@ def test_a_chunk_of_larger_images_has_fewer(tiny, tiny_ptms, monkeypatch):
     expects = dataclasses.replace(tiny.format, image_size=512)
     larger = dataclasses.replace(tiny_ptms[0], expects=expects, given=tiny.format)
     monkeypatch.setattr(PTM, "features", lambda self, images: seen.append(len(images)) or images.flatten(1))
-    PTMSignal(larger, LABELS, Alphas(None, None)).outputs(synthetic(tiny).requires_grad_())
+    PTMSignal(larger, LABELS, Alphas()).outputs(synthetic(tiny).requires_grad_())
     assert seen == [4, 2]
 
 
@@ -111,7 +152,7 @@ def test_a_ptm_of_other_images_of_the_same_classes_may_give_clom(tiny, tiny_rgb,
     torch.testing.assert_close(loss_of(signal, images), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
+@pytest.mark.parametrize("guidance", KINDS)
 def test_one_forward_pass_over_the_synthetic_set(tiny, tiny_ptms, guidance):
     signals = Guidance(guidance, tiny_ptms).signals(tiny, LABELS)
     passes = []
@@ -127,11 +168,14 @@ def test_outputs_are_what_the_guidance_asks_for(tiny, tiny_ptms):
     images = synthetic(tiny)
     for guidance, losses in GUIDANCE.items():
         for signal in Guidance(guidance, tiny_ptms[:1]).signals(tiny, LABELS):
-            logits, distances = signal.outputs(images)
-            assert (logits is not None) == ("clom" in losses) == (signal.alphas.clom is not None)
-            assert (distances is not None) == ("cclom" in losses) == (signal.alphas.cclom is not None)
+            said = signal.outputs(images)
+            assert {loss for loss, alpha in signal.alphas._asdict().items() if alpha is not None} == set(losses)
+            assert (said.logits is not None) == bool({"clom", "ce_ratio"} & set(losses))
+            assert (said.distances is not None) == ("cclom" in losses)
+            assert (said.cosines is not None) == ("cos_mean" in losses)
+            assert said.weights is None
     (both,) = Guidance("both", tiny_ptms[:1]).signals(tiny, LABELS)
-    logits, (same, total) = both.outputs(images)
+    logits, (same, total), *_ = both.outputs(images)
     torch.testing.assert_close(logits, tiny_ptms[0].logits(images))
     torch.testing.assert_close(same / total, plain_cclom(tiny_ptms[0], images, tiny), rtol=1e-4, atol=1e-5)
     assert 0 < same < total < 2 * 6 * 36
@@ -178,7 +222,7 @@ def test_no_guidance_needs_nothing(tiny, tiny_ptms, tiny_rgb):
 
 
 def test_unknown_guidance_lists_the_known_ones(tiny, tiny_ptms):
-    with pytest.raises(ValueError, match="unknown guidance 'CLoM'; known: none, clom, cclom, both"):
+    with pytest.raises(ValueError, match="unknown guidance 'CLoM'; known: none, clom, ce_ratio, cos_mean, cclom, both"):
         Guidance("CLoM", tiny_ptms).signals(tiny, LABELS)
 
 
@@ -188,13 +232,13 @@ def test_a_network_that_is_no_ptm_is_refused_and_none_are_none():
     assert Guidance("none", None).ptms == ()
 
 
-@pytest.mark.parametrize("guidance", ["clom", "cclom", "both"])
+@pytest.mark.parametrize("guidance", KINDS)
 def test_guidance_needs_a_ptm(tiny, guidance):
     with pytest.raises(ValueError, match=f"guidance '{guidance}' needs at least one PTM.*ddlib.train_ptms"):
         Guidance(guidance, []).signals(tiny, LABELS)
 
 
-@pytest.mark.parametrize("guidance", ["clom", "both"])
+@pytest.mark.parametrize("guidance", ["clom", "ce_ratio", "both"])
 @pytest.mark.parametrize("names", [("red", "green", "blue"), ("bee", "ant", "cat")])
 def test_clom_of_other_classes_is_refused(tiny, tiny_ptms, guidance, names):
     """Other names, and the same in another order. The PTM in question need not be the first."""
@@ -205,4 +249,5 @@ def test_clom_of_other_classes_is_refused(tiny, tiny_ptms, guidance, names):
     assert "ConvNet-3 #2 @24 knows the classes of elsewhere" in message
     assert ", ".join(names[:3]) in message
     assert "those of tiny (ant, bee, cat" in message
-    assert len(Guidance("cclom", [stranger]).signals(tiny, LABELS)) == 1
+    for kind in ("cclom", "cos_mean"):
+        assert len(Guidance(kind, [stranger]).signals(tiny, LABELS)) == 1

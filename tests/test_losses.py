@@ -11,9 +11,12 @@ from ddlib.losses import (
     cclom_loss,
     cclom_loss_from_sums,
     cclom_parts_from_sums,
+    ce_ratio_loss,
     class_means,
     class_sums,
     clom_loss,
+    cos_mean_loss,
+    cosine_distances,
     distribution_matching_loss,
     gradient_matching_loss,
 )
@@ -202,6 +205,87 @@ def test_cclom_of_batches_approaches_that_of_the_set():
     assert errors[2] < 0.005
 
 
+# The other two of the 2 x 2: the cross-entropy as a ratio, the cosine as a mean
+
+IMBALANCED = torch.tensor([0] * 9 + [1] * 2 + [2] + [3] * 4)[torch.randperm(16, generator=seeded(11))]
+
+
+def slow_ce_ratio(logits, labels, real_labels):
+    """One pair of a synthetic and a real image at a time: the synthetic one's cross-entropy for the other's class."""
+    same = total = 0
+    for row, y in zip(logits, labels, strict=True):
+        for z in real_labels:
+            distance = -torch.log(torch.exp(row[z]) / torch.exp(row).sum())
+            total = total + distance
+            if y == z:
+                same = same + distance
+    return same / total
+
+
+def slow_cos_mean(syn, syn_labels, real, real_labels):
+    """For each synthetic image the mean of 1 - cosine over the real images of its class; then the mean of these."""
+    terms = []
+    for f, y in zip(syn, syn_labels, strict=True):
+        of_class = [g for g, z in zip(real, real_labels, strict=True) if y == z]
+        terms.append(sum(1 - f @ g / (f.norm() * g.norm()) for g in of_class) / len(of_class))
+    return sum(terms) / len(terms)
+
+
+def value_and_gradient(loss_of, x):
+    x = x.clone().requires_grad_()
+    loss = loss_of(x)
+    return loss.detach(), torch.autograd.grad(loss, x)[0]
+
+
+@pytest.mark.parametrize("real_labels", [torch.arange(16) % NUM_CLASSES, IMBALANCED], ids=["balanced", "imbalanced"])
+def test_ce_ratio_and_its_gradient_against_a_slow_transcription(real_labels):
+    logits, labels = 3 * rows(9, NUM_CLASSES), classes(9)
+    counts = real_labels.bincount().double()
+    found = value_and_gradient(lambda x: ce_ratio_loss(x, labels, counts), logits)
+    expected = value_and_gradient(lambda x: slow_ce_ratio(x, labels, real_labels), logits)
+    assert expected[1].abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("real_labels", [torch.arange(16) % NUM_CLASSES, IMBALANCED], ids=["balanced", "imbalanced"])
+def test_cos_mean_and_its_gradient_against_a_slow_transcription(real_labels):
+    syn, syn_labels, real = rows(9, seed=1), classes(9), rows(16, seed=3)
+    sums = class_sums(real, real_labels, NUM_CLASSES)
+    found = value_and_gradient(lambda x: cos_mean_loss(x, syn_labels, sums), syn)
+    expected = value_and_gradient(lambda x: slow_cos_mean(x, syn_labels, real, real_labels), syn)
+    assert expected[1].abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_ce_ratio_in_numbers():
+    """Softmax of (0, ln 3) is (1/4, 3/4); three real images of class 0 and one of class 1."""
+    logits, counts = torch.tensor([[0.0, math.log(3)]], dtype=torch.float64), torch.tensor([3.0, 1.0])
+    total = 3 * math.log(4) + math.log(4 / 3)
+    assert ce_ratio_loss(logits, torch.tensor([0]), counts).item() == pytest.approx(3 * math.log(4) / total)
+    assert ce_ratio_loss(logits, torch.tensor([1]), counts).item() == pytest.approx(math.log(4 / 3) / total)
+
+
+def test_cos_mean_in_numbers():
+    """Class 0 has unit features (1, 0) and (0, 1), mean (1/2, 1/2), of length below 1: that is not made one."""
+    sums = class_sums(torch.tensor([[5.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1]), 3)
+    syn, labels = torch.tensor([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0]]), torch.tensor([0, 1, 2])
+    assert cosine_distances(syn, labels, sums).tolist() == [0.5, 2, 1], "the last class has no real image"
+    assert cos_mean_loss(syn, labels, sums).item() == pytest.approx(3.5 / 3)
+
+
+def test_a_balanced_cclom_is_the_share_of_the_mean_cosine():
+    """Where classes have equally many images, the numerator of CCLoM is the mean cosine, but for a factor."""
+    syn, syn_labels, real = rows(9, seed=1), classes(9), rows(16, seed=3)
+    sums = class_sums(real, torch.arange(16) % NUM_CLASSES, NUM_CLASSES)
+    same, _ = cclom_parts_from_sums(syn, syn_labels, sums)
+    torch.testing.assert_close(cos_mean_loss(syn, syn_labels, sums), same / (9 * 4))
+
+
+def test_ce_ratio_of_counts_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"counts must be \[5\], one for each class; found \[4\]"):
+        ce_ratio_loss(torch.zeros(3, 5), torch.zeros(3, dtype=torch.int64), torch.ones(4))
+
+
 # Class sums and means
 
 
@@ -315,6 +399,8 @@ def losses_of_features():
         "clom": (lambda x: clom_loss(x, syn_labels), (syn,)),
         "cclom": (lambda x, y: cclom_loss(x, syn_labels, y, real_labels), (syn, real)),
         "cclom_from_sums": (lambda x: cclom_loss_from_sums(x, syn_labels, sums), (syn,)),
+        "ce_ratio": (lambda x: ce_ratio_loss(x[:, :NUM_CLASSES], syn_labels, torch.arange(1.0, 5.0)), (syn,)),
+        "cos_mean": (lambda x: cos_mean_loss(x, syn_labels, sums), (syn,)),
         "class_sums": (lambda y: class_sums(y, real_labels, NUM_CLASSES).sums, (real,)),
         "dm": (
             lambda x, y: distribution_matching_loss(x, syn_labels, y, real_labels, NUM_CLASSES),
@@ -338,7 +424,7 @@ def test_gradients(name):
 @pytest.mark.parametrize("name", losses_of_features())
 def test_type_and_device_are_those_of_the_tensors(name):
     function, inputs = losses_of_features()[name]
-    if name != "cclom_from_sums":  # its sums have a type of their own
+    if name not in ("cclom_from_sums", "cos_mean"):  # their sums have a type of their own
         assert function(*(x.float() for x in inputs)).dtype == torch.float32
     assert function(*inputs).dtype == torch.float64
 
@@ -354,6 +440,7 @@ def test_the_order_of_images_changes_nothing():
             cclom_loss(syn[i], syn_labels[i], real[j], real_labels[j]),
         ),
         (cclom_loss_from_sums(syn, syn_labels, sums), cclom_loss_from_sums(syn[i], syn_labels[i], other_sums)),
+        (cos_mean_loss(syn, syn_labels, sums), cos_mean_loss(syn[i], syn_labels[i], other_sums)),
         (
             distribution_matching_loss(syn, syn_labels, real, real_labels, NUM_CLASSES),
             distribution_matching_loss(syn[i], syn_labels[i], real[j], real_labels[j], NUM_CLASSES),
@@ -383,12 +470,14 @@ def on_rows(features, labels):
         lambda: class_sums(features, labels, 4),
         lambda: cclom_parts_from_sums(features, labels, SUMS),
         lambda: cclom_loss_from_sums(features, labels, SUMS),
+        lambda: cos_mean_loss(features, labels, SUMS),
         lambda: distribution_matching_loss(features, labels, FEATURES, LABELS, 4),
         lambda: distribution_matching_loss(FEATURES, LABELS, features, labels, 4),
+        lambda: ce_ratio_loss(features, labels, torch.ones(5)),
     ]
 
 
-@pytest.mark.parametrize("which", range(8))
+@pytest.mark.parametrize("which", range(10))
 def test_shapes_that_do_not_fit(which):
     for features, labels, found in (
         (torch.zeros(3, 5, 1), LABELS, r"found \[3, 5, 1\] and \[3\]"),
@@ -400,14 +489,14 @@ def test_shapes_that_do_not_fit(which):
             on_rows(features, labels)[which]()
 
 
-@pytest.mark.parametrize("which", range(8))
+@pytest.mark.parametrize("which", range(10))
 def test_labels_that_are_no_indices(which):
     for dtype in (torch.int32, torch.float32):
         with pytest.raises(ValueError, match=f"labels must be int64 class indices; found {dtype}"):
             on_rows(FEATURES, LABELS.to(dtype))[which]()
 
 
-@pytest.mark.parametrize("which", [1, 2, 4, 5, 6, 7])
+@pytest.mark.parametrize("which", [1, 2, 4, 5, 6, 7, 8])
 def test_features_of_two_ptms(which):
     with pytest.raises(ValueError, match=r"features of one PTM have one length; found (6 and 5|5 and 6)"):
         on_rows(torch.zeros(3, 6), LABELS)[which]()

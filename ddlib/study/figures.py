@@ -221,11 +221,12 @@ def history(history: pd.DataFrame, columns: Sequence[str]) -> Figure:
     From 40 points on, a running mean over a twentieth of them is drawn over the raw values.
     """
     require_columns(history, columns)
-    x = history["iteration"] if "iteration" in history else pd.Series(history.index)
+    iterations = history["iteration"] if "iteration" in history else pd.Series(history.index)
     fig, axes = plt.subplots(len(columns), 1, figsize=(7, 0.6 + 1.7 * len(columns)), sharex=True, squeeze=False)
     smooth = len(history) >= 40
     for ax, column, color in zip(axes[:, 0], columns, PALETTE, strict=False):
-        values = history[column]
+        there = history[column].notna()  # not in iterations without a guided update
+        x, values = iterations[there], history.loc[there, column]
         ax.plot(x, values, color=color, alpha=0.35 if smooth else 1, lw=1 if smooth else 1.5)
         if smooth:
             running = values.rolling(max(3, len(values) // 20), center=True, min_periods=1).mean()

@@ -8,9 +8,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ddlib.combine import STRATEGIES, Signal, Step
+from ddlib.combine import STRATEGIES
 from ddlib.devices import synchronise
+from ddlib.families import Step
 from ddlib.networks import REFERENCE_WIDTH
+from ddlib.objective import Signal
 from ddlib.threads import threads_for
 
 
