@@ -13,7 +13,6 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddlib.devices import missing_compiler
 
@@ -98,6 +97,8 @@ def in_precision(precision: str, device: torch.device) -> contextlib.AbstractCon
 @torch.no_grad()
 def operations(network: nn.Module, image: Tensor) -> int:
     """Floating-point operations of one forward pass of ``image [1, C, H, W]``."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, so that `import ddlib` is light
+
     with FlopCounterMode(display=False) as counter:
         network(image)
     return counter.get_total_flops()

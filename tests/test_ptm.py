@@ -99,7 +99,7 @@ def test_class_sums_are_of_this_ptm_as_it_is_adapted(tiny, tiny_rgb):
     adapted = ptm.adapted_to(tiny)
     expected = class_sums(adapted.features(tiny.train.images), tiny.train.labels, 3)
     torch.testing.assert_close(adapted.class_sums(tiny).sums, expected.sums)
-    assert list(ptm._sums) == [(tiny_rgb.hash, tiny_rgb.device)]
+    assert list(ptm._sums) == [(tiny_rgb.hash, tiny_rgb.device, "float32")]
 
 
 # Adapting
