@@ -603,7 +603,7 @@ ERRORS = [
     ({"batch_real": 0}, "batch_real must be at least 1; found 0"),
     ({"base_method": "dsa", "outer_loops": 0}, "outer_loops must be at least 1; found 0"),
     ({"base_method": "dc", "inner_loops": -1}, "inner_loops must be at least 1; found -1"),
-    ({"base_method": "dsa", "compile": True}, "compile is for base method dm only; found dsa"),
+    ({"base_method": "dsa", "compile": "always"}, "compile is for base method dm only; found dsa"),
     ({"guidance": "clom", "ptms": []}, "guidance 'clom' needs at least one PTM"),
     ({"guidance": "clom", "alpha_clom": {"VGG-11": 1.0}}, "alpha names VGG-11, but one of the PTMs is a ConvNet-3"),
 ]
@@ -636,7 +636,7 @@ def test_compile_without_a_compiler_is_refused_before_any_work(
         monkeypatch.setenv(variable, given)
         says = rf"compile needs a C.* compiler \({given[:3]}.*set {variable}.*leave compile out"
         with pytest.raises(ValueError, match=says):
-            quick(tiny.to(kind), guidance="cclom", ptms=tiny_ptms, compile=True)
+            quick(tiny.to(kind), guidance="cclom", ptms=tiny_ptms, compile="always")
 
 
 @pytest.mark.parametrize(("kind", "name"), [("cpu", CXX), ("cuda", "clang")])
@@ -658,33 +658,6 @@ def test_the_class_sums_are_on_the_bill(tiny, tiny_ptms, monkeypatch):
     class_sums = PTM.class_sums
     monkeypatch.setattr(PTM, "class_sums", slow)
     assert quick(tiny, guidance="cclom", ptms=tiny_ptms).history["seconds"].iloc[0] > 0.3 * 3
-
-
-@pytest.mark.skipif(bool(missing_compiler("cpu")), reason="needs a C++ compiler")
-def test_compiled_networks_change_only_the_rounding(tiny):
-    plain, compiled = (quick(tiny, iterations=4, compile=compile) for compile in (False, True))
-    assert compiled.history["base_loss"].tolist() == pytest.approx(plain.history["base_loss"].tolist(), rel=1e-5)
-    assert torch.allclose(compiled.synthetic.images, plain.synthetic.images, atol=1e-4)
-
-
-def test_the_networks_of_dm_are_compiled_if_asked(tiny, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(module, "missing_compiler", lambda kind: None)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: compiled.append(self))
-    quick(tiny)
-    assert not compiled
-    quick(tiny, compile=True)
-    assert len({id(network) for network in compiled}) == 3  # one in each iteration
-
-
-def test_later_networks_find_the_compiled_code(tiny, monkeypatch):
-    compile = torch.nn.Module.compile
-    monkeypatch.setattr(module, "missing_compiler", lambda kind: None)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: compile(self, **given, backend="eager"))
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    quick(tiny, iterations=4, compile=True)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # real images without gradient, own with it
 
 
 def test_settings_are_named(tiny):

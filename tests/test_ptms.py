@@ -252,6 +252,8 @@ KEY_CHANGES = {
     "weight_decay": 0.0,
     "batch_size": 8,
     "augment": True,
+    "precision": "bf16",
+    "compile": "auto",
     "seed": 1,
 }
 
@@ -266,6 +268,7 @@ def instant(monkeypatch):
     )
 
 
+@pytest.mark.filterwarnings("ignore:this processor has no bf16")
 def test_the_key_changes_with_all_that_shapes_a_ptm(tiny, tmp_path, instant, monkeypatch):
     def key(dataset=tiny, index=0, **options):
         return small(dataset, tmp_path, num_ptms=index + 1, **options)[index].hash.split("-")[0]

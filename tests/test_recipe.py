@@ -9,6 +9,7 @@ import torch
 
 import ddlib
 from ddlib.base_methods import BASE_METHODS, BaseMethod, Matching
+from ddlib.compute import Compute
 from ddlib.distill import distill
 from ddlib.guidance import Guidance
 from ddlib.recipe import PARTS, Optimisation, Recipe
@@ -22,7 +23,6 @@ SETTINGS = {
     "outer_loops": 2,
     "inner_loops": 1,
     "lr_net": 0.2,
-    "compile": False,
     "guidance": "both",
     "strategy": "loss_avg",
     "alpha_clom": 3.0,
@@ -33,6 +33,8 @@ SETTINGS = {
     "iterations": 2,
     "lr_img": 0.3,
     "start": "noise",
+    "precision": "bf16",
+    "compile": "auto",
     "seed": 4,
     "log_every": 1,
 }
@@ -44,6 +46,7 @@ def composed(ptms):
         base=Matching("dsa", "ConvNet-4", 8, batch_real=5, outer_loops=2, inner_loops=1, lr_net=0.2),
         guidance=Guidance("both", ptms, "loss_avg", 3.0, 2.0, 1.5, alpha_cclom={"ConvNet-3": 7.0}, guide_every=2),
         optimisation=Optimisation(iterations=2, lr_img=0.3, start="noise"),
+        compute=Compute("bf16", "auto"),
         seed=4,
         log_every=1,
     )
@@ -52,6 +55,7 @@ def composed(ptms):
 # Two forms
 
 
+@pytest.mark.filterwarnings("ignore:this processor has no bf16")
 def test_both_forms_give_the_same_bits(tiny, tiny_ptms):
     short, whole = distill(tiny, ptms=tiny_ptms, **SETTINGS), distill(tiny, composed(tiny_ptms))
     assert short.synthetic.hash == whole.synthetic.hash
@@ -75,7 +79,7 @@ def test_every_setting_is_named_in_the_help_of_distill():
     known = set(re.findall(r"\w+", inspect.getdoc(distill)))
     assert {*SETTINGS, "ptms"} <= known
     default = Recipe().settings()
-    assert [name for name in SETTINGS if SETTINGS[name] == default[name]] == ["compile"]  # of DM alone
+    assert [name for name in SETTINGS if SETTINGS[name] == default[name]] == []
 
 
 def test_settings_and_back(tiny_ptms):
@@ -173,7 +177,9 @@ def test_complete_keeps_the_ptms(tiny_ptms):
         (lambda: Matching(batch_real=0), "batch_real must be at least 1; found 0"),
         (lambda: Matching(outer_loops=0), "outer_loops must be at least 1; found 0"),
         (lambda: Matching(inner_loops=-2), "inner_loops must be at least 1; found -2"),
-        (lambda: Matching("dc", compile=True), "compile is for base method dm only; found dc"),
+        (lambda: Recipe.of(base_method="dc", compile="always"), "compile is for base method dm only; found dc"),
+        (lambda: Compute("fp16"), "unknown precision 'fp16'; known: float32, tf32, bf16"),
+        (lambda: Compute(compile="yes"), "unknown compile 'yes'; known: never, auto, always"),
         (lambda: Guidance("clip"), "unknown guidance 'clip'; known: none, clom, ce_ratio, cos_mean, cclom, both"),
         (lambda: Guidance("clom"), "guidance 'clom' needs at least one PTM"),
         (lambda: Guidance(strategy="vote"), "Unknown strategy 'vote'; known: single, random"),
