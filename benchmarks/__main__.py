@@ -25,7 +25,8 @@ def main() -> None:
     device, start = pick_device(options.device), time.perf_counter()
     processes.float32_means_float32()
     machine = Machine.measured(device)
-    print(f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.0f} GB/s")
+    rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in machine.flops.items())
+    print(f"{rates}; {machine.bandwidth / 1e9:.0f} GB/s")
     rows, failed = [], []
     for name in [row.name for row in all_rows(device) if options.only in row.name]:
         try:
@@ -40,7 +41,7 @@ def main() -> None:
         "git_commit": git_commit(),
         "device": device.type,
         "environment": environment(device),
-        "gflops": machine.flops / 1e9,
+        "gflops": {name: rate / 1e9 for name, rate in machine.flops.items()},
         "bandwidth_gb": machine.bandwidth / 1e9,
         "rows": rows,
         "growth": curves.growth(device),
@@ -61,6 +62,8 @@ def main() -> None:
 
 def line(row: dict[str, object]) -> str:
     """One row for the terminal."""
+    if "skipped" in row:
+        return f"{row['work']:48s} not measured: {row['skipped']}"
     target = "" if row["target"] is None else f"(target {row['target']:g})"
     agree = "" if row["difference"] is None else f"difference {row['difference']:.0e}"
     return (

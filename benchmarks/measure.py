@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ddlib.devices import synchronise
+from ddlib.compute import Compute, has_bf16
+from ddlib.devices import missing_compiler, synchronise
 from ddlib.memory import SETTINGS, keep_freed_memory
 
 Work = Callable[[], Sequence[Tensor | float] | None]
@@ -42,34 +43,52 @@ class Row:
     note: str = ""
     repeats: int = 5
     floats_read: int = 0  # float32 numbers of images that must be read at least once
+    compute: Compute = field(default_factory=Compute)  # of ddlib's way
+
+    def why_not(self, device: torch.device) -> str:
+        """Why this machine cannot measure it; empty if it can."""
+        if self.compute.precision == "bf16" and not has_bf16(device):
+            return "this machine has no bf16 of its own"
+        wanted = self.compute.compile != "never" and missing_compiler(device.type)
+        return f"compiling needs {wanted}" if wanted else ""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the hardware does at best, measured: float32 operations and bytes a second."""
+    """What the hardware does at best, measured: operations a second by precision, and bytes a second."""
 
-    flops: float
+    flops: dict[str, float]
     bandwidth: float
 
     @classmethod
     def measured(cls, device: torch.device) -> "Machine":
-        """By the better of a large matrix product and a wide convolution, and by copying a large tensor."""
-        scale = 1 if device.type == "cpu" else 4  # enough work to hide the start of a kernel
-        side, batch = 2048 * scale, 32 * scale**3
-        a = torch.randn(side, side, device=device)
-        maps, weight = torch.randn(batch, 128, 16, 16, device=device), torch.randn(128, 128, 3, 3, device=device)
+        """In float32, and in bf16 where that is a type of the device; bytes by copying a large tensor."""
         large = torch.randn(2**26, device=device)
         copy = torch.empty_like(large)
-        product = best_of(lambda: a @ a, device)
-        convolution = best_of(lambda: torch.nn.functional.conv2d(maps, weight, padding=1), device)
-        rates = (2 * side**3 / product, 2 * maps.numel() * 128 * 9 / convolution)
-        return cls(max(rates), 2 * large.numel() * 4 / best_of(lambda: copy.copy_(large), device))
+        types = {"float32": torch.float32, **({"bf16": torch.bfloat16} if has_bf16(device) else {})}
+        flops = {name: operations_a_second(dtype, device) for name, dtype in types.items()}
+        return cls(flops, 2 * large.numel() * 4 / best_of(lambda: copy.copy_(large), device))
 
-    def floor(self, work: Work, bytes_read: float) -> tuple[float, float]:
+    def floor(self, work: Work, bytes_read: float, precision: str = "float32") -> tuple[float, float]:
         """Operations of ``work``, and the seconds that they take at the best rates measured."""
         with Operations() as counted:
             work()
-        return counted.total, max(counted.total / self.flops, bytes_read / self.bandwidth)
+        return counted.total, max(counted.total / self.flops[precision], bytes_read / self.bandwidth)
+
+
+def operations_a_second(dtype: torch.dtype, device: torch.device) -> float:
+    """By the fastest of a large matrix product and a wide convolution, in either layout of memory."""
+    scale = 1 if device.type == "cpu" else 4  # enough work to hide the start of a kernel
+    side, batch = 2048 * scale, 32 * scale**3
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    maps = torch.randn(batch, 128, 16, 16, device=device, dtype=dtype)
+    weight = torch.randn(128, 128, 3, 3, device=device, dtype=dtype)
+    rates = [2 * side**3 / best_of(lambda: a @ a, device)]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        laid = [tensor.contiguous(memory_format=layout) for tensor in (maps, weight)]
+        once = best_of(lambda laid=laid: torch.nn.functional.conv2d(*laid, padding=1), device)
+        rates.append(2 * maps.numel() * 128 * 9 / once)
+    return max(rates)
 
 
 class Operations(TorchDispatchMode):
@@ -128,7 +147,13 @@ def memory_as_usual() -> None:
 
 
 def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, object]:
-    """One row as plain numbers: times in turns, their ratios, difference, floor and distance to it."""
+    """One row as plain numbers: times in turns, their ratios, difference, floor and distance to it.
+
+    Of a row that this machine cannot measure, the reason.
+    """
+    about = {"work": row.name, "target": row.targets.get(device.type), "note": row.note}
+    if reason := row.why_not(device):
+        return about | {"skipped": reason}
     ours, against, results = [], [], {}
     for repeat in range(-1, row.repeats):  # the first is to warm up
         keep_freed_memory()
@@ -142,16 +167,14 @@ def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, objec
             against.append(total)
     keep_freed_memory()
     ratios = [b / a for a, b in zip(ours, against, strict=True)]
-    flops, floor = machine.floor(row.needed or row.against[0].work, 4 * row.floats_read)
+    flops, floor = machine.floor(row.needed or row.against[0].work, 4 * row.floats_read, row.compute.precision)
     found = None if row.tolerance is None else difference(results["ours"], results["plain"])
     if found is not None and not found <= row.tolerance:
         raise RuntimeError(f"{row.name}: the two ways differ by {found:.1e}, more than {row.tolerance:.0e}")
-    return {
-        "work": row.name,
+    return about | {
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
-        "target": row.targets.get(device.type),
         "seconds": statistics.median(ours),
         "seconds_against": statistics.median(against),
         "gflop": flops / 1e9,
@@ -160,7 +183,6 @@ def measure(row: Row, machine: Machine, device: torch.device) -> dict[str, objec
         "difference": found,
         "tolerance": row.tolerance,
         "repeats": row.repeats,
-        "note": row.note,
     }
 
 

@@ -1,5 +1,6 @@
 """The benchmarks compare like with like: both ways compute the same, and the meters measure."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -12,6 +13,7 @@ import torch
 from benchmarks import curves, measure, plain, processes, rows, sweeps
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Matching, Task
+from ddlib.compute import Compute
 from ddlib.guidance import Guidance
 from ddlib.rng import generator
 from ddlib.study import benchmark, benchmark_figures
@@ -112,11 +114,12 @@ def test_a_row_is_measured_in_a_process_of_its_own():
 
 
 def test_the_floor_is_the_larger_of_both_bounds():
-    machine = measure.Machine(flops=100.0, bandwidth=10.0)
+    machine = measure.Machine(flops={"float32": 100.0, "bf16": 250.0}, bandwidth=10.0)
     a = torch.ones(5, 5)
     flops, seconds = machine.floor(lambda: a @ a, bytes_read=10.0)
     assert (flops, seconds) == (250, 2.5)
     assert machine.floor(lambda: a @ a, bytes_read=100.0)[1] == 10.0
+    assert machine.floor(lambda: a @ a, 0.0, "bf16") == (250, 1.0)
 
 
 def test_difference_is_that_of_norms():
@@ -150,7 +153,7 @@ def test_measure_takes_both_in_turns(monkeypatch):
     monkeypatch.setattr(measure, "seconds", lambda work, device: (work(), 2.0)[1])
     monkeypatch.setattr(measure, "memory_as_usual", lambda: calls.append("as usual"))
     monkeypatch.setattr(measure, "keep_freed_memory", lambda: calls.append("kept"))
-    found = measure.measure(row, measure.Machine(1e9, 1e9), CPU)
+    found = measure.measure(row, measure.Machine({"float32": 1e9}, 1e9), CPU)
     rounds = ["kept", "ours", "kept", "own", "as usual", "plain"] * 5
     assert calls == [*rounds, "kept", "own", "ours"]  # the last two: floor and convolutions
     assert found["ratio"] == found["ratio_min"] == found["ratio_max"] == 3.0
@@ -162,7 +165,7 @@ def test_a_difference_beyond_the_tolerance_is_an_error():
     _, row = noting_row()
     wrong = measure.Row("wrong", lambda: [torch.zeros(2, 2)], row.against, {}, repeats=1)
     with pytest.raises(RuntimeError, match="wrong"):
-        measure.measure(wrong, measure.Machine(1e9, 1e9), CPU)
+        measure.measure(wrong, measure.Machine({"float32": 1e9}, 1e9), CPU)
 
 
 def test_growth_covers_every_axis(monkeypatch):
@@ -187,13 +190,42 @@ def record():
 
 def test_the_record_is_whole(record, monkeypatch):
     monkeypatch.setattr(rows, "stand_in", functools.partial(rows.stand_in, per_class=10))
+    assert [row["work"] for row in record["rows"]] == [row.name for row in rows.all_rows(CPU)]
     table = benchmark.rows_of(record)
-    can_compile = "DM step, compiled" in table["work"].tolist()
-    now = [row.name for row in rows.all_rows(CPU) if can_compile or row.name != "DM step, compiled"]
-    assert table["work"].tolist() == now
     assert (table[["seconds", "seconds_against", "floor_seconds", "convolution_seconds", "ratio"]] > 0).all().all()
+    assert all(row["skipped"] for row in record["rows"] if "ratio" not in row)
     assert {row["axis"] for row in record["growth"]} == set(curves.AXES)
     assert {row["num_ptms"] for row in record["ensembles"]} == set(curves.NUM_PTMS)
+
+
+def test_what_a_machine_lacks_is_said_and_not_measured(monkeypatch):
+    _, row = noting_row()
+    monkeypatch.setattr(measure, "has_bf16", lambda device: False)
+    monkeypatch.setattr(measure, "missing_compiler", lambda kind: "a compiler")
+    for compute, why in (
+        (Compute("bf16"), "this machine has no bf16 of its own"),
+        (Compute(compile="always"), "compiling needs a compiler"),
+    ):
+        found = measure.measure(dataclasses.replace(row, compute=compute), measure.Machine({}, 1.0), CPU)
+        assert found == {"work": "toy", "target": 0.5, "note": "", "skipped": why}
+    assert row.why_not(CPU) == ""
+
+
+def test_rows_below_their_target_and_rows_not_measured_have_tables():
+    measured = {"ratio": 1.2, "seconds": 4.0, "seconds_against": 4.8, "convolution_seconds": 3.0, "floor_seconds": 2.5}
+    record = {
+        "rows": [
+            {"work": "slow", "target": 1.5, **measured},
+            {"work": "fast", "target": 1.1, **measured},
+            {"work": "free", "target": None, **measured},
+            {"work": "bf16", "target": 2, "skipped": "no bf16"},
+        ]
+    }
+    assert benchmark.missed(record).loc["slow"].tolist() == ["1.20", "1.5", "3.2", "3", "2.5"]
+    assert benchmark.missed(record).index.tolist() == ["slow"]
+    assert benchmark.not_measured(record).to_dict("index") == {
+        "bf16": {"target": "2", "not measured, because": "no bf16"}
+    }
 
 
 def test_memory_of_the_strategies(record):
@@ -207,7 +239,7 @@ def test_tables_and_figures_of_the_record(record):
     table = benchmark.speed_table(record)
     html = benchmark.shown(table, "cpu", "This machine").to_html()
     assert all(text in html for text in ('id="T_cpu"', "dataframe", "This machine", *table[benchmark.RATIO]))
-    assert list(table.index) == [row["work"] for row in record["rows"]]
+    assert list(table.index) == [row["work"] for row in record["rows"] if "ratio" in row]
     first = record["rows"][0]
     assert table.iloc[0][benchmark.RATIO].startswith(f"{first['ratio']:.2f} (")
     assert benchmark.machine_table([record])["torch"].tolist() == [record["environment"]["torch"]]

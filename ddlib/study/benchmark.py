@@ -39,7 +39,7 @@ def machine_table(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
             "device": record["environment"]["device_name"],
             "cores used": record["environment"]["torch_threads"],
             "torch": record["environment"]["torch"],
-            "GFLOP/s": round(record["gflops"]),
+            **{f"GFLOP/s in {name}": round(rate) for name, rate in record["gflops"].items()},
             "GB/s": round(record["bandwidth_gb"]),
             "measured on": record["created"][:10],
             "commit": record["git_commit"],
@@ -50,8 +50,8 @@ def machine_table(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
 
 
 def rows_of(record: Mapping[str, object]) -> pd.DataFrame:
-    """The rows of one record as numbers: ``work``, ``ratio``, ``ratio_min``, ``ratio_max``, ``target``, ..."""
-    return pd.DataFrame(record["rows"])
+    """The rows that were measured as numbers: ``work``, ``ratio``, ``ratio_min``, ``ratio_max``, ``target``, ..."""
+    return pd.DataFrame([row for row in record["rows"] if "skipped" not in row])
 
 
 def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
@@ -74,6 +74,30 @@ def speed_table(record: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame(columns).set_axis(pd.Index(rows["work"].tolist()))
 
 
+def not_measured(record: Mapping[str, object]) -> pd.DataFrame:
+    """The rows that this machine could not measure, with the reason; no rows if there are none."""
+    rows = {row["work"]: row for row in record["rows"] if "skipped" in row}
+    columns = {
+        "target": ["" if row["target"] is None else f"{row['target']:g}" for row in rows.values()],
+        "not measured, because": [row["skipped"] for row in rows.values()],
+    }
+    return pd.DataFrame(columns, index=list(rows))
+
+
+def missed(record: Mapping[str, object]) -> pd.DataFrame:
+    """The rows below their targets: by how much, and the share of their time that no code around it could save."""
+    rows = rows_of(record).dropna(subset="target")
+    rows = rows[rows["ratio"] < rows["target"]]
+    columns = {
+        "ratio": rows["ratio"].map("{:.2f}".format),
+        "target": rows["target"].map("{:g}".format),
+        "seconds for the target": (rows["seconds_against"] / rows["target"]).map("{:.3g}".format),
+        "in convolutions (s)": rows["convolution_seconds"].map("{:.3g}".format),
+        "the floor (s)": rows["floor_seconds"].map("{:.3g}".format),
+    }
+    return pd.DataFrame(columns).set_axis(pd.Index(rows["work"].tolist()))
+
+
 def notes_of(record: Mapping[str, object]) -> pd.DataFrame:
     """What the names of the rows leave out."""
     notes = {row["work"]: row["note"] for row in record["rows"] if row["note"]}
@@ -90,10 +114,47 @@ def once(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
             "its peak while loading (MB)": record.get("cifar10_memory", {}).get("peak_mb"),
             "class sums of 10,000 images (s)": record.get("once", {}).get("class_sums_seconds_per_10000"),
             "papermill to the first step (s)": record.get("notebook_start", {}).get("seconds"),
+            "a run beside one busy core, times alone": record.get("beside_one_busy_core", {}).get("ratio"),
         }
         for record in records
     ]
     return pd.DataFrame(rows).set_index("device").rename_axis(None)
+
+
+def load_rounding(folder: str | Path) -> list[dict[str, object]]:
+    """What ``python -m benchmarks.rounding`` measured, a record for each device. Raises FileNotFoundError, ValueError."""
+    paths = sorted((Path(folder) / "rounding").glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(f"no records in {folder}/rounding: run `python -m benchmarks.rounding` first")
+    records = []
+    for path in paths:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            record["differences"], record["pairs"], record["environment"]["device_name"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: damaged ({error!r}); run `python -m benchmarks.rounding` again") from error
+        records.append(record)
+    return records
+
+
+def rounding_table(record: Mapping[str, object]) -> pd.DataFrame:
+    """How far bf16 is from float32, as a norm relative to that of the float32 result, in percent."""
+    rows = {row["what"]: f"{100 * row['difference']:.2g} %" for row in record["differences"]}
+    return pd.DataFrame({"relative difference": rows})
+
+
+def rounding_pairs(record: Mapping[str, object]) -> pd.DataFrame:
+    """Accuracy in bf16 minus accuracy in float32, in points: PTMs, and sets without guidance and with CLoM."""
+    names = {"PTM": "PTMs", "none": "sets learned without guidance", "clom": "sets learned with CLoM"}
+    pairs = pd.DataFrame(record["pairs"])
+    low, high = (100 * pairs[name] for name in ("t_low", "t_high"))
+    columns = {
+        "difference (points)": (100 * pairs["difference"]).map("{:+.2f}".format),
+        "95 % interval": [f"{a:+.2f} to {b:+.2f}" for a, b in zip(low, high, strict=True)],
+        "p of equality within 1 point": pairs["p_equivalence"].map("{:.3f}".format),
+        "n": pairs["n"],
+    }
+    return pd.DataFrame(columns).set_axis([names[arm] for arm in pairs["arm"]])
 
 
 def load_sweep_growth(folder: str | Path) -> dict[str, object]:
