@@ -16,6 +16,7 @@ from ddlib.fingerprint import code_hash
 from ddlib.ptms.ptm import PTM
 
 SNAPSHOT = re.compile(r"snapshot \d{1,18}")  # name of a tensor in the file
+AGREEMENT = ("norms", "cosines")  # names of tensors in the file
 HISTORY = {"iteration", "base_loss", "guidance_loss", "cosine", "ptm_passes", "seconds"}
 
 
@@ -34,10 +35,8 @@ class State:
         self.images, self.optimizer, self.identity = images, optimizer, identity
         self.history: list[dict[str, float]] = []
         self.snapshots: dict[int, Tensor] = {}
-        pairs = num_ptms if num_ptms > 1 else 0
-        self.cosine_sum = torch.zeros(pairs, pairs, device="cpu")
-        self.norm_sum = torch.zeros(pairs, device="cpu")
-        self.cosines_logged = 0
+        self.num_ptms = num_ptms if num_ptms > 1 else 0  # of those that can agree
+        self.agreement: dict[int, Agreement] = {}  # by iteration
         self.unguided = math.nan if num_ptms else 0.0  # guidance loss of an iteration without a guided update
         self.cosine = float("nan")  # mean over pairs, at the current iteration
 
@@ -48,11 +47,8 @@ class State:
 
     def log_agreement(self, agreement: Agreement) -> None:
         """Norms and cosines of the PTMs' gradients at the current iteration."""
-        norms, cosines = (values.cpu() for values in agreement)
-        self.norm_sum += norms
-        self.cosine_sum += cosines
-        self.cosines_logged += 1
-        k = len(cosines)
+        self.agreement[self.iteration] = agreement = Agreement(*(values.cpu() for values in agreement))
+        cosines, k = agreement.cosines, self.num_ptms
         self.cosine = float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
 
     def log(self, steps: Sequence[tuple[float, float | None, int]], seconds: float) -> None:
@@ -74,15 +70,26 @@ class State:
 
     def mean_agreement(self) -> Agreement:
         """Over the logged iterations."""
-        return Agreement(*(total / max(1, self.cosines_logged) for total in (self.norm_sum, self.cosine_sum)))
+        norms, cosines = self._agreements()
+        logged = max(1, len(norms))
+        return Agreement(norms.sum(0) / logged, cosines.sum(0) / logged)
+
+    def _agreements(self) -> tuple[Tensor, Tensor]:
+        """Norms ``[L, K]`` and cosines ``[L, K, K]`` of the L logged iterations."""
+        k = self.num_ptms
+        norms, cosines = zip(*self.agreement.values(), strict=True) if self.agreement else ((), ())
+        return (
+            torch.stack(norms) if norms else torch.zeros(0, k, device="cpu"),
+            torch.stack(cosines) if cosines else torch.zeros(0, k, k, device="cpu"),
+        )
 
     def save(self, path: Path) -> None:
         """Write all of it to ``path``, atomically."""
         momentum = self.optimizer.state[self.images]["momentum_buffer"]
         tensors = {"images": self.images, "momentum": momentum}
-        tensors |= {"cosine_sum": self.cosine_sum, "norm_sum": self.norm_sum}
+        tensors |= dict(zip(AGREEMENT, self._agreements(), strict=True))
         tensors |= {f"snapshot {iteration}": images for iteration, images in self.snapshots.items()}
-        about = {"identity": self.identity, "history": self.history, "cosines_logged": self.cosines_logged}
+        about = {"identity": self.identity, "history": self.history, "agreed_at": [*self.agreement]}
         write_tensors(path, tensors, about)
 
     def resume(self, path: Path, iterations: int) -> None:
@@ -115,23 +122,26 @@ class State:
             for name, value in tensors.items()
             if SNAPSHOT.fullmatch(name)
         }
-        self.history, self.cosines_logged = about["history"], about["cosines_logged"]
-        self.cosine_sum, self.norm_sum = tensors["cosine_sum"], tensors["norm_sum"]
+        self.history = about["history"]
+        logged = zip(*(tensors[name] for name in AGREEMENT), strict=True)
+        self.agreement = {t: Agreement(*values) for t, values in zip(about["agreed_at"], logged, strict=True)}
 
     def _fits(self, tensors: dict[str, Tensor], about: dict[str, object]) -> bool:
         """Whether that is a checkpoint of this run: images of another shape would be stretched without a word."""
-        images = {name: value for name, value in tensors.items() if name not in ("cosine_sum", "norm_sum")}
-        history, logged = about.get("history"), about.get("cosines_logged")
+        images = {name: value for name, value in tensors.items() if name not in AGREEMENT}
+        history, logged, k = about.get("history"), about.get("agreed_at"), self.num_ptms
         return (
             {"images", "momentum"} <= images.keys()
             and all(name in ("images", "momentum") or SNAPSHOT.fullmatch(name) for name in images)
             and all(_like(value, self.images) for value in images.values())
-            and _like(tensors.get("cosine_sum"), self.cosine_sum)
-            and _like(tensors.get("norm_sum"), self.norm_sum)
             and isinstance(history, list)
+            and isinstance(logged, list)
+            and all(type(t) is int for t in logged)
+            and len(set(logged)) == len(logged)
+            and _like(tensors.get("norms"), torch.empty(len(logged), k, device="cpu"))
+            and _like(tensors.get("cosines"), torch.empty(len(logged), k, k, device="cpu"))
             and all(isinstance(row, dict) and row.keys() == HISTORY for row in history)
             and all(type(value) in (int, float) for row in history for value in row.values())
-            and type(logged) is int
         )
 
 

@@ -20,7 +20,7 @@ from ddlib.compute import Compute, tf32
 from ddlib.data.dataset import Dataset
 from ddlib.devices import refuse_strict_determinism
 from ddlib.disk.progress import progress_bar
-from ddlib.families import Combined, Step, gradient_agreement
+from ddlib.families import Agreement, Combined, Step, gradient_agreement
 from ddlib.guidance import GUIDANCE
 from ddlib.memory import keep_freed_memory
 from ddlib.ptms.ptm import PTM
@@ -48,6 +48,7 @@ class Distilled:
     cosines: Tensor  # [K, K], of the PTMs' gradients, mean over the logged steps; 0 x 0 for fewer than two PTMs
     norms: Tensor  # [K], of the same gradients, alphas inside; none for fewer than two PTMs
     snapshots: dict[int, Tensor] = field(default_factory=dict)  # iteration: images [N, C, H, W], as asked for
+    agreement: dict[int, Agreement] = field(default_factory=dict)  # iteration: norms and cosines, of the logged steps
 
     def __repr__(self) -> str:
         return f"<Distilled: {self.synthetic!r} after {len(self.history)} logged iterations>"
@@ -191,7 +192,8 @@ class Distillation:
         hashes = [ptm.hash for ptm in self.recipe.guidance.ptms] if self.signals else []
         synthetic = SyntheticSet.of(self.dataset, self.images.clone(), self.labels, **self.settings, ptm_hashes=hashes)
         norms, cosines = self.state.mean_agreement()
-        return Distilled(synthetic, pd.DataFrame(self.state.history), cosines, norms, self.state.snapshots)
+        history, state = pd.DataFrame(self.state.history), self.state
+        return Distilled(synthetic, history, cosines, norms, state.snapshots, state.agreement)
 
 
 def require_kernels(dataset: Dataset, recipe: Recipe) -> None:

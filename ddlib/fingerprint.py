@@ -1,7 +1,7 @@
 """The fingerprint of the code: which version of ddlib made a number.
 
 A folder says what counts. All of ddlib shapes results, but two folders: ``disk`` moves bytes, ``study`` reads results
-(but for ``study/run.py``, which makes them, and which :mod:`ddlib.study.provenance` adds).
+(but for ``study/run.py`` and ``study/pools.py``, which make them, and which :mod:`ddlib.study.provenance` adds).
 """
 
 import ast

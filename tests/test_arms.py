@@ -23,7 +23,7 @@ def every_arm():
 
 
 def parameters(**changes):
-    plain = {"base_method": "dm", "guidance": "clom", "strategy": "single", "equal_passes": False}
+    plain = {"base_method": "dm", "guidance": "clom", "strategy": "single", "equal_passes": False, "guide_every": 1}
     return SimpleNamespace(**plain | changes)
 
 

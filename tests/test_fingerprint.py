@@ -37,6 +37,7 @@ def look():
         ("ptms/training.py", {"core", "run", "PTM"}),
         ("ptms/pool.py", {"core", "run"}),
         ("study/run.py", {"run"}),
+        ("study/pools.py", {"run"}),
         ("study/figures.py", set()),
         ("study/statistics.py", set()),
         ("disk/files.py", set()),

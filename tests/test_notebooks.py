@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
-OF_THE_ARM = {"guidance", "strategy", "num_ptms", "equal_passes", "base_method", "device", "runs_folder"}
+OF_THE_ARM = {"guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "base_method", "device", "runs_folder"}
 
 
 def cells(path: Path) -> list[nbformat.NotebookNode]:

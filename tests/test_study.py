@@ -11,7 +11,7 @@ import torch
 
 import ddlib
 from ddlib.memory import ADVICE
-from ddlib.study import figures, images, tables
+from ddlib.study import figures, images, pools, tables
 from ddlib.study import run as study
 from ddlib.study.record import read_record, synthetic_path
 from ddlib.study.runs import load_failures, load_records
@@ -26,7 +26,10 @@ SHORT = {
     "equal_passes": False,
     "base_method": "dm",
     "alpha_clom": 1.0,
+    "alpha_ce_ratio": 1.0,
+    "alpha_cos_mean": 1.0,
     "alpha_cclom": 1.0,
+    "guide_every": 1,
     "dataset": "digits",
     "image_size": None,
     "evaluate_on": "test",
@@ -47,6 +50,7 @@ SHORT = {
     "ptm_seed": 0,
     "source_dataset": None,
     "ptm_image_size": None,
+    "judges": 0,
     "architectures": "ConvNet-3",
     "num_eval": 1,
     "eval_epochs": 2,
@@ -165,7 +169,7 @@ def test_too_little_memory_for_ptms_is_explained_too(monkeypatch):
     def fails(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(study, "train_ptms", fails)
+    monkeypatch.setattr(pools, "train_ptms", fails)
     p = SimpleNamespace(**SHORT)
     with pytest.raises(MemoryError) as error:
         study.open_ptms(p, study.open_dataset(p))
@@ -295,7 +299,7 @@ def test_imagenet_ptms_are_loaded_by_name(monkeypatch):
         def adapted_to(self, data):
             return self
 
-    monkeypatch.setattr(study, "load_imagenet_ptm", lambda *a, **k: asked.append((*a, k)) or Loaded())
+    monkeypatch.setattr(pools, "load_imagenet_ptm", lambda *a, **k: asked.append((*a, k)) or Loaded())
     changes = {
         "guidance": "cclom",
         "source_dataset": "imagenet",
@@ -308,7 +312,7 @@ def test_imagenet_ptms_are_loaded_by_name(monkeypatch):
 
 
 def test_no_ptm_is_trained_without_guidance(monkeypatch):
-    monkeypatch.setattr(study, "train_ptms", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(pools, "train_ptms", lambda *a, **k: 1 / 0)
     p = SimpleNamespace(**{**SHORT, "guidance": "none"})
     assert study.open_ptms(p, study.open_dataset(p)) == []
 

@@ -22,15 +22,17 @@ from ddlib.study.ablations import ABLATIONS
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.parameters import ParameterError, check, declared
 from ddlib.study.places import runs_folder
+from ddlib.study.pools import needs_ptms
 from ddlib.study.provenance import run_files, run_hash
 from ddlib.study.record import record_path
 from workflow.inputs import cells, files_hashes, folder_hash, notebook_hash, reader_hash
-from workflow.plan import NOT_SHAPING, PROJECT, Grid, GridError, Job, Pool, digest, without, word
+from workflow.plan import NOT_SHAPING, PROJECT, Grid, GridError, Job, Pool, digest, seeds_word, without, word
 from workflow.published import PUBLISHED, wrong_with_published
 
 KEYS = {"profile", "seeds", "arms", "threads", "folder"}
 FOR_POOL = ("dataset", "image_size", "evaluate_on", "width", "num_ptms", "source_dataset", "ptm_image_size")
-FOR_POOL += ("ptm_architectures", "ptm_epochs", "ptm_epoch", "ptm_seed", "device")
+FOR_POOL += ("ptm_architectures", "ptm_epochs", "ptm_epoch", "ptm_seed", "precision", "compile", "device")
+OF_EACH_SET = ("seed", "num_sets")  # shape a pool too where each set has its own
 TORCH = importlib.metadata.version("torch")
 
 
@@ -100,13 +102,13 @@ def jobs_of(
         raise ParameterError(problem)
     data = ", ".join(map(fingerprints.data, sources(parameters)))
     of = {"code": fingerprints.code, "notebook": fingerprints.notebook(notebook), "data": data, "torch": TORCH}
-    pool = pool_of(parameters, of | {"code": fingerprints.pool_code})
     words = [v if isinstance(v, str) else name if v is True else f"{name}{v}" for name, v in arm.items()]
     shown = all(defaults[name] == value for name, value in arm.items())
     name, jobs = word("-".join(words)), []
     for first, count in groups:
         of_these = parameters | {"seed": first, "num_sets": count}
         written = records(notebook, of_these, fingerprints.folder_files)
+        pool = pool_of(of_these, of | {"code": fingerprints.pool_code})
         jobs.append(Job(notebook, name, of_these, pool, of, written, shown, published))
     return jobs
 
@@ -127,14 +129,16 @@ def records(
 
 
 def pool_of(parameters: Mapping[str, object], of: Mapping[str, str]) -> Pool | None:
-    """The PTMs that an arm asks for."""
-    if not study.needs_ptms(SimpleNamespace(**parameters)):
+    """The PTMs that a job asks for: one pool for all sets, or those of its own group of seeds, trained together."""
+    if not needs_ptms(SimpleNamespace(**parameters)):
         return None
     shared = {name: parameters[name] for name in FOR_POOL}
+    seeds = {name: parameters[name] for name in OF_EACH_SET} if shared["ptm_seed"] is None else {}
     source = shared["source_dataset"] or dataset_name(shared["dataset"])
     shaping = digest(without(shared, NOT_SHAPING))  # pools that differ in anything but code and data have two names
     name = word(f"{source}-{shared['ptm_architectures']}-x{shared['num_ptms']}-{shaping}")
-    return Pool(name, shared, without(of, ["notebook"]))
+    name += f"-{seeds_word(*seeds.values())}" if seeds else ""
+    return Pool(name, shared | seeds, without(of, ["notebook"]))
 
 
 class Fingerprints:

@@ -37,10 +37,16 @@ def run_all(grid: Grid, jobs: Sequence[Job], workers: int = 1) -> None:
         each = hands(grid.threads, workers, held)
         trained = each(partial(run_pool, grid), grid.pools)
         there = {pool.marker for pool, done in zip(grid.pools, trained, strict=True) if done}
+        jobs = sorted(jobs, key=own_seed)
         for job in jobs:
             if job.pool and job.pool.marker not in there:
                 print(f"{job.name}: left, because its PTMs failed", flush=True)
         list(each(partial(run_job, grid), [job for job in jobs if not job.pool or job.pool.marker in there]))
+
+
+def own_seed(job: Job) -> int:
+    """The first seed of a job whose sets have pools of their own: arms of one seed, which share them, come together."""
+    return job.parameters["seed"] if job.parameters["ptm_seed"] is None else 0
 
 
 def hands(threads: int, workers: int, held: ExitStack) -> Callable[..., Iterable]:
@@ -101,6 +107,7 @@ def run_arm(grid: Grid, job: Job) -> list[Path]:
     p = SimpleNamespace(**job.parameters | {"runs_folder": str(grid.folder)})
     which = [job.parameters[name] for name in DATA]
     data = still_open("data", which, lambda: study.open_dataset(p))
-    ptms = still_open("PTMs", job.pool and (which, job.pool.marker), lambda: study.open_ptms(p, data))
+    pool, asked = ("PTMs", job.pool.marker) if job.pool else ("no PTMs", "")  # arms without keep those of others open
+    ptms = still_open(pool, (which, asked), lambda: study.open_ptms(p, data))
     grid.executed(job).unlink(missing_ok=True)  # of a run that this one replaces
     return recorded(grid, job, lambda: study.run_arm(p, data, ptms, job.notebook))[0]

@@ -59,9 +59,7 @@ class Job:
     @property
     def name(self) -> str:
         """Of its marker, its log and its executed notebook."""
-        first, count = self.parameters["seed"], self.parameters["num_sets"]
-        seeds = f"seed{first}" if count == 1 else f"seeds{first}-{first + count - 1}"
-        return f"{self.notebook}-{self.arm}-{seeds}"
+        return f"{self.notebook}-{self.arm}-{seeds_word(self.parameters['seed'], self.parameters['num_sets'])}"
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -138,6 +136,11 @@ def digest(value: object) -> str:
 def without(values: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
     """A mapping without some names."""
     return {name: value for name, value in values.items() if name not in names}
+
+
+def seeds_word(first: int, count: int) -> str:
+    """A group of seeds as the end of a name."""
+    return f"seed{first}" if count == 1 else f"seeds{first}-{first + count - 1}"
 
 
 def word(text: str) -> str:

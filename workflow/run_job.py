@@ -128,10 +128,12 @@ def ended(record: Path) -> bool:
 def train_pool(pool: Pool) -> list[Path]:
     """Train PTMs, or find them in the cache; their files."""
     from ddlib.ptms.pool import cached_file
-    from ddlib.study import run as study
+    from ddlib.study import pools
+    from ddlib.study.run import open_dataset
 
     p = SimpleNamespace(**pool.parameters)
-    ptms = study.open_pool(p, study.open_dataset(p))
+    data = open_dataset(p)
+    ptms = [ptm for seed in pools.pool_seeds(p) for ptm in pools.open_pool(pools.for_set(p, seed), data)]
     return [path for path in map(cached_file, ptms) if path.is_file()]  # ImageNet's weights are torchvision's
 
 

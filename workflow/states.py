@@ -4,6 +4,7 @@ Nothing here changes anything.
 """
 
 import fcntl
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,10 +121,13 @@ def costs(grid: Grid) -> dict[str, tuple[float, float]]:
 
 def kinds(part: str, name: str) -> list[str]:
     """Under what the cost of a job is looked up, the nearest first."""
-    if part == "pools":
-        return [name, "pools"]
-    arm = name[: name.rindex("-seed")]
-    return [arm, arm.partition("-")[0]]
+    arm = without_seeds(name)
+    return [arm, "pools" if part == "pools" else arm.partition("-")[0]]
+
+
+def without_seeds(name: str) -> str:
+    """The name of a job, or of a pool, which may be of all seeds, without its group of them."""
+    return re.sub(r"-seeds?\d+(-\d+)?$", "", name)
 
 
 def estimate(grid: Grid, found: Sequence[State]) -> tuple[float, float, int]:
@@ -145,7 +149,7 @@ def table(found: Sequence[State]) -> str:
     counts: dict[str, Counter] = {}
     for state in found:
         work = state.work
-        arm = f"PTMs {work.name}" if isinstance(work, Pool) else f"{work.notebook} {work.arm}"
+        arm = f"PTMs {without_seeds(work.name)}" if isinstance(work, Pool) else f"{work.notebook} {work.arm}"
         counts.setdefault(arm, Counter())[state.state] += 1
     width = max(map(len, counts))
     lines = [f"{'':{width}}  " + "".join(f"{name:>9}" for name in STATES)]

@@ -47,6 +47,7 @@ def train_ptms(
     precision: str = "float32",
     compile: str = "never",
     seed: int = 0,
+    first: int = 0,
     cache: str | os.PathLike | None = None,
 ) -> list[PTM]:
     """A pool of ``num_ptms`` initialisations for each of ``architectures``, trained on ``dataset.train``.
@@ -54,8 +55,9 @@ def train_ptms(
     The recipe is that of the paper's code: SGD, the rate times 0.1 after one and after two thirds of the epochs,
     no augmentation. ``keep`` lists the epochs (1 to ``epochs``) whose checkpoints are wanted, by default the
     last; sub-optimal PTMs are such early checkpoints of a long training. Order: by initialisation, then
-    architecture, then epoch, so that a larger pool begins with a smaller one. ``precision`` and ``compile`` are those
-    of :class:`ddlib.compute.Compute`.
+    architecture, then epoch, so that a larger pool begins with a smaller one; ``first`` is the number of the first
+    initialisation, so that ``first=5`` gives those that a pool of five leaves out. ``precision`` and ``compile`` are
+    those of :class:`ddlib.compute.Compute`.
 
     What is trained lands in ``cache`` (default :func:`ddlib.disk.paths.cache_folder`); a second process that wants
     the same PTM waits for the first. A damaged file there is trained again. Works on the device of ``dataset``.
@@ -65,12 +67,14 @@ def train_ptms(
     """
     keep_freed_memory()
     keep = list(keep) or [epochs]
-    if not all(isinstance(number, Integral) for number in (num_ptms, epochs, *keep)):
-        raise ValueError(f"num_ptms, epochs and keep are whole numbers; found {num_ptms!r}, {epochs!r} and {keep!r}.")
+    if not all(isinstance(number, Integral) for number in (num_ptms, epochs, first, *keep)):
+        found = f"{num_ptms!r}, {epochs!r}, {first!r} and {keep!r}"
+        raise ValueError(f"num_ptms, epochs, first and keep are whole numbers; found {found}.")
     keep = sorted(set(keep))
-    if num_ptms < 1 or not 1 <= keep[0] <= keep[-1] <= epochs:
+    if num_ptms < 1 or first < 0 or not 1 <= keep[0] <= keep[-1] <= epochs:
         raise ValueError(
-            f"a pool needs num_ptms >= 1 and epochs to keep from 1 to {epochs}; found {num_ptms} and {keep}."
+            f"a pool needs num_ptms >= 1, first >= 0 and epochs to keep from 1 to {epochs}; found {num_ptms}, {first} "
+            f"and {keep}."
         )
     recipe = {"epochs": epochs, "width": width, "norm": norm, "lr": lr, "momentum": momentum}
     recipe |= {"weight_decay": weight_decay, "batch_size": batch_size, "augment": augment_strategy(augment)}
@@ -78,7 +82,7 @@ def train_ptms(
     Compute(precision, compile).check(dataset.device)
     jobs = [
         _Job(dataset, architecture, index, seed, recipe, Path(cache or cache_folder()))
-        for index in range(num_ptms)
+        for index in range(first, first + num_ptms)
         for architecture in architectures
     ]
     # an unknown name and a full disk fail here, not after the others have been trained

@@ -2,10 +2,11 @@
 
 A name is that of a selection of real images (``herding``; ``random_real``, as ``random`` is a strategy too),
 ``full_data``, ``none``, or a guidance and what distinguishes it further: ``clom loss_avg``, ``clom alone``,
-``cclom random equal_passes``.
+``cclom random equal_passes``, ``clom loss_avg every_5``.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -17,8 +18,16 @@ from ddlib.selection import SELECTIONS
 
 FULL, FULL_NAME = "full", "full_data"  # all real images: as base_method, and as an arm
 FILE = "file"  # as base_method in records: a set that was not made here
-LABELS = {"none": "no guidance", "clom": "CLoM", "cclom": "CCLoM", "both": "CLoM + CCLoM"}  # as the text spells them
-MARKERS = "osD^vPX<>p*dh"  # filled, so that one size suits all; as many as arms of one guidance
+LABELS = {  # as the text spells them
+    "none": "no guidance",
+    "clom": "CLoM",
+    "ce_ratio": "CE ratio",
+    "cos_mean": "mean cosine",
+    "cclom": "CCLoM",
+    "both": "CLoM + CCLoM",
+}
+# Filled, so that one size suits all; as many as arms of one guidance. The last of matplotlib's are stars by their tips.
+MARKERS = (*"osD^vPX<>p*dh", (3, 1, 0), (4, 1, 0), (4, 1, 45), (8, 1, 0))
 GOLDEN = (5**0.5 - 1) / 2  # steps of this share of the circle keep any number of hues apart
 
 
@@ -27,15 +36,16 @@ class Arm:
     """One arm; the empty ``Arm()`` is the base method without guidance.
 
     ``guidance`` is a key of ``GUIDANCE``; ``strategy`` one of ``STRATEGIES``, empty for a single PTM; ``alone`` says
-    that there is no base loss, ``equal_passes`` that a strategy of one PTM a step runs longer. ``selection`` is a key
-    of ``SELECTIONS`` or ``full``: real images instead of all this. ``other`` is a name that this version cannot
-    read, or that of a set from a file.
+    that there is no base loss, ``equal_passes`` that a strategy of one PTM a step runs longer, ``guide_every`` which
+    updates are guided. ``selection`` is a key of ``SELECTIONS`` or ``full``: real images instead of all this. ``other``
+    is a name that this version cannot read, or that of a set from a file.
     """
 
     guidance: str = "none"
     strategy: str = ""
     alone: bool = False
     equal_passes: bool = False
+    guide_every: int = 1
     selection: str = ""
     other: str = ""
 
@@ -46,7 +56,8 @@ class Arm:
             return cls(selection=p.base_method)
         if p.guidance == "none":
             return cls()
-        return cls(p.guidance, p.strategy if num_ptms > 1 else "", p.base_method == "none", p.equal_passes)
+        strategy = p.strategy if num_ptms > 1 else ""
+        return cls(p.guidance, strategy, p.base_method == "none", p.equal_passes, p.guide_every)
 
     @classmethod
     def parse(cls, name: str) -> "Arm":
@@ -54,14 +65,16 @@ class Arm:
         selections = [cls(selection=key) for key in (*SELECTIONS, FULL)]
         guidance, *words = name.split(" ")
         strategy = next((word for word in words if word in STRATEGIES), "")
-        guided = [cls(guidance, strategy, "alone" in words, "equal_passes" in words)] if guidance in GUIDANCE else []
+        every = next((int(word[6:]) for word in words if re.fullmatch(r"every_[1-9]\d{0,8}", word)), 1)
+        flags = "alone" in words, "equal_passes" in words
+        guided = [cls(guidance, strategy, *flags, every)] if guidance in GUIDANCE else []
         for arm in (*selections, *guided):
             if arm.name == name:
                 return arm
         raise ValueError(
             f"{name!r} is not an arm; known: none, {', '.join(arm.name for arm in selections)}; and "
-            f"{', '.join(guidances())}, followed by nothing or by one of {', '.join(STRATEGIES)}, then by nothing, "
-            "alone, equal_passes or both of these"
+            f"{', '.join(guidances())}, followed by nothing or by one of {', '.join(STRATEGIES)}, then by nothing or "
+            "some of alone, equal_passes and every_<number from 2 on>, in this order"
         )
 
     @classmethod
@@ -77,18 +90,18 @@ class Arm:
         """As records hold it."""
         if self.other or self.selection:
             return self.other or _selection_name(self.selection)
-        return " ".join(filter(None, (self.guidance, self._detail("equal_passes")))) if self.guided else "none"
+        return " ".join(filter(None, (self.guidance, self._detail()))) if self.guided else "none"
 
     @property
     def label(self) -> str:
         """As the text spells it."""
         if self.other or not self.guided:
             return self.other or _label_of_unguided(self.selection)
-        return " ".join(filter(None, (LABELS.get(self.guidance, self.guidance), self._detail("(equal passes)"))))
+        return " ".join(filter(None, (LABELS.get(self.guidance, self.guidance), self._detail(as_text=True))))
 
     def minus(self, other: "Arm") -> str:
         """A difference in words; a guidance that both share stands in front: "CLoM: loss_avg − random"."""
-        details = [arm._detail("(equal passes)") for arm in (self, other)]
+        details = [arm._detail(as_text=True) for arm in (self, other)]
         if self.guided and self.guidance == other.guidance and all(details):
             return f"{Arm(self.guidance).label}: {' − '.join(details)}"
         return f"{self.label} − {other.label}"
@@ -108,7 +121,7 @@ class Arm:
         """A key to sort by: real images, no guidance, guidances with their strategies, full data, unknown names."""
         group = 4 if self.other else 3 if self.selection == FULL else 0 if self.selection else 2 if self.guided else 1
         place = (position(self.selection, SELECTIONS), position(self.guidance, GUIDANCE), self._strategy)
-        return (group, *place, self.alone, self.equal_passes, self.other)
+        return (group, *place, self.alone, self.equal_passes, self.guide_every, self.other)
 
     @property
     def colour(self) -> tuple[float, float, float]:
@@ -134,13 +147,13 @@ class Arm:
         return husl_palette(1, h=hue % 1, s=saturation, l=lightness)[0]
 
     @property
-    def marker(self) -> str:
+    def marker(self) -> str | tuple[int, int, int]:
         """Of matplotlib: for those who do not see the colours."""
         if self.selection == FULL or self.other:
             return MARKERS[-1]
         if self.selection:
             return MARKERS[-2 - position(self.selection, SELECTIONS) % (len(MARKERS) - 1)]
-        shift = 4 * self.equal_passes + 3 * self.alone
+        shift = 4 * self.equal_passes + 3 * self.alone + 2 * (self.guide_every > 1)
         return MARKERS[(position(self.guidance, GUIDANCE) + self._strategy + shift) % len(MARKERS)]
 
     @property
@@ -148,9 +161,18 @@ class Arm:
         """0 without a strategy, then the place in their table, from 1."""
         return 1 + position(self.strategy, STRATEGIES) if self.strategy else 0
 
-    def _detail(self, equal_passes: str) -> str:
-        """What follows the guidance in a name."""
-        return " ".join(filter(None, (self.strategy, "alone" * self.alone, equal_passes * self.equal_passes)))
+    def _detail(self, as_text: bool = False) -> str:
+        """What follows the guidance in a name, or in a text."""
+        equal = "(equal passes)" if as_text else "equal_passes"
+        every = f"(every {ordinal(self.guide_every)} update)" if as_text else f"every_{self.guide_every}"
+        words = (self.strategy, "alone" * self.alone, equal * self.equal_passes, every * (self.guide_every > 1))
+        return " ".join(filter(None, words))
+
+
+def ordinal(number: int) -> str:
+    """As a text counts: 2nd, 3rd, 5th, 11th, 21st."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 // 10 != 1 else "th"
+    return f"{number}{ending}"
 
 
 def is_selection(base_method: str) -> bool:

@@ -9,7 +9,7 @@ import torch
 from ddlib.base_methods import BASE_METHODS
 from ddlib.combine import STRATEGIES
 from ddlib.devices import missing_compiler
-from ddlib.guidance import GUIDANCE
+from ddlib.guidance import GUIDANCE, OF_LOGITS
 from ddlib.networks import NETWORKS
 from ddlib.study.arms import is_selection
 
@@ -75,13 +75,58 @@ def passes_already_equal(strategy: str, equal_passes: bool) -> str | None:
     return None
 
 
+def guidance_that_never_comes(guide_every: int, guidance: str) -> str | None:
+    """Nothing is there to be left out."""
+    if guide_every > 1 and guidance == "none":
+        return f"guide_every is {guide_every}, and guidance none guides no update: set guide_every 1"
+    return None
+
+
+def updates_without_a_loss(guide_every: int, base_method: str) -> str | None:
+    """Guidance alone, left out, leaves nothing to follow."""
+    if guide_every > 1 and base_method == "none":
+        return f"guide_every is {guide_every}: with base_method none the updates between would follow no loss at all"
+    return None
+
+
+def two_ways_to_equal_passes(guide_every: int, equal_passes: bool) -> str | None:
+    """Either the strategies of one PTM run longer, or the others guide less often."""
+    if guide_every > 1 and equal_passes:
+        return f"equal_passes and guide_every = {guide_every} are two ways to equal PTM passes: choose one"
+    return None
+
+
+def guided_once(guide_every: int, iterations: int, base_method: str) -> str | None:
+    """An iteration of dm is one update, one of dc or dsa may be several."""
+    if guide_every > iterations and base_method in BASE_METHODS and not BASE_METHODS[base_method].loops:
+        return f"guide_every is {guide_every}, but there are iterations = {iterations} updates only"
+    return None
+
+
 def labels_of_another_dataset(source_dataset: str | None, guidance: str) -> str | None:
-    """CLoM asks the PTM for the label."""
-    if source_dataset and "clom" in GUIDANCE[guidance]:
+    """CLoM and the CE ratio ask the PTM for the label."""
+    if source_dataset and OF_LOGITS & set(GUIDANCE[guidance]):
         return (
             f"guidance {guidance} needs PTMs with the labels of the data set itself, and source_dataset is "
-            f"{source_dataset!r}: use guidance cclom, or source_dataset None"
+            f"{source_dataset!r}: use guidance cclom or cos_mean, or source_dataset None"
         )
+    return None
+
+
+def judges_of_another_dataset(source_dataset: str | None, judges: int) -> str | None:
+    """A judge says whether it recognises the class."""
+    if source_dataset and judges:
+        return (
+            f"judges is {judges}, and source_dataset is {source_dataset!r}: judges are trained on the data set itself, "
+            "as PTMs with its classes; set judges 0, or source_dataset None"
+        )
+    return None
+
+
+def pools_that_are_one(source_dataset: str | None, ptm_seed: int | None) -> str | None:
+    """Torchvision's weights know no seed."""
+    if source_dataset == IMAGENET and ptm_seed is None:
+        return f"ptm_seed None gives each set a pool of its own, and PTMs of {IMAGENET} are one pool: set ptm_seed 0"
     return None
 
 
@@ -110,7 +155,13 @@ CONTRADICTIONS = [
     no_such_precision,
     strategy_without_this_guidance,
     passes_already_equal,
+    guidance_that_never_comes,
+    updates_without_a_loss,
+    two_ways_to_equal_passes,
+    guided_once,
     labels_of_another_dataset,
+    judges_of_another_dataset,
+    pools_that_are_one,
     accuracy_unknown,
     architecture_unknown,
 ]

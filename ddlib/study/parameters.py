@@ -81,19 +81,27 @@ class Parameters(BaseModel):
     # guidance
     guidance: one_of(GUIDANCE) = Field("clom", description="losses of the PTMs")
     alpha_clom: AT_LEAST_0 = Field(10.0, description="weight of CLoM")
+    alpha_ce_ratio: AT_LEAST_0 = Field(1000.0, description="weight of the CE ratio")
+    alpha_cos_mean: AT_LEAST_0 = Field(10.0, description="weight of the mean cosine")
     alpha_cclom: AT_LEAST_0 = Field(1000.0, description="weight of CCLoM")
     strategy: one_of(STRATEGIES) = Field("single", description="how several PTMs are combined")
     equal_passes: FLAG = Field(
         False, description="a strategy of one PTM a step runs K times as long: as many PTM passes as an average"
+    )
+    guide_every: whole(1) = Field(
+        1, description="only every N-th update of the images is guided, with N times the weight"
     )
     # pre-trained models
     num_ptms: whole(1) = Field(1, description="initialisations of each PTM architecture")
     ptm_architectures: NETWORKS_OR_OTHERS = Field("ConvNet-3", description="of the PTMs, joined by commas")
     ptm_epochs: whole(1) = Field(15, description="epochs of training of a PTM")
     ptm_epoch: or_none(whole(1), "the last") = Field(None, description="its checkpoint to use")
-    ptm_seed: whole(0) = Field(0, description="of the pool, which all sets share")
+    ptm_seed: or_none(whole(0), "a pool for each set, of its seed") = Field(
+        0, description="of the pool, which all sets share"
+    )
     source_dataset: or_none(SOURCE, "the data set itself") = Field(None, description="what PTMs were trained on")
     ptm_image_size: or_none(SIZE, "that of their training") = Field(None, description="pixels that those see")
+    judges: whole(0) = Field(0, description="PTMs held back: more of the same, which only judge the finished set")
     # a set that was not made here
     synthetic: or_none(line(), "random real images") = Field(
         None, description="path of a synthetic set: a file, or an exported folder"

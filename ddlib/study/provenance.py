@@ -24,7 +24,7 @@ def _run_hash(package: Path) -> str:
 
 def run_files(package: Path = PACKAGE) -> set[Path]:
     """All files whose code shapes a record."""
-    return core_files(package) | {package / "study" / "run.py"}
+    return core_files(package) | {package / "study" / name for name in ("run.py", "pools.py")}
 
 
 def git_commit() -> str | None:

@@ -80,6 +80,8 @@ def write_record(
     device: torch.device | str,
     class_names: Sequence[str] = (),
     ptms: Sequence[Mapping[str, object]] = (),
+    ptm_accuracies: Sequence[Mapping[str, object]] = (),
+    ptm_gradients: Sequence[Mapping[str, object]] = (),
     status: str = "ok",
     error: str | None = None,
 ) -> Path:
@@ -110,6 +112,8 @@ def write_record(
         "class_names": list(class_names),
         "ptm_hashes": list(ptm_hashes),
         "ptms": list(ptms),
+        "ptm_accuracies": list(ptm_accuracies),
+        "ptm_gradients": list(ptm_gradients),
         "synthetic_hash": synthetic_hash,
         "device": str(device),
         "environment": environment(device),

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pandas as pd
 import torch
 
-from ddlib.combine import STRATEGIES
 from ddlib.data.dataset import Dataset
 from ddlib.data.readers import DATASETS, content_hash, dataset_name, load_dataset
 from ddlib.devices import synchronise
@@ -18,15 +17,15 @@ from ddlib.distill import Distilled, distill
 from ddlib.evaluate import evaluate
 from ddlib.foreign import load_synthetic
 from ddlib.memory import out_of_memory_explained
-from ddlib.ptms.imagenet import load_imagenet_ptm
-from ddlib.ptms.pool import train_ptms
+from ddlib.objective import Alphas
 from ddlib.ptms.ptm import PTM
-from ddlib.selection import full_data, require_enough_images, select_real
+from ddlib.selection import full_data, select_real
 from ddlib.study.allowed import names
-from ddlib.study.arms import FILE, FULL, Arm, is_selection
+from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.devices import pick_device
 from ddlib.study.places import runs_folder, shown
+from ddlib.study.pools import computing, for_set, gradients_of, iterations_of, log_every, open_ptms, said_of
 from ddlib.study.provenance import peak_memory_bytes
 from ddlib.study.record import record_path, synthetic_path, write_failure, write_record
 from ddlib.synthetic import SyntheticSet
@@ -52,26 +51,6 @@ def open_dataset(p: SimpleNamespace) -> Dataset:
     return data.holdout() if p.evaluate_on == "holdout" else data
 
 
-def computing(p: SimpleNamespace) -> dict[str, str]:
-    """How networks compute."""
-    return {name: getattr(p, name) for name in ("precision", "compile")}
-
-
-def needs_ptms(p: SimpleNamespace) -> bool:
-    """Whether the arm asks for PTMs: to guide, or to choose real images by their features."""
-    return Arm.of(p, p.num_ptms).needs_ptms
-
-
-def open_ptms(p: SimpleNamespace, data: Dataset) -> list[PTM]:
-    """The pool of ``p``, adapted to ``data``; none if the arm asks for no PTM.
-
-    Raises ValueError if a class of ``data`` has fewer images than ``ipc``: now, not after the training of PTMs.
-    """
-    if p.base_method != FULL:
-        require_enough_images(data, p.ipc)
-    return open_pool(p, data) if needs_ptms(p) else []
-
-
 def open_synthetic(p: SimpleNamespace, data: Dataset) -> SyntheticSet:
     """The set that ``p`` names, in the form of ``data``; without a name random real images, one for each class."""
     if p.synthetic is None:
@@ -79,34 +58,14 @@ def open_synthetic(p: SimpleNamespace, data: Dataset) -> SyntheticSet:
     return load_synthetic(p.synthetic, data, p.labels, p.pixels)
 
 
-@out_of_memory_explained()
-def open_pool(p: SimpleNamespace, data: Dataset) -> list[PTM]:
-    """The PTMs that ``p`` describes, trained or from the cache, adapted to ``data``."""
-    if p.source_dataset == IMAGENET:
-        pool = [load_imagenet_ptm(name, p.ptm_image_size, device=data.device) for name in names(p.ptm_architectures)]
-        return [ptm.adapted_to(data) for ptm in pool]
-    source = data
-    if p.source_dataset:
-        source = load_dataset(p.source_dataset, image_size=p.ptm_image_size, device=data.device)
-    pool = train_ptms(
-        source,
-        names(p.ptm_architectures),
-        p.num_ptms,
-        p.ptm_epochs,
-        keep=[p.ptm_epoch or p.ptm_epochs],
-        width=p.width,
-        **computing(p),
-        seed=p.ptm_seed,
-    )
-    return [ptm.adapted_to(data) for ptm in pool]
-
-
 def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str) -> list[Run]:
     """Distil, evaluate and record ``num_sets`` synthetic sets, seeds ``seed``, ``seed + 1``, ...
 
-    Each set is on disk, with its record, before the next begins. An interrupted distillation leaves a checkpoint
-    beside the records and goes on from there when the same arm runs again. A run that fails leaves a record that says
-    why, and its error ends the arm; one that diverges (FloatingPointError) does so after the other seeds have run.
+    ``ptms`` are those of :func:`ddlib.study.pools.open_ptms`; where each set has a pool of its own, the others are
+    opened when their turn comes. Each set is on disk, with its record, before the next begins. An interrupted
+    distillation leaves a checkpoint beside the records and goes on from there when the same arm runs again. A run that
+    fails leaves a record that says why, and its error ends the arm; one that diverges (FloatingPointError) does so
+    after the other seeds have run.
     """
     parameters = recorded(p, data.name.removesuffix("-holdout"))
     if p.dataset not in DATASETS:
@@ -114,7 +73,8 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     runs, diverged = [], None
     for seed in range(p.seed, p.seed + p.num_sets):
         try:
-            runs.append(_run(p, data, ptms, notebook, seed, parameters))
+            pool = open_ptms(p, data, seed) if p.ptm_seed is None and seed != p.seed else ptms
+            runs.append(_run(p, data, pool, notebook, seed, parameters))
         except FloatingPointError as error:
             diverged = diverged or error
     if diverged:
@@ -144,7 +104,7 @@ def run_file(p: SimpleNamespace, data: Dataset, synthetic: SyntheticSet, noteboo
     parameters |= {"label_kind": "soft" if synthetic.soft else "hard", "synthetic_hash": synthetic.hash}
     about = _about(data, [], notebook, p.seed, name, parameters)
     with _failure_recorded(p, about):
-        return _judge(p, data, synthetic, None, {}, about)
+        return _evaluate_and_record(p, data, synthetic, None, {}, about)
 
 
 def recorded(
@@ -209,7 +169,7 @@ def _record_failure(p: SimpleNamespace, error: Exception, about: dict[str, objec
 
 
 def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, about: dict[str, object]) -> Run:
-    """Distil or select, then judge; ``about`` is what the record holds of the run beforehand."""
+    """Distil or select, then evaluate; ``about`` is what the record holds of the run beforehand."""
     record = record_path(runs_folder(p.runs_folder), about["notebook"], about["parameters"], seed)
     checkpoint = record.with_name(f".{record.stem}.checkpoint")
     if data.device.type == "cuda":
@@ -220,23 +180,28 @@ def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, 
     synthetic = distilled.synthetic if distilled else _select(p, data, ptms, seed)
     synchronise(data.device)
     seconds["distill"] = float(distilled.history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start
-    run = _judge(p, data, synthetic, distilled, seconds, about)
+    run = _evaluate_and_record(p, data, synthetic, distilled, seconds, about, ptms)
     checkpoint.unlink(missing_ok=True)
     return run
 
 
-def _judge(
+def _evaluate_and_record(
     p: SimpleNamespace,
     data: Dataset,
     synthetic: SyntheticSet,
     distilled: Distilled | None,
     seconds: dict[str, float],
     about: dict[str, object],
+    ptms: Sequence[PTM] | None = None,
 ) -> Run:
-    """Evaluate a set, and save it with its record; ``seconds`` are those that it took to make."""
+    """Evaluate a set, and save it with its record; ``seconds`` are those that it took to make.
+
+    PTMs and judges are asked too, but for a set from a file, which knows of none (``ptms`` None).
+    """
     seed, peak = about["seed"], peak_memory_bytes(data.device)
     record = record_path(runs_folder(p.runs_folder), about["notebook"], about["parameters"], seed)
     history = distilled.history if distilled else pd.DataFrame({"iteration": [0]})
+    said = [] if ptms is None else said_of(for_set(p, seed), data, ptms, synthetic)
     start = time.perf_counter()
     accuracies = _evaluate(p, data, synthetic, seed)
     seconds["evaluate"] = time.perf_counter() - start
@@ -251,20 +216,24 @@ def _judge(
         peak_memory_bytes=peak,
         ptm_passes=int(history["ptm_passes"].iloc[-1]) if distilled else 0,
         synthetic_hash=synthetic.hash,
+        ptm_accuracies=said,
+        ptm_gradients=gradients_of(distilled),
     )
     return Run(seed, synthetic, accuracies, distilled, record)
 
 
 def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, checkpoint: Path) -> Distilled:
-    factor = len(ptms) if p.equal_passes and STRATEGIES[p.strategy].one_ptm else 1
+    iterations = iterations_of(p, len(ptms))
     return distill(
         data,
         **{name: getattr(p, name) for name in ("ipc", "base_method", "guidance", "strategy", "base_network", "width")},
         **{name: getattr(p, name) for name in ("lr_img", "start", "outer_loops", "inner_loops")},
-        **{name: getattr(p, name) for name in ("alpha_clom", "alpha_cclom", "batch_real", "lr_net")},
+        **{name: getattr(p, name) for name in ("batch_real", "lr_net", "guide_every")},
+        **{alpha: getattr(p, alpha) for alpha in (f"alpha_{loss}" for loss in Alphas._fields)},
         **computing(p),
         ptms=ptms,
-        iterations=p.iterations * factor,
+        iterations=iterations,
+        log_every=log_every(iterations),
         seed=seed,
         snapshots=[0],
         checkpoint=checkpoint,

@@ -27,7 +27,8 @@ def load_records(folder: str | Path) -> pd.DataFrame:
     """All records of a folder as one tidy table, one row per (run, architecture, network, augment).
 
     Columns: ``FIRST_COLUMNS``, then ``seconds`` (of this network) and costs of the run (``seconds_<part>``,
-    ``ptm_passes``, ``peak_memory_mb`` in 10^6 bytes), origin (hashes, device, ...), and all other parameters;
+    ``ptm_passes``, ``peak_memory_mb`` in 10^6 bytes), ``guide_accuracy`` and ``judge_accuracy`` (the mean share of the
+    set that PTMs recognise), origin (hashes, device, ...), and all other parameters;
     lists in parameters become text. A record's own field wins over a parameter of the same name.
     Runs without accuracies (status "failed") have no row, and a warning names them.
 
@@ -97,9 +98,16 @@ def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
         **record["environment"],
         "class_names": tuple(record.get("class_names", ())),
         "ptms": json.dumps(record.get("ptms", [])),
+        **{f"{role}_accuracy": _recognised(record, role) for role in ("guide", "judge")},
     }
     parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
     return {**parameters, **shared}
+
+
+def _recognised(record: Mapping[str, object], role: str) -> float:
+    """The mean share of the synthetic set that its PTMs of a role recognise; NaN without any."""
+    shares = [said["accuracy"] for said in record.get("ptm_accuracies", []) if said["role"] == role]
+    return sum(shares) / len(shares) if shares else math.nan
 
 
 def _ordered_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +124,7 @@ def _text(value: object) -> object:
 
 FILES = ("dataset_files", "source_files")  # ddlib.study.run adds them to the parameters, for image folders
 # What tells arms of one ablation apart; everything else that was set is the setting they share.
-ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "seed", "setting")
+ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "seed", "setting")
 
 
 def load_runs(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -51,6 +51,34 @@ class PTMCard(BaseModel):
     device: str | None
 
 
+class PTMAccuracy(BaseModel):
+    """What one PTM recognises of the finished set: the share of its images that it classifies as they are labelled."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    ptm: str  # its hash
+    role: Literal["guide", "judge"]  # a judge was held back: it guided nothing
+    accuracy: Share
+
+
+class PTMGradients(BaseModel):
+    """How long the gradients of K PTMs were in one iteration, alphas inside, and how much they agreed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    iteration: Count
+    norms: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]  # [K]
+    cosines: list[list[Annotated[float, Field(ge=-1, le=1)]]]  # [K, K]
+
+    @field_validator("cosines")
+    @classmethod
+    def _of_all_pairs(cls, cosines: list[list[float]], about: ValidationInfo) -> list[list[float]]:
+        k = len(about.data.get("norms", ()))
+        if [len(row) for row in cosines] != [k] * k:
+            raise ValueError(f"has {[len(row) for row in cosines]} numbers, expected those of {k} x {k} pairs")
+        return cosines
+
+
 ACCURACY_COLUMNS = tuple(Accuracies.model_fields)
 
 
@@ -74,6 +102,12 @@ class Record(BaseModel):
     class_names: list[str] = Field([], description="of the data set, in the order of class_accuracies")
     ptm_hashes: list[str] = Field(description="of all that shaped each PTM")
     ptms: list[PTMCard] = Field([], description="a card for each PTM: recipe, accuracy, seed, seconds, device, ...")
+    ptm_accuracies: list[PTMAccuracy] = Field(
+        [], description="of each PTM with the same classes, guide or judge: the share of the set that it recognises"
+    )
+    ptm_gradients: list[PTMGradients] = Field(
+        [], description="of several PTMs, in at most 10 iterations: norms and cosines of their gradients"
+    )
     synthetic_hash: str | None = Field(description="of the synthetic set; null if the run failed")
     device: str = Field(description="cpu or cuda:<number>")
     environment: dict[str, object] = Field(description="software and machine")
