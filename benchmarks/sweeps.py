@@ -88,6 +88,17 @@ def overhead(folder: Path, repeats: int = 3) -> dict[str, float]:
     }
 
 
+def in_one_process(folder: Path, jobs: int = 20) -> dict[str, float]:
+    """The same where one process does all jobs, its start shared by them: no kernel, no notebook, no figures."""
+    path = grid_of(jobs, folder)
+    command = [sys.executable, PROJECT / "workflow" / "sweep.py", path, "--in-process"]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"DDLIB_RUNS": str(folder / "one")})
+    whole = time.perf_counter() - start
+    runs = [read_record(record)["seconds"] for record in (folder / "one" / "sweeps").glob("*/*.json")]
+    return {"jobs": len(runs), "seconds": (whole - sum(run["distill"] + run["evaluate"] for run in runs)) / len(runs)}
+
+
 def simulate(runs: int, slots: int, seconds: float, in_flight: int, poll: float = POLL) -> float:
     """Seconds until all runs are done.
 
@@ -129,11 +140,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         planning = list(engine(Path(folder)))
         per_job = overhead(Path(folder))
+        shared = in_one_process(Path(folder))
     record = {
         "git_commit": git_commit(),
         "environment": environment(),
         "engine": planning,
         "job": per_job,
+        "in_process": shared,
         "runs": RUNS,
         "gpus": GPUS,
         "poll_seconds": POLL,
@@ -142,7 +155,7 @@ def main() -> None:
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     with replacing(RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps({name: record[name] for name in ("engine", "job", "growth")}, indent=1))
+    print(json.dumps({name: record[name] for name in ("engine", "job", "in_process", "growth")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def once(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
 
 
 def load_rounding(folder: str | Path) -> list[dict[str, object]]:
-    """What ``python -m benchmarks.rounding`` measured, a record for each device. Raises FileNotFoundError, ValueError."""
+    """What ``python -m benchmarks.rounding`` measured, one for each device. Raises FileNotFoundError, ValueError."""
     paths = sorted((Path(folder) / "rounding").glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"no records in {folder}/rounding: run `python -m benchmarks.rounding` first")
@@ -164,7 +164,7 @@ def load_sweep_growth(folder: str | Path) -> dict[str, object]:
         raise FileNotFoundError(f"no {path}: run `python -m benchmarks.sweeps` first")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        record["engine"], record["job"]["seconds"], record["growth"]
+        record["engine"], record["job"]["seconds"], record["in_process"]["seconds"], record["growth"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); run `python -m benchmarks.sweeps` again") from error
     return record
@@ -179,10 +179,11 @@ def sweep_overhead_table(record: Mapping[str, object]) -> pd.DataFrame:
 
 def sweep_job(record: Mapping[str, object]) -> str:
     """What a job costs beyond its run, in one line."""
-    job, machine = record["job"], record["environment"]["device_name"]
+    job, shared, machine = record["job"], record["in_process"], record["environment"]["device_name"]
     return (
         f"{machine}, commit {record['git_commit']}: a job takes {job['seconds']:.1f} s beyond its run "
-        f"(median of {job['repeats']}) and leaves {job['bytes'] / 1e6:.2f} MB in {job['files']:.0f} files"
+        f"(median of {job['repeats']}) and leaves {job['bytes'] / 1e6:.2f} MB in {job['files']:.0f} files; with "
+        f"--in-process {shared['seconds']:.1f} s (mean of {shared['jobs']})"
     )
 
 
