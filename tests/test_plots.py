@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddlib.study import benchmark_figures, figures, images
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import compare_pairs
+from ddlib.study.contrasts import compare
 from ddlib.study.statistics import summary
 
 mpl.use("Agg")
@@ -137,10 +137,16 @@ def test_an_arm_with_an_unknown_name_is_shown_under_it_and_last():
     table = records(arms=("zebra", "clom", "full_data"), architectures=ARCHITECTURES[:2])
     names = ["CLoM", "full data", "zebra"]
     one = table[table["architecture"] == "ConvNet-3"]
-    assert texts(figures.accuracy_by_arm(one).get_yticklabels()) == [f"{name} (n = 4)" for name in names]
-    assert texts(figures.cost_accuracy(one).get_legend().get_texts()) == [f"{name} (n = 4)" for name in names]
+    assert texts(figures.accuracy_by_arm(one).get_yticklabels()) == [
+        "CLoM (n = 4)",
+        "full data (n = 1, beaten: no ceiling)",
+        "zebra (n = 4)",
+    ]
+    counts = {"full data": 1}
+    legend = [f"{name} (n = {counts.get(name, 4)})" for name in names]
+    assert texts(figures.cost_accuracy(one).get_legend().get_texts()) == legend
     assert texts(figures.cross_architecture(table).get_yticklabels()) == names
-    ax = figures.paired_differences(compare_pairs(one, [("zebra", "clom")]))
+    ax = figures.paired_differences(compare(one, [("zebra", "clom")]))
     assert texts(ax.get_yticklabels()) == ["zebra − CLoM (n = 4)"]
 
 
@@ -148,7 +154,7 @@ PAIRS = [("clom", "none"), ("both", "none")]
 
 
 def test_paired_differences_is_a_forest_plot():
-    table = compare_pairs(records(architectures=ARCHITECTURES[:2]), [], PAIRS)
+    table = compare(records(architectures=ARCHITECTURES[:2]), [], PAIRS)
     ax = figures.paired_differences(table)
     labels = texts(ax.get_yticklabels())
     assert labels == [
@@ -169,7 +175,7 @@ def test_paired_differences_is_a_forest_plot():
     assert texts(figures.paired_differences(table[::-1]).get_yticklabels()) == labels[::-1], "in the order given"
     assert f"{100 * first['difference']:+.1f}".replace("-", "−") in notes[0]
     check(ax.figure)
-    check(figures.paired_differences(compare_pairs(records(seeds=1), [], PAIRS)).figure)
+    check(figures.paired_differences(compare(records(seeds=1), [], PAIRS)).figure)
 
 
 def test_cross_architecture_is_a_table_of_means_spreads_and_counts():
@@ -328,7 +334,7 @@ def test_step_costs_has_a_line_for_each_strategy():
         (figures.accuracy_by_arm, "no arm of this ablation has been run in this setting"),
         (figures.cross_architecture, "no arm of this ablation has been run in this setting"),
         (figures.cost_accuracy, "no arm of this ablation has been run in this setting"),
-        (figures.paired_differences, "no planned pair of arms has been run with a common seed"),
+        (figures.paired_differences, "no planned contrast has all its arms with a common seed"),
         (figures.alpha_curve, "no arm has been run with evaluate_on = holdout at several alphas, all else as here"),
     ],
 )

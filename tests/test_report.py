@@ -71,6 +71,7 @@ def guidance():
 @pytest.fixture
 def ensemble():
     levels = {"random": 0.5, "random equal_passes": 0.55, "loss_avg": 0.52, "grad_avg": 0.521, "mgda": 0.4}
+    levels |= {"loss_avg every_4": 0.51}
     return pd.DataFrame([row for name, x in levels.items() for row in rows("02_ensemble", f"clom {name}", x)])
 
 
@@ -80,7 +81,7 @@ def test_settings_group_runs_that_share_all_but_the_arm(guidance, ensemble):
     assert set(records.loc[records["alpha_clom"] == 10.0, "setting"]) == {0}  # the one with most runs
     assert set(records.loc[records["alpha_clom"] == 100.0, "setting"]) == {1}
     table = tables.settings_table(records)
-    assert table["runs"].tolist() == [33, 3]
+    assert table["runs"].tolist() == [36, 3]
     assert table["alpha_clom"].tolist() == [10.0, 100.0]
     assert "ipc" in table
     assert len(runs.choose_setting(records, 1)) == 12
@@ -124,7 +125,8 @@ def test_accuracy_table_by_hand(guidance):
     # Sets of CLoM: 0.50, 0.51, 0.52; half the t interval of three: 4.302653 * 1 / sqrt(3) points.
     assert table.loc["CLoM", "ConvNet-3"] == "51.0 ± 2.5"
     assert table.loc["CLoM", "VGG-11"] == "41.0 ± 2.5"
-    assert table.columns.name.endswith("n = 3 sets")
+    assert table.columns.name.endswith("n = 3 sets where nothing else is said"), "the full data are one set"
+    assert tables.accuracy_table(guidance[guidance["arm"] != "full_data"]).columns.name.endswith("n = 3 sets")
     assert table.index.tolist()[0] == "random real images"
     assert table.index.tolist()[-1] == "full data"
 
@@ -132,7 +134,46 @@ def test_accuracy_table_by_hand(guidance):
 def test_accuracy_table_shows_n_where_it_differs_and_no_interval_of_one_set(guidance):
     table = tables.accuracy_table(guidance[(guidance["arm"] != "clom") | (guidance["seed"] == 0)])
     assert table.loc["CLoM", "ConvNet-3"] == "50.0 (n = 1)"
-    assert table.loc["no guidance", "ConvNet-3"].endswith("(n = 3)")
+    assert table.loc["no guidance", "ConvNet-3"] == "41.0 ± 2.5"
+    assert table.columns.name.endswith("n = 3 sets where nothing else is said")
+
+
+def test_sets_that_are_equal_for_all_seeds_are_one_in_tables_and_figures(guidance):
+    table = tables.accuracy_table(guidance)
+    assert table.loc["full data", "ConvNet-3"] == "91.0 (n = 1)"
+    ax = figures.accuracy_by_arm(runs.reference(guidance))
+    assert ax.get_yticklabels()[-1].get_text() == "full data (n = 1)"
+    assert tables.spread_table(runs.reference(guidance)).loc["full data"].tolist() == ["–", "0.9", 1, 6, "–"]
+    chosen = contrasts.compare(guidance, [("clom", "full_data"), ("clom", "none")])
+    assert set(chosen["b"]) == {"none"}
+
+
+def test_full_data_that_a_distilled_set_beats_are_no_ceiling(guidance):
+    assert tables.no_ceiling(guidance) == {}
+    assert tables.no_ceiling(guidance[guidance["arm"] != "full_data"]) == {}
+    beaten = guidance.assign(accuracy=guidance["accuracy"] - 0.5 * (guidance["arm"] == "full_data"))
+    vgg = beaten[(beaten["architecture"] == "VGG-11") | (beaten["arm"] != "full_data")]
+    assert tables.no_ceiling(vgg) == {
+        "VGG-11": "VGG-11: CLoM + CCLoM has 43.0 %, the full data 31.0 %, which is no ceiling."
+    }
+    assert tables.accuracy_table(vgg).index[-1] == "full data (beaten, so no ceiling: VGG-11)"
+    ax = figures.accuracy_by_arm(runs.reference(beaten))
+    assert ax.get_yticklabels()[-1].get_text() == "full data (n = 1, beaten: no ceiling)"
+
+
+def test_the_spread_says_whether_it_holds_that_of_pools(guidance):
+    clom = runs.reference(guidance[guidance["arm"] == "clom"])
+    own = clom.assign(arm="cclom", ptm_hashes=clom["seed"].map("pool {}".format))
+    table = tables.spread_table(pd.concat([clom.assign(ptm_hashes="one"), own, clom.assign(arm="none", ptm_hashes="")]))
+    assert table["PTMs"].tolist() == ["–", "one pool for all sets", "a pool for each set"]
+
+
+def test_power_table_is_computed():
+    table = tables.power_table(10, tests=13)
+    assert table.index.tolist() == ["0.3", "0.5", "0.7"]
+    assert table.loc["0.5"].tolist() == ["± 0.36", "0.50", table.loc["0.5"].iloc[2]]
+    assert float(table.loc["0.5"].iloc[2]) > 0.5
+    assert len(tables.power_table(6).columns) == 2
 
 
 def test_accuracy_table_says_which_arms_had_failed_runs(guidance):
@@ -248,6 +289,8 @@ def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
     pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
     assert pairs == [
         ("clom", "cclom", True, 0.05),
+        ("both", "clom", False, 0.02),
+        ("both", "cclom", False, 0.07),
         ("clom", "none", False, 0.10),
         ("cclom", "none", False, 0.05),
         ("both", "none", False, 0.12),
@@ -256,7 +299,7 @@ def test_guidance_contrasts_are_those_fixed_in_advance(guidance):
     words = tables.contrast_table(table)
     assert words.index[0] == "CLoM − CCLoM"
     assert words["points"].tolist()[0] == "+5.0"
-    assert words["planned"].tolist() == ["primary"] + ["exploratory"] * 4
+    assert words["planned"].tolist() == ["primary"] + ["exploratory"] * 6
     assert set(words["verdict"]) == {"no verdict (n < 6)".replace(" ", "\N{NO-BREAK SPACE}")}
 
 
@@ -266,10 +309,28 @@ def test_ensemble_contrasts_compare_at_equal_steps_and_at_equal_passes(ensemble)
     pairs = list(zip(table["a"], table["b"], table["primary"], table["difference"].round(6), strict=True))
     assert pairs == [
         ("clom loss_avg", "clom random", True, 0.02),
-        ("clom loss_avg", "clom random equal_passes", True, -0.03),
+        ("clom loss_avg every_4", "clom random", True, 0.01),
         ("clom mgda", "clom loss_avg", False, -0.12),
+        ("clom loss_avg", "clom random equal_passes", False, -0.03),
     ]
-    assert tables.contrast_table(table).index[1] == "CLoM: loss_avg − random (equal passes)"
+    assert tables.contrast_table(table).index[1] == "CLoM: loss_avg (every 4th update) − random"
+
+
+def test_every_p_value_is_shown_raw_and_corrected_and_a_bootstrap_from_ten_sets_on(guidance):
+    many = pd.DataFrame(
+        [row for arm, level in LEVELS.items() for row in rows("01_guidance", arm, level, 10) if row["seed"] or level]
+    )
+    many["accuracy"] += many["seed"] * many["arm"].map({arm: 0.0001 * i for i, arm in enumerate(LEVELS)})
+    table = contrasts.planned_contrasts(runs.reference(many), "01_guidance")
+    words = tables.contrast_table(table)
+    assert words.loc["CLoM − CCLoM", ["p", "p (Holm)", "p equal", "p equal (Holm)"]].tolist() == [
+        *("0.0020", "–", "1.0", "–")
+    ]
+    assert words.loc["CLoM − no guidance", ["p", "p (Holm)"]].tolist() == ["0.0020", "0.012"]
+    assert words["BCa interval"].str.startswith("[").all()
+    few = tables.contrast_table(contrasts.planned_contrasts(runs.reference(guidance), "01_guidance"))
+    assert "BCa interval" not in few
+    assert few["p"].tolist()[0] == "0.25"
 
 
 def test_contrasts_use_the_seeds_that_both_arms_have(guidance):
@@ -292,7 +353,7 @@ def test_too_few_arms_give_an_empty_table_and_a_line_that_says_so(guidance, caps
     assert table.empty
     assert tables.contrast_table(table).empty
     assert figures.paired_differences(table) is None
-    assert capsys.readouterr().out == "Nothing to draw: no planned pair of arms has been run with a common seed.\n"
+    assert capsys.readouterr().out == "Nothing to draw: no planned contrast has all its arms with a common seed.\n"
     assert tables.unless_empty(tables.contrast_table(table), "No differences.") is None
     assert capsys.readouterr().out == "No differences.\n"
 
@@ -355,9 +416,9 @@ def test_spread_table_by_hand(guidance):
     one = runs.reference(guidance[(guidance["arm"] == "none") & (guidance["seed"] == 0)])
     table = tables.spread_table(pd.concat([clom.assign(accuracy=[0.49, 0.51, 0.52, 0.58]), one]))
     assert table.index.tolist() == ["no guidance", "CLoM"]
-    assert table.columns.tolist() == ["between sets", "between networks of one set", "sets", "networks"]
-    assert table.loc["CLoM"].tolist() == ["2.7", "3.2", 2, 4]
-    assert table.loc["no guidance"].tolist() == ["–", "0.0", 1, 2]
+    assert table.columns.tolist() == ["between sets", "between networks of one set", "sets", "networks", "PTMs"]
+    assert table.loc["CLoM"].tolist() == ["2.7", "3.2", 2, 4, "–"]
+    assert table.loc["no guidance"].tolist() == ["–", "0.0", 1, 2, "–"]
 
 
 def alphas(values=(1.0, 10.0, 100.0), **changes):

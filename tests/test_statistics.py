@@ -6,9 +6,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ddlib.study.contrasts import common_seeds, compare_pairs, paired_difference
+from ddlib.study.ablations import TWO_BY_TWO, Contrast
+from ddlib.study.arms import Arm
+from ddlib.study.contrasts import common_seeds, compare, effect, paired_difference, planned_contrasts, sets_needed
 from ddlib.study.ddranking import hlr, ior, lrs
-from ddlib.study.statistics import set_means, summary, variance_components
+from ddlib.study.statistics import (
+    LEVEL,
+    MARGIN,
+    MIN_PAIRS,
+    STUDY_SETS,
+    bca_interval,
+    detectable,
+    equal_sets_as_one,
+    half_width,
+    own_pools,
+    power,
+    set_means,
+    summary,
+    variance_components,
+)
 
 
 def table(arms, networks=1, architecture="ConvNet-3"):
@@ -144,7 +160,7 @@ def test_paired_difference_of_five_pairs():
     gains = np.array([0.01, 0.02, 0.03, 0.04, 0.05])
     base = np.array([0.3, 0.9, 0.5, 0.1, 0.6])
     frame = table({"none": base, "clom": base + gains}, networks=3)
-    row = compare_pairs(frame, [("clom", "none")]).iloc[0]
+    row = compare(frame, [("clom", "none")]).iloc[0]
     assert (row["architecture"], row["a"], row["b"], row["n"]) == ("ConvNet-3", "clom", "none", 5)
     assert row["difference"] == pytest.approx(0.03)
     assert (row["t_low"], row["t_high"]) == pytest.approx((0.010368, 0.049632), abs=1e-6)
@@ -183,7 +199,7 @@ def test_no_difference_and_ties():
 
 def test_equivalence_is_two_one_sided_t_tests():
     d = np.array([0.001, -0.002, 0.003, 0.0, 0.002, -0.001])
-    row = compare_pairs(table({"a": 0.5 + d, "b": np.full(6, 0.5)}), [("a", "b")]).iloc[0]
+    row = compare(table({"a": 0.5 + d, "b": np.full(6, 0.5)}), [("a", "b")]).iloc[0]
     t_low = (d.mean() + 0.01) / (d.std(ddof=1) / math.sqrt(6))
     t_high = (d.mean() - 0.01) / (d.std(ddof=1) / math.sqrt(6))
     assert row["p_equivalence"] == pytest.approx(max(stats.t.sf(t_low, 5), stats.t.cdf(t_high, 5)))
@@ -201,13 +217,13 @@ def test_one_and_two_pairs_give_an_effect_and_no_more():
 
 def test_swapping_the_arms_flips_every_sign():
     frame = noisy(seeds=7, networks=3)
-    ab = compare_pairs(frame, [("clom", "none")]).iloc[0]
-    ba = compare_pairs(frame, [("none", "clom")]).iloc[0]
+    ab = compare(frame, [("clom", "none")]).iloc[0]
+    ba = compare(frame, [("none", "clom")]).iloc[0]
     assert ab["difference"] == -ba["difference"]
     assert (ab["t_low"], ab["t_high"]) == pytest.approx((-ba["t_high"], -ba["t_low"]))
     assert ab["improvement"] == 1 - ba["improvement"]
     assert (ab["p_value"], ab["p_equivalence"]) == pytest.approx((ba["p_value"], ba["p_equivalence"]))
-    assert ab["verdict"] == ba["verdict"] == "clom better"
+    assert ab["verdict"] == ba["verdict"] == "CLoM better"
 
 
 def test_the_order_of_rows_changes_nothing():
@@ -215,8 +231,8 @@ def test_the_order_of_rows_changes_nothing():
     frame = pd.concat([frame, frame.assign(architecture="VGG-11", accuracy=frame["accuracy"] / 2)])
     shuffled = frame.sample(frac=1, random_state=5)
     pairs = [], [("clom", "none")]
-    expected = compare_pairs(frame, *pairs)
-    pd.testing.assert_frame_equal(compare_pairs(shuffled, *pairs), expected, rtol=1e-9)
+    expected = compare(frame, *pairs)
+    pd.testing.assert_frame_equal(compare(shuffled, *pairs), expected, rtol=1e-9)
     pd.testing.assert_frame_equal(summary(shuffled, ["arm", "architecture"]), summary(frame, ["arm", "architecture"]))
 
 
@@ -260,7 +276,7 @@ def test_holm_by_hand():
     base = np.full(6, 0.5)
     gains = np.array([0.02, 0.03, 0.001, 0.025, 0.028, 0.04])
     arms = {"none": base, "up": base + gains, "mid": base + gains * [1, 1, -1, 1, 1, 1], "zero": base}
-    rows = compare_pairs(table(arms), [], [(arm, "none") for arm in ("up", "mid", "zero")]).set_index("a")
+    rows = compare(table(arms), [], [(arm, "none") for arm in ("up", "mid", "zero")]).set_index("a")
     assert rows["p_value"].to_dict() == {"up": 0.03125, "mid": 0.0625, "zero": 1.0}
     # Holm: 3 * 0.03125, then max(0.09375, 2 * 0.0625), then max(0.125, 1).
     assert rows["p_holm"].to_dict() == {"up": 0.09375, "mid": 0.125, "zero": 1.0}
@@ -273,34 +289,234 @@ def test_primary_contrasts_are_not_corrected():
     losses = np.array([0.02, 0.03, 0.01, 0.025, 0.028, 0.04])
     arms = {"none": base, "clom": base - losses, "both": base, "cclom": base}
     pairs = [("clom", "none")], [("both", "none"), ("cclom", "none")]
-    rows = compare_pairs(table(arms), *pairs).set_index("a")
+    rows = compare(table(arms), *pairs).set_index("a")
     assert rows["primary"].to_dict() == {"both": False, "cclom": False, "clom": True}
     assert rows.loc["clom", "p_holm"] == rows.loc["clom", "p_value"] == 0.03125
-    assert rows.loc["clom", "verdict"] == "none better"
+    assert rows.loc["clom", "verdict"] == "no guidance better"
     assert rows["p_holm"][["both", "cclom"]].tolist() == [1.0, 1.0]
 
 
 def test_planned_pairs_that_are_not_there_have_no_rows():
     there = table({"clom": [0.5, 0.6], "none": [0.4, 0.4]})
-    rows = compare_pairs(there, [("clom", "cclom")], [("clom", "none"), ("both", "none")])
+    rows = compare(there, [("clom", "cclom")], [("clom", "none"), ("both", "none")])
     assert rows[["a", "b", "primary"]].values.tolist() == [["clom", "none", False]]
-    assert compare_pairs(there, [("clom", "cclom")]).empty
+    assert compare(there, [("clom", "cclom")]).empty
     apart = table({"clom": [0.5]})
     other = table({"none": [0.4, 0.4]}).query("seed == 1")
-    assert compare_pairs(pd.concat([apart, other]), [("clom", "none")]).empty, "no seed that both have"
+    assert compare(pd.concat([apart, other]), [("clom", "none")]).empty, "no seed that both have"
 
 
 def test_undecided_is_said_where_a_verdict_was_possible():
     d = np.array([0.05, -0.04, 0.03, -0.02, 0.06, -0.05, 0.01])
-    row = compare_pairs(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), [], [("clom", "none")]).iloc[0]
+    row = compare(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), [], [("clom", "none")]).iloc[0]
     assert row["verdict"] == "undecided"
-    every = compare_pairs(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), [("clom", "none")])
+    every = compare(table({"none": np.full(7, 0.5), "clom": 0.5 + d}), [("clom", "none")])
     assert every["p_holm"].tolist() == [row["p_value"]], "no exploratory row is left to correct"
 
 
 def test_tables_without_a_network_column_are_taken_as_they_are():
     frame = table({"clom": [0.5, 0.6]}, networks=3).drop(columns=["network", "architecture"])
     assert summary(frame, ["arm"])["networks"].tolist() == [6]
+
+
+def slow_holm(p_values):
+    """Holm 1979 as he writes it: the smallest p times k, the next times k - 1, ...; never below the one before."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, so_far = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = so_far
+    return corrected
+
+
+def test_holm_corrects_differences_and_equalities_among_the_exploratory_rows():
+    rng = np.random.default_rng(4)
+    base = rng.normal(0.5, 0.02, STUDY_SETS)
+    gains = {"clom": 0.03, "cclom": 0.0005, "both": 0.004, "ce_ratio": -0.02, "cos_mean": 0.0}
+    arms = {name: base + gain + rng.normal(0, 0.005, STUDY_SETS) for name, gain in gains.items()}
+    pairs = [(name, "none") for name in gains]
+    rows = compare(table({"none": base, **arms}), pairs[:1], pairs[1:])
+    alone = [paired_difference(table({"none": base, **arms}), *pair).iloc[0] for pair in pairs]
+    for raw, holm in (("p_value", "p_holm"), ("p_equivalence", "p_equivalence_holm")):
+        values = [row[raw] for row in alone]
+        assert rows[raw].tolist() == pytest.approx(values)
+        assert rows[holm].tolist() == pytest.approx([values[0], *slow_holm(values[1:])])
+
+
+def test_an_equality_that_its_correction_does_not_leave_is_no_verdict():
+    """Ten rows near the margin: one of them is equal by itself, and not among ten."""
+    d = 0.0075 + 0.0035 * np.array([-1.5, -1, -0.7, -0.3, -0.1, 0.1, 0.3, 0.7, 1, 1.5])
+    base = np.full(STUDY_SETS, 0.5)
+    one = compare(table({"none": base, "clom": base + d}), [], [("clom", "none")]).iloc[0]
+    assert one["p_equivalence"] < LEVEL
+    assert one["verdict"] == "CLoM better, within ±1 points"
+    names = [f"arm {i}" for i in range(10)]
+    ten = compare(table({"none": base} | dict.fromkeys(names, base + d)), [], [(name, "none") for name in names])
+    assert (ten["p_equivalence_holm"] > LEVEL).all()
+    assert set(ten["verdict"]) == {f"{name} better" for name in names}
+
+
+def test_false_equalities_are_rare_among_ten_rows_at_the_margin():
+    """Without a correction 41 % of such tables hold one."""
+    rng, base, tables = np.random.default_rng(0), np.full(STUDY_SETS, 0.5), 60
+    names, wrong = [f"arm {i}" for i in range(10)], 0
+    for _ in range(tables):
+        arms = {name: base + MARGIN + rng.normal(0, 0.005, STUDY_SETS) for name in names}
+        rows = compare(table({"none": base, **arms}), [], [(name, "none") for name in names])
+        wrong += (rows["p_equivalence_holm"] < LEVEL).any()
+    assert wrong <= 9  # 5 % of 60 are 3; more than 9 would come with a probability below 0.001
+
+
+# Four arms
+
+
+def test_effects_of_the_2_by_2_are_computed_within_each_seed():
+    rng = np.random.default_rng(2)
+    arms = {name: rng.normal(0.5, 0.02, 7) for name in ("clom", "ce_ratio", "cos_mean", "cclom")}
+    rows = compare(table(arms, networks=2), [], TWO_BY_TWO).set_index("contrast")
+    seeds = list(zip(*arms.values(), strict=True))
+    distance = [(clom + ce_ratio) / 2 - (cos_mean + cclom) / 2 for clom, ce_ratio, cos_mean, cclom in seeds]
+    form = [(clom + cos_mean) / 2 - (ce_ratio + cclom) / 2 for clom, ce_ratio, cos_mean, cclom in seeds]
+    interaction = [((clom - ce_ratio) - (cos_mean - cclom)) / 2 for clom, ce_ratio, cos_mean, cclom in seeds]
+    for words, expected in zip(rows.index, (distance, form, interaction), strict=True):
+        row = rows.loc[words]
+        assert row["difference"] == pytest.approx(np.mean(expected))
+        assert row["std"] == pytest.approx(np.std(expected, ddof=1))
+        low, high = stats.t.interval(0.95, 6, np.mean(expected), stats.sem(expected))
+        assert (row["t_low"], row["t_high"]) == pytest.approx((low, high))
+        sums = [abs(round(float(np.dot(signs, expected)), 9)) for signs in itertools.product((-1, 1), repeat=7)]
+        assert row["p_value"] == pytest.approx(np.mean([s >= abs(round(sum(expected), 9)) for s in sums]))
+        assert row["n"] == 7
+
+
+def test_effects_have_words_for_what_they_find():
+    noise = 0.001 * np.array([-3, -2, -1, 0, 0, 1, 2, 3])
+    d, f, i = 0.04 + noise, -0.004 + noise[::-1], np.roll(noise, 3)
+    arms = {"clom": d + f + i, "ce_ratio": d - f - i, "cos_mean": f - d - i, "cclom": i - d - f}
+    rows = compare(table({name: 0.5 + sum_ / 2 for name, sum_ in arms.items()}), TWO_BY_TWO)
+    assert rows["difference"].tolist() == pytest.approx([0.04, -0.004, 0])
+    assert rows["verdict"].tolist() == [
+        "cross-entropy better",
+        "ratio better, within ±1 points",
+        "no interaction (±1 points)",
+    ]
+    assert rows[["a", "b"]].values.tolist()[0] == ["clom + ce_ratio", "cos_mean + cclom"]
+
+
+def test_a_contrast_of_four_arms_asks_for_all_four_by_their_common_seeds():
+    arms = {name: [0.5, 0.6, 0.7] for name in ("clom", "ce_ratio", "cos_mean")}
+    assert compare(table(arms), [], TWO_BY_TWO).empty
+    assert compare(table({**arms, "cclom": [0.5, 0.4]}), [], TWO_BY_TWO)["n"].tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="no rows of arm 'cclom'"):
+        effect(table(arms), TWO_BY_TWO[0])
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0,), (0.5, -0.6)])
+def test_a_contrast_sums_to_zero(weights):
+    with pytest.raises(ValueError, match="sum to zero"):
+        Contrast(("clom", "cclom"), weights, "", "", "")
+
+
+# One rule for n
+
+
+SAME = ["herding", "k_center", "k_means", "class_means", "full_data"]
+
+
+def test_arms_whose_sets_are_equal_for_every_seed():
+    arms = [Arm.parse(name) for name in [*SAME, "random_real", "none", "clom", "clom loss_avg"]]
+    assert [arm.name for arm in arms if not arm.replicated] == SAME
+    assert Arm(other="a file").replicated
+
+
+@pytest.mark.parametrize("arm", SAME)
+def test_equal_sets_are_one_with_all_their_networks_and_without_an_interval(arm):
+    frame = table({arm: [0.5, 0.52, 0.57], "clom": [0.5, 0.52, 0.57]}, networks=2)
+    rows = summary(frame, ["arm"]).set_index("arm")
+    assert (rows.loc[arm, "n"], rows.loc[arm, "networks"]) == (1, 6)
+    assert rows.loc[arm, "mean"] == pytest.approx(0.53)
+    assert rows.loc[arm, ["std", "low", "high"]].isna().all()
+    assert rows.loc["clom", "n"] == 3
+    parts = variance_components(frame, ["arm"]).set_index("arm")
+    assert math.isnan(parts.loc[arm, "between"])
+    assert parts.loc[arm, "n"] == 1
+    assert compare(frame, [("clom", arm)], [(arm, "clom")]).empty, "nothing to pair with"
+
+
+def test_equal_hashes_tell_equal_sets_and_other_hashes_other_sets():
+    frame = table({"herding": [0.5, 0.6, 0.7], "zebra": [0.1, 0.2, 0.3], "clom": [0.4, 0.5, 0.6]})
+    hashes = {"herding": "aab", "zebra": "ccc"}  # the third pool of PTMs chooses other images
+    hashed = frame.assign(synthetic_hash=[hashes.get(arm, "xyz")[seed] for arm, seed in frame[["arm", "seed"]].values])
+    assert equal_sets_as_one(hashed)["seed"].tolist() == [0, 0, 2, 0, 0, 0, 0, 1, 2]
+    unknown = frame.assign(synthetic_hash=None)
+    assert equal_sets_as_one(unknown)["seed"].tolist() == [0, 0, 0, 0, 1, 2, 0, 1, 2]
+
+
+def test_the_bootstrap_begins_with_the_number_of_sets_of_the_study():
+    values = np.random.default_rng(0).normal(0.5, 0.01, STUDY_SETS)
+    low, high = bca_interval(values)
+    expected = stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    assert (low, high) == (expected.low, expected.high)
+    assert np.isnan(bca_interval(values[1:])).all()
+    assert np.isnan(bca_interval(np.full(STUDY_SETS, 0.5))).all()
+    frame = table({"a": values, "b": np.full(STUDY_SETS, 0.5)})
+    assert paired_difference(frame, "a", "b")["bca_low"].notna().all()
+    assert paired_difference(frame[frame["seed"] > 0], "a", "b")["bca_low"].isna().all()
+
+
+def test_the_planned_families_can_be_decided_with_the_sets_of_the_study():
+    names = ["none", "random_real", "clom", "ce_ratio", "cos_mean", "cclom", "both", "clom alone", "cclom alone"]
+    rng = np.random.default_rng(0)
+    rows = planned_contrasts(table({name: rng.normal(0.5, 0.01, STUDY_SETS) for name in names}), "01_guidance")
+    assert rows["contrast"].tolist()[:6] == [
+        "CLoM − CCLoM",
+        *(contrast.words for contrast in TWO_BY_TWO),
+        "CLoM + CCLoM − CLoM",
+        "CLoM + CCLoM − CCLoM",
+    ]
+    assert rows["primary"].sum() == 1
+    assert sets_needed((~rows["primary"]).sum()) <= STUDY_SETS
+    assert not rows["verdict"].str.startswith("no verdict").any()
+    assert sets_needed() == MIN_PAIRS
+
+
+# Pools, and power
+
+
+def test_own_pools():
+    frame = table({"clom": [0.5, 0.6]}, networks=2)
+    assert own_pools(frame) is None
+    assert own_pools(frame.assign(ptm_hashes="ab")) is False
+    assert own_pools(frame.assign(ptm_hashes=frame["seed"].map(str))) is True
+    assert own_pools(frame.assign(ptm_hashes="")) is None
+    assert own_pools(frame[frame["seed"] == 0].assign(ptm_hashes="ab")) is None
+
+
+@pytest.mark.parametrize(("n", "tests"), [(6, 1), (10, 1), (10, 13)])
+def test_power_is_the_share_of_simulated_studies_that_find_the_difference(n, tests):
+    spread, rng = 0.005, np.random.default_rng(n + tests)
+    difference = detectable(spread, n, tests)
+    draws = rng.normal(difference, spread, (20_000, n))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < LEVEL / tests
+    assert power(difference, spread, n, tests) == pytest.approx(0.8)
+    assert found.mean() == pytest.approx(0.8, abs=0.012)
+
+
+def test_the_sign_flip_test_finds_about_as_much():
+    n, spread, rng = STUDY_SETS, 0.005, np.random.default_rng(1)
+    signs = np.array(list(itertools.product((-1, 1), repeat=n)))
+    draws = rng.normal(detectable(spread, n), spread, (2000, n))
+    flips = np.abs(draws @ signs.T)
+    p_values = (flips >= np.abs(draws.sum(1, keepdims=True)) - 1e-12).mean(1)
+    assert (p_values < LEVEL).mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_half_width_is_the_interval_of_that_spread():
+    values = np.array([0.4, 0.5, 0.6, 0.7])
+    row = summary(table({"a": values}), ["arm"]).iloc[0]
+    assert half_width(values.std(ddof=1), 4) == pytest.approx((row["high"] - row["low"]) / 2)
+    assert power(0.0, 1.0, 10) == pytest.approx(LEVEL)
+    assert detectable(0.005, 3) > detectable(0.005, 10) > 0
 
 
 # DD-Ranking

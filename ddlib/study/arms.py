@@ -117,6 +117,11 @@ class Arm:
         return self.guided or (self.selection in SELECTIONS and SELECTIONS[self.selection].uses_features)
 
     @property
+    def replicated(self) -> bool:
+        """Whether another seed gives another set. If not, n is 1, however many seeds are run."""
+        return self.selection != FULL and (self.selection not in SELECTIONS or SELECTIONS[self.selection].seeded)
+
+    @property
     def order(self) -> tuple:
         """A key to sort by: real images, no guidance, guidances with their strategies, full data, unknown names."""
         group = 4 if self.other else 3 if self.selection == FULL else 0 if self.selection else 2 if self.guided else 1

@@ -1,7 +1,8 @@
-"""Arms compared in pairs of synthetic sets that share a seed: effect, intervals, tests, and their limits.
+"""Arms compared within synthetic sets that share a seed: effect, intervals, tests, verdict, and their limits.
 
-Two sets with one seed start from the same images, see the same real batches and are judged by networks that
-start alike, so much of their spread is shared and cancels in the difference. The unit stays the set.
+Sets with one seed start from the same images, see the same real batches and are judged by networks that start alike, so
+much of their spread is shared and cancels in the difference. The unit stays the set. A contrast is a difference of two
+arms or a weighted sum of more (``ablations.Contrast``).
 """
 
 import math
@@ -13,20 +14,29 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from ddlib.study.ablations import ABLATIONS
+from ddlib.study.ablations import ABLATIONS, Contrast
 from ddlib.study.arms import Arm
-from ddlib.study.statistics import LEVEL, MARGIN, cells, require_columns, set_means, std, t_interval
+from ddlib.study.statistics import (
+    LEVEL,
+    MARGIN,
+    MIN_PAIRS,
+    bca_interval,
+    cells,
+    require_columns,
+    set_means,
+    std,
+    t_interval,
+)
+
+EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn
+COLUMNS = ("contrast", "a", "b", "n", "difference", "t_low", "t_high", "verdict", "primary")
+Planned = Contrast | tuple[str, str]
 
 
 def planned_contrasts(records: pd.DataFrame, notebook: str, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
-    """What the row of an ablation plans: its primary contrasts, then its exploratory ones (``compare_pairs``)."""
+    """What the row of an ablation plans: its primary contrasts, then its exploratory ones (``compare``)."""
     row, arms = ABLATIONS[notebook], {Arm.named(name) for name in records["arm"].unique()}
-    primary, exploratory = ([(a.name, b.name) for a, b in plan(arms)] for plan in (row.primary, row.exploratory))
-    return compare_pairs(records, primary, exploratory, by)
-
-
-MIN_PAIRS = 6  # below it the smallest exact two-sided p, 2 / 2^n, cannot fall under 0.05
-EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn
+    return compare(records, row.primary(arms), row.exploratory(arms), by)
 
 
 def paired_difference(
@@ -37,84 +47,126 @@ def paired_difference(
     margin: float = MARGIN,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Arm ``a`` minus arm ``b``, paired by seed, one row per cell of ``by`` (default: per architecture).
+    """Arm ``a`` minus arm ``b``, paired by seed, one row per cell of ``by``: ``effect`` of two arms."""
+    return effect(accuracies, Contrast.of(a, b), by, margin, seed)
+
+
+def effect(
+    accuracies: pd.DataFrame,
+    contrast: Contrast,
+    by: Sequence[str] = ("architecture",),
+    margin: float = MARGIN,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A contrast, computed within each seed, one row per cell of ``by`` (default: per architecture).
 
     With ``by=()`` the networks of all architectures present are averaged inside a set: select the transfer
     architectures first to get their mean.
 
     Returns:
         columns of ``by`` and
-        ``a``, ``b``, ``n`` (pairs), ``difference`` (mean, a fraction), ``std`` (of the differences);
+        ``contrast`` (in words), ``a`` and ``b`` (the arms that count for and against it);
+        ``n`` (seeds), ``difference`` (mean, a fraction), ``std`` (of the differences);
         ``t_low``, ``t_high``: 95 % t interval (NaN for n = 1);
+        ``bca_low``, ``bca_high``: 95 % BCa interval, from ``STUDY_SETS`` on (else NaN);
         ``p_value``: two-sided sign-flip permutation test, exact up to 14 pairs, so never below 2 / 2^n, and from
         2^14 flips drawn by ``seed`` beyond;
-        ``improvement``: probability of improvement, the share of pairs with a > b, ties counted half;
+        ``improvement``: probability of improvement, the share of seeds with a contrast above 0, ties counted half;
         ``p_equivalence``: two one-sided t tests against +-``margin`` (NaN without spread).
     Raises:
-        ValueError: an arm is unknown, or seeds occur in one arm only (``common_seeds`` drops them).
+        ValueError: an arm is unknown, or seeds occur in some arms only (``common_seeds`` drops them).
     """
     require_columns(accuracies, ["arm", *by, "seed", "accuracy"])
     known = sorted(accuracies["arm"].dropna().unique())
-    for arm in (a, b):
+    for arm in contrast.arms:
         if arm not in known:
             raise ValueError(f"no rows of arm {arm!r}; present: {', '.join(known)}")
-    if a == b:
-        raise ValueError(f"arm {a!r} cannot be compared with itself")
-    sets = set_means(accuracies[accuracies["arm"].isin([a, b])], ["arm", *by])
+    sets = set_means(accuracies[accuracies["arm"].isin(contrast.arms)], ["arm", *by])
     rows = []
     for cell, group in cells(sets, by):
-        pairs = group.pivot(index="seed", columns="arm", values="accuracy").reindex(columns=[a, b])
-        unpaired = pairs.index[pairs.isna().any(axis=1)].tolist()
+        arms = group.pivot(index="seed", columns="arm", values="accuracy").reindex(columns=list(contrast.arms))
+        unpaired = arms.index[arms.isna().any(axis=1)].tolist()
         if unpaired:
             place = ", ".join(f"{key} = {value}" for key, value in cell.items()) or "all rows"
             raise ValueError(
-                f"{a} against {b} ({place}): seeds {unpaired} occur in one arm only; "
+                f"{' against '.join(contrast.arms)} ({place}): seeds {unpaired} occur in one arm only; "
                 "run the missing ones, or keep what all arms share with common_seeds()"
             )
         # Rounded, so that equal means of differently ordered sums tie instead of differing by 1e-17.
-        differences = (pairs[a] - pairs[b]).to_numpy(float).round(12)
-        rows.append({**cell, "a": a, "b": b, **_paired_statistics(differences, margin, seed)})
+        differences = (arms.to_numpy(float) @ np.array(contrast.weights)).round(12)
+        about = {"contrast": contrast.words, "a": contrast.a, "b": contrast.b}
+        rows.append({**cell, **about, **_paired_statistics(differences, margin, seed)})
     return pd.DataFrame(rows)
 
 
-def compare_pairs(
+def compare(
     accuracies: pd.DataFrame,
-    primary: Sequence[tuple[str, str]],
-    exploratory: Sequence[tuple[str, str]] = (),
+    primary: Sequence[Planned],
+    exploratory: Sequence[Planned] = (),
     by: Sequence[str] = ("architecture",),
     margin: float = MARGIN,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Those of the planned pairs ``(a, b)`` whose arms are both there, by the seeds that both have.
+    """Those of the planned contrasts, or pairs ``(a, b)``, whose arms are all there, by the seeds that all have.
 
-    The rows of ``paired_difference`` with ``primary``, ``p_holm`` and ``verdict``; no pair there: no rows. Contrasts
-    fixed before the study (``primary``) keep their p value; all other rows are exploratory and share one Holm
-    correction. The verdict is the better arm or equality, at the 5 % level. It uses ``p_holm``: among k exploratory
-    rows it can name a better arm only if 2 k / 2^n <= 0.05, and it states the n needed where there are too few pairs,
-    at least six.
+    The rows of ``effect`` with ``primary``, ``p_holm``, ``p_equivalence_holm`` and ``verdict``; none there: no rows.
+    Arms that are the same set for every seed are left out: with n = 1 there is nothing to pair.
+
+    Contrasts fixed before the study (``primary``) keep their p values. All other rows are exploratory and share two
+    Holm corrections, one of the tests for a difference and one of those for equality. The verdict uses the corrected
+    values, at the 5 % level: which arm is better, that they are equal, or both, where a difference is clear and clearly
+    smaller than the margin. Among k exploratory rows it can name a better arm only if 2 k / 2^n <= 0.05, and it states
+    the n needed where there are too few, at least ``MIN_PAIRS``.
     """
-    present, tables = set(accuracies["arm"].dropna()), []
-    for pairs, first in ((primary, True), (exploratory, False)):
-        for a, b in pairs:
-            if not {a, b} <= present:
+    present, tables = {arm for arm in accuracies["arm"].dropna().unique() if Arm.named(arm).replicated}, []
+    for planned, first in ((primary, True), (exploratory, False)):
+        for contrast in (item if isinstance(item, Contrast) else Contrast.of(*item) for item in planned):
+            if not set(contrast.arms) <= present:
                 continue
-            shared = common_seeds(accuracies[accuracies["arm"].isin([a, b])], by)
+            shared = common_seeds(accuracies[accuracies["arm"].isin(contrast.arms)], by)
             if len(shared):
-                row = paired_difference(shared, a, b, by, margin, seed)
-                tables.append(row.assign(primary=first))
+                words = {"above": contrast.above, "below": contrast.below, "same": contrast.equal}
+                tables.append(effect(shared, contrast, by, margin, seed).assign(primary=first, **words))
     if not tables:
-        return pd.DataFrame(columns=[*by, "a", "b", "n", "difference", "t_low", "t_high", "verdict", "primary"])
-    return _holm(pd.concat(tables, ignore_index=True), margin)
+        return pd.DataFrame(columns=[*by, *COLUMNS])
+    table = _holm(pd.concat(tables, ignore_index=True))
+    tests = np.where(table["primary"], 1, (~table["primary"]).sum())
+    verdicts = [_verdict(row, k, margin) for row, k in zip(table.itertuples(), tests, strict=True)]
+    return table.drop(columns=["above", "below", "same"]).assign(verdict=verdicts)
 
 
-def _holm(table: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """Adds ``p_holm`` (corrected among the exploratory rows) and the verdicts that follow from it."""
-    table["p_holm"] = table["p_value"]
+def _holm(table: pd.DataFrame) -> pd.DataFrame:
+    """With both p values corrected among the exploratory rows; one that is unknown (NaN) stays so, and counts."""
+    corrected = {"p_value": "p_holm", "p_equivalence": "p_equivalence_holm"}
     exploratory = ~table["primary"].astype(bool)
-    if exploratory.any():
-        table.loc[exploratory, "p_holm"] = multipletests(table.loc[exploratory, "p_value"], method="holm")[1]
-    table["verdict"] = _verdicts(table, table["p_holm"], margin, np.where(exploratory, exploratory.sum(), 1))
+    for raw, holm in corrected.items():
+        table[holm] = table[raw]
+        if exploratory.any():
+            values = multipletests(table.loc[exploratory, raw].fillna(1), method="holm")[1]
+            table.loc[exploratory, holm] = np.where(table.loc[exploratory, raw].isna(), math.nan, values)
     return table
+
+
+def _verdict(row: tuple, tests: int, margin: float) -> str:
+    """In words; ``tests`` is the number that the p values of the row are corrected for."""
+    if row.n < MIN_PAIRS:
+        return f"no verdict (n < {MIN_PAIRS})"
+    equal, points = row.p_equivalence_holm < LEVEL, f"±{100 * margin:g} points"
+    if row.p_holm < LEVEL:
+        better = row.above if row.difference > 0 else row.below
+        return f"{better}, within {points}" if equal else better
+    if equal:
+        return f"{row.same} ({points})"
+    return f"no verdict (n < {needed})" if row.n < (needed := sets_needed(tests)) else "undecided"
+
+
+def sets_needed(tests: int = 1) -> int:
+    """How many seeds it takes until the smallest exact p, 2 / 2^n, can pass Holm's first step of ``tests`` contrasts.
+
+    >>> [sets_needed(tests) for tests in (1, 4, 13, 25, 26)]
+    [6, 8, 10, 10, 11]
+    """
+    return math.ceil(math.log2(2 * tests / LEVEL))
 
 
 def common_seeds(accuracies: pd.DataFrame, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
@@ -129,7 +181,7 @@ def common_seeds(accuracies: pd.DataFrame, by: Sequence[str] = ("architecture",)
 
 def _paired_statistics(differences: np.ndarray, margin: float, seed: int) -> dict[str, float]:
     n, spread = len(differences), np.ptp(differences) > 0
-    t_low, t_high = t_interval(differences)
+    (t_low, t_high), (bca_low, bca_high) = t_interval(differences), bca_interval(differences, seed)
     zeros = np.zeros(n)
     return {
         "n": n,
@@ -137,6 +189,8 @@ def _paired_statistics(differences: np.ndarray, margin: float, seed: int) -> dic
         "std": std(differences),
         "t_low": t_low,
         "t_high": t_high,
+        "bca_low": bca_low,
+        "bca_high": bca_high,
         "p_value": _sign_flip_p(differences, seed),
         "improvement": np.mean((differences > 0) + 0.5 * (differences == 0)),
         "p_equivalence": ttost_paired(differences, zeros, -margin, margin)[0] if spread else math.nan,
@@ -157,20 +211,3 @@ def _sign_flip_p(differences: np.ndarray, seed: int) -> float:
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)
-
-
-def _verdicts(table: pd.DataFrame, p_values: pd.Series, margin: float, families: np.ndarray) -> list[str]:
-    """In words, row by row; ``families`` counts the tests that each p value is adjusted for."""
-    verdicts = []
-    for row, p, tests in zip(table.itertuples(), p_values, families, strict=True):
-        if row.n < MIN_PAIRS:
-            verdicts.append(f"no verdict (n < {MIN_PAIRS})")
-        elif p < LEVEL:
-            verdicts.append(f"{row.a if row.difference > 0 else row.b} better")
-        elif row.p_equivalence < LEVEL:
-            verdicts.append(f"equal (±{100 * margin:g} points)")
-        elif row.n < (needed := math.ceil(math.log2(2 * tests / LEVEL))):
-            verdicts.append(f"no verdict (n < {needed})")
-        else:
-            verdicts.append("undecided")
-    return verdicts

@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from ddlib.study.arms import Arm, ordered, ordered_networks
+from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.run import Run
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
 from ddlib.study.style import CLASS, GREY, INK, PAIR, PALETTE, caption, captions, nothing_to_draw, style
+from ddlib.study.tables import no_ceiling
 
 NOT_RUN = "no arm of this ablation has been run in this setting"
 COSTS = {
@@ -34,9 +35,10 @@ def accuracy_by_arm(records: pd.DataFrame, failed: Mapping[str, int] | None = No
     """One mark for each synthetic set (mean of its networks), below it the mean over sets and its interval.
 
     ``records`` holds one evaluation architecture.
-    ``failed`` counts the runs of arms that failed: a row says so, and has nothing else if all of them did.
+    ``failed`` counts the runs of arms that failed: a row says so, and has nothing else if all of them did. Sets that
+    are equal for all seeds are one, without an interval; full data that some arm beats say that they are no ceiling.
     """
-    failed = failed or {}
+    failed, beaten = failed or {}, bool(no_ceiling(records))
     if records.empty and not failed:
         return nothing_to_draw(NOT_RUN)
     sets, cells = pd.DataFrame(columns=["arm", "accuracy"]), pd.DataFrame(columns=["mean", "low", "high", "n"])
@@ -49,13 +51,14 @@ def accuracy_by_arm(records: pd.DataFrame, failed: Mapping[str, int] | None = No
     for y, name in enumerate(arms):
         arm, values = Arm.named(name), 100 * sets.loc[sets["arm"] == name, "accuracy"]
         losses = f", {failed[name]} failed" if name in failed else ""
+        losses += ", beaten: no ceiling" if beaten and name == FULL_NAME else ""
         labels.append(f"{caption(arm.label)} (n = {len(values)}{losses})")
         if values.empty:
             ax.text(0.01, y, "failed", color=GREY, va="center", transform=ax.get_yaxis_transform())
             continue
         cell = 100 * cells.loc[name]
         heights = np.full(len(values), y - 0.14)
-        ax.plot(values, heights, arm.marker, color=arm.colour, markersize=7, mec="white", mew=0.7)
+        ax.plot(values, heights, marker=arm.marker, ls="", color=arm.colour, markersize=7, mec="white", mew=0.7)
         _interval(ax, cell["mean"], y + 0.14, cell["low"], cell["high"])
     ax.set_yticks(range(len(arms)), labels)
     ax.set_ylim(len(arms) - 0.5, -0.5)
@@ -67,14 +70,14 @@ def accuracy_by_arm(records: pd.DataFrame, failed: Mapping[str, int] | None = No
 
 @style()
 def paired_differences(table: pd.DataFrame) -> Axes | None:
-    """Forest plot of ``contrasts.compare_pairs``: a row for each mean paired difference and its t interval.
+    """Forest plot of ``contrasts.compare``: a row for each contrast, its mean over seeds and its t interval.
 
     The grey band is the margin of equivalence, one percentage point; numbers and verdicts stand on the right, a
     verdict that all rows share under the axis.
     """
     if table.empty:
-        return nothing_to_draw("no planned pair of arms has been run with a common seed")
-    require_columns(table, ["a", "b", "n", "difference", "t_low", "t_high", "verdict"])
+        return nothing_to_draw("no planned contrast has all its arms with a common seed")
+    require_columns(table, ["contrast", "n", "difference", "t_low", "t_high", "verdict"])
     several = "architecture" in table and table["architecture"].nunique() > 1
     _, ax = plt.subplots(figsize=(8, 1.0 + 0.42 * len(table)))
     names, notes, same = [], [], table["verdict"].nunique() == 1
@@ -82,7 +85,7 @@ def paired_differences(table: pd.DataFrame) -> Axes | None:
         difference, low, high = (100 * row[key] for key in ("difference", "t_low", "t_high"))
         _interval(ax, difference, y, low, high)
         place = f", {row['architecture']}" if several else ""
-        names.append(f"{caption(Arm.named(row['a']).minus(Arm.named(row['b'])), PAIR)}{place} (n = {row['n']})")
+        names.append(f"{caption(row['contrast'], PAIR)}{place} (n = {row['n']})")
         span = "" if np.isnan(low) else f" [{low:+z.1f}, {high:+z.1f}]"
         verdict = "" if same else f"  {row['verdict']}"
         notes.append(f"{difference:+z.1f}{span}{verdict}".replace("-", "−"))
@@ -164,7 +167,8 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
         shift = (equal.index(name) - (len(equal) - 1) / 2) / 8  # inches
         place = ax.transData + ScaledTranslation(shift, 0, fig.dpi_scale_trans)
         ax.plot([cost[name]] * 2, [cell["low"], cell["high"]], color=arm.colour, lw=1.5, transform=place)
-        ax.plot(cost[name], cell["mean"], arm.marker, color=arm.colour, markersize=8, label=label, transform=place)
+        about = {"marker": arm.marker, "markersize": 8, "color": arm.colour, "ls": "", "label": label}
+        ax.plot(cost[name], cell["mean"], transform=place, **about)
         # Artists with a transform of their own do not stretch the axes.
         ends = cell[["low", "mean", "high"]].dropna()
         ax.update_datalim(np.column_stack([np.full(len(ends), cost[name]), ends]))

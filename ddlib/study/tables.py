@@ -12,7 +12,17 @@ from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.run import Run
 from ddlib.study.runs import _keys, _setting_columns
-from ddlib.study.statistics import MARGIN, summary, variance_components
+from ddlib.study.statistics import (
+    MARGIN,
+    PILOT_STD,
+    POWER,
+    STUDY_SETS,
+    detectable,
+    half_width,
+    own_pools,
+    summary,
+    variance_components,
+)
 
 
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -48,46 +58,105 @@ def failure_table(failures: pd.DataFrame) -> Styler | None:
 
 
 def accuracy_table(records: pd.DataFrame, failed: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not the same for all.
+    """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not that of most cells.
 
-    ``failed`` counts the runs of arms that failed: their rows say so, and hold nothing else if all of them did.
+    One set, and sets that are the same for all seeds, have n = 1 and no interval. ``failed`` counts the runs of arms
+    that failed: their rows say so, and hold nothing else if all of them did. The row of the full data says where it is
+    beaten (``no_ceiling``).
     """
     table = pd.DataFrame(columns=["accuracy"] if failed else []) if records.empty else _accuracies(records)
-    failed = failed or {}
+    failed, beaten = failed or {}, list(no_ceiling(records))
+    remarks = {arm: f" ({count} failed)" for arm, count in failed.items()}
+    if beaten:
+        remarks[FULL_NAME] = remarks.get(FULL_NAME, "") + f" (beaten, so no ceiling: {', '.join(beaten)})"
     rows = table.reindex(ordered({*table.index, *failed})).fillna("failed")
-    return rows.rename(index=lambda arm: _label(arm) + (f" ({failed[arm]} failed)" if arm in failed else ""))
+    return rows.rename(index=lambda arm: _label(arm) + remarks.get(arm, ""))
 
 
 def _accuracies(records: pd.DataFrame) -> pd.DataFrame:
     cells = summary(records, ["arm", "architecture"])
-    counts = sorted(cells["n"].unique())
+    usual = cells["n"].mode().max()
 
     def words(cell: pd.Series) -> str:
         half = "" if pd.isna(cell["low"]) else f" ± {50 * (cell['high'] - cell['low']):.1f}"
-        return f"{100 * cell['mean']:.1f}{half}" + (f" (n = {cell['n']:.0f})" if len(counts) > 1 else "")
+        return f"{100 * cell['mean']:.1f}{half}" + (f" (n = {cell['n']:.0f})" if cell["n"] != usual else "")
 
     cells = cells.assign(accuracy=cells.apply(words, axis=1))
     table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
-    sets = f", n = {counts[0]} sets" if len(counts) == 1 else ""
+    sets = f", n = {usual} sets" + ("" if cells["n"].nunique() == 1 else " where nothing else is said")
     return table[ordered_networks(table.columns)].rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
 
 
+def no_ceiling(records: pd.DataFrame) -> dict[str, str]:
+    """For each architecture on which some arm has a higher mean accuracy than the full data, a sentence that says so.
+
+    Full data that a small set beats were not trained to convergence, and are no ceiling.
+    """
+    if records.empty or FULL_NAME not in set(records["arm"]):
+        return {}
+    means, found = (
+        summary(records, ["arm", "architecture"]).pivot(index="arm", columns="architecture", values="mean"),
+        {},
+    )
+    for architecture in ordered_networks(means.columns):
+        of_all, full = means[architecture].drop(FULL_NAME).dropna(), means.loc[FULL_NAME, architecture]
+        if len(of_all) and of_all.max() > full:
+            best = f"{_label(of_all.idxmax())} has {100 * of_all.max():.1f} %"
+            found[architecture] = f"{architecture}: {best}, the full data {100 * full:.1f} %, which is no ceiling."
+    return found
+
+
 def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Contrasts in words, differences in percentage points."""
-    spans = ["–" if pd.isna(row.t_low) else _points(row.t_low, row.t_high) for row in table.itertuples()]
+    """Contrasts in words, differences in percentage points, each p value raw and (of exploratory rows) by Holm.
+
+    The column of the BCa interval is there if some row has one, from ``STUDY_SETS`` seeds on.
+    """
+    rows = list(table.itertuples())
     columns = {
-        "contrast": [Arm.named(row.a).minus(Arm.named(row.b)) for row in table.itertuples()],
+        "contrast": [row.contrast for row in rows],
         "network": table.get("architecture", "all"),
-        "planned": ["primary" if row.primary else "exploratory" for row in table.itertuples()],
-        "points": [_points(row.difference) for row in table.itertuples()],
-        "95 % interval": spans,
-        "P(>0)": [f"{row.improvement:.2f}" for row in table.itertuples()],
+        "planned": ["primary" if row.primary else "exploratory" for row in rows],
+        "points": [_points(row.difference) for row in rows],
+        "95 % interval": [_span(row.t_low, row.t_high) for row in rows],
+        "BCa interval": [_span(row.bca_low, row.bca_high) for row in rows] if "bca_low" in table else "–",
+        "P(>0)": [f"{row.improvement:.2f}" for row in rows],
         "n": table["n"],
-        "verdict": [verdict.replace(" ", "\N{NO-BREAK SPACE}") for verdict in table["verdict"]],
+        "p": [_p(row.p_value) for row in rows],
+        "p (Holm)": [_p(None if row.primary else row.p_holm) for row in rows],
+        "p equal": [_p(row.p_equivalence) for row in rows],
+        "p equal (Holm)": [_p(None if row.primary else row.p_equivalence_holm) for row in rows],
+        "verdict": [row.verdict.replace(" ", "\N{NO-BREAK SPACE}") for row in rows],
     }
     if "architecture" not in table or table["architecture"].nunique() == 1:
         del columns["network"]
+    if not any(span != "–" for span in columns["BCa interval"]):
+        del columns["BCa interval"]
     return pd.DataFrame(columns).set_index("contrast").rename_axis(None)
+
+
+def _span(low: float, high: float) -> str:
+    return "–" if pd.isna(low) else _points(low, high)
+
+
+def _p(value: float | None) -> str:
+    """A p value to two significant digits; a dash for none."""
+    return "–" if pd.isna(value) else "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
+
+
+def power_table(n: int = STUDY_SETS, tests: int = 1) -> pd.DataFrame:
+    """What ``n`` sets an arm can find, in points, for each spread of paired differences that a pilot saw.
+
+    ``tests`` is the number of contrasts that share a correction: 1 for a primary one.
+    """
+    rows = {
+        f"{100 * spread:.1f}": {
+            "half of the 95 % interval": f"± {100 * half_width(spread, n):.2f}",
+            f"found with {100 * POWER:.0f} % power": f"{100 * detectable(spread, n):.2f}",
+        }
+        | ({f"the same, as one of {tests}": f"{100 * detectable(spread, n, tests):.2f}"} if tests > 1 else {})
+        for spread in PILOT_STD
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="standard deviation of differences, points")
 
 
 def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +195,9 @@ def spread_table(records: pd.DataFrame) -> pd.DataFrame:
     """Where the spread of accuracies comes from, as standard deviations in points: a row for each arm.
 
     ``records`` holds one architecture. A dash stands where a part cannot be estimated: that between sets needs two of
-    them, and both need two networks in some set.
+    them, and both need two networks in some set. The column ``PTMs`` says what a set's spread contains: where each set
+    has a pool of its own, set and pool vary together and cannot be told apart; where all share one, that of pools is
+    in no interval.
     """
     parts = variance_components(records, ["arm"]).set_index("arm") if len(records) else pd.DataFrame()
     columns = {"between": "between sets", "within": "between networks of one set", "n": "sets", "networks": "networks"}
@@ -134,6 +205,8 @@ def spread_table(records: pd.DataFrame) -> pd.DataFrame:
     for part in ("between", "within"):
         points = 100 * table[part].astype(float) ** 0.5
         table[part] = points.map("{:.1f}".format).where(points.notna(), "–")
+    words = {None: "–", False: "one pool for all sets", True: "a pool for each set"}
+    table["PTMs"] = [words[own_pools(records[records["arm"] == arm])] for arm in table.index]
     table = table.loc[ordered(table.index)].rename(index=_label, columns=columns)
     return table.rename_axis(index=None, columns="standard deviation in points")
 
@@ -146,7 +219,8 @@ def rounding_table(records: pd.DataFrame, notebook: str) -> pd.DataFrame:
     """
     index = ["guidance", "seed", "architecture", "network", "augment"]
     rows = records[records["notebook"] == notebook]
-    tables = []
+    plain = [arm for arm in map(Arm.named, rows["arm"].unique()) if arm == Arm(arm.guidance, arm.strategy)]
+    rows, tables = rows[rows["arm"].isin([arm.name for arm in plain])], []
     for b, a in ABLATIONS[notebook].one_method.items():
         pairs = rows[rows["strategy"].isin([a, b])].pivot_table(index=index, columns="strategy", values="accuracy")
         if {a, b} <= set(pairs):
