@@ -101,6 +101,19 @@ progress: $(READY)  ## Say how far the sweep of GRID is
 published: $(READY)  ## Run the published baselines at the paper's scale (days on a CPU), or go on with them
 	$(BIN)/python workflow/sweep.py params/sweeps/published.yaml $(OPTIONS)
 
+# --- the study --------------------------------------------------------------------------------------------
+
+STUDY ?= $(foreach part,alpha guidance ensemble elsewhere options,params/sweeps/desk-$(part).yaml)
+SEED ?=
+
+.PHONY: study
+study: $(READY)  ## Run what book/results lacks of the study (days on 2 cores), or go on with it
+	OMP_NUM_THREADS=1 $(BIN)/python workflow/study.py $(STUDY) --jobs $(JOBS)
+
+.PHONY: reproduce
+reproduce: $(READY)  ## Run ARM="clom" of the study again with a SEED that is kept, and compare
+	$(BIN)/python workflow/reproduce.py "$(ARM)" $(if $(SEED),--seed $(SEED)) $(if $(IN),--grid $(IN))
+
 # --- checks -----------------------------------------------------------------------------------------------
 
 .PHONY: test

@@ -104,6 +104,8 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_listed():
         ('architectures = "ConvNet-3,LeNet"', "'ConvNet-3,LeNet'", "VGG-11, ResNet-18"),
         ('architectures = "ConvNet-3,ConvNet-3"', "'ConvNet-3,ConvNet-3'", "joined by commas"),
         ('architectures = ","', "','", "one or more"),
+        ('architectures = "ConvNet-3 x0"', "'ConvNet-3 x0'", "with x2, x3"),
+        ('architectures = "ConvNet-3 x2,ConvNet-3"', "'ConvNet-3 x2,ConvNet-3'", "joined by commas"),
         ('base_method = "mtt"', "'mtt'", ", ".join([*BASE_METHODS, *SELECTIONS, "full"])),
     ],
 )

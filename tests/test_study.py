@@ -274,6 +274,14 @@ def test_evaluation_without_augmentation_adds_rows(arm):
     assert table["augment"].tolist() == [True, False]
 
 
+def test_some_architectures_count_several_times(arm):
+    table = arm(architectures="ConvNet-3 x3, VGG-11", num_eval=2)[0].accuracies
+    assert table["architecture"].tolist() == ["ConvNet-3"] * 6 + ["VGG-11"] * 2
+    assert table["network"].tolist() == [*range(6), 0, 1]
+    alone = arm(architectures="VGG-11", num_eval=2)[0].accuracies
+    assert alone["accuracy"].tolist() == table["accuracy"].tolist()[6:]
+
+
 def test_holdout_never_touches_the_test_split():
     p = SimpleNamespace(**SHORT)
     data, held = study.open_dataset(p), study.open_dataset(SimpleNamespace(**{**SHORT, "evaluate_on": "holdout"}))

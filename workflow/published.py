@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ddlib.disk.files import replacing
-from ddlib.study.allowed import names
+from ddlib.study.allowed import counted
 from ddlib.study.record import read_record
 from workflow.plan import Grid, Job
 
@@ -28,7 +28,7 @@ def wrong_with_published(published: object, parameters: Mapping[str, object]) ->
     numbers = [value for value in published.values() if isinstance(value, Real) and not isinstance(value, bool)]
     if len(numbers) < len(published) or not all(0 <= value <= 100 for value in numbers):
         return f"{PUBLISHED} is {published!r}; expected percent, from 0 to 100"
-    if published and ARCHITECTURE not in names(parameters["architectures"]):
+    if published and ARCHITECTURE not in counted(parameters["architectures"]):
         return f"{PUBLISHED} is the accuracy of {ARCHITECTURE}, which is not among architectures"
     if "plain" in published and parameters["eval_epochs_plain"] is None:
         return f"{PUBLISHED} has a plain accuracy, and eval_epochs_plain says that there is no such training"

@@ -39,13 +39,14 @@ def one_of(*tables: Iterable[str]) -> type:
 
 
 def some_of(*tables: Iterable[str]) -> type:
-    """Names joined by commas, each once."""
+    """Names joined by commas, each once; one that counts several times says how many: ``ConvNet-3 x3``."""
 
     def fits(text: str) -> bool:
-        found = names(text)
-        return bool(found) and set(found) <= set(chain(*tables)) and len(set(found)) == len(found)
+        found = counted(text)
+        return bool(found) and set(found) <= set(chain(*tables)) and len(found) == len(names(text))
 
-    return Annotated[str, Allowed(lambda: f"one or more, joined by commas, of {listed(*tables)}", fits)]
+    words = "one or more, joined by commas, of {}, with x2, x3, ... behind one that counts as many times"
+    return Annotated[str, Allowed(lambda: words.format(listed(*tables)), fits)]
 
 
 def line(words: Callable[[], str] = lambda: f"one line of text, at most {LONGEST} characters") -> type:
@@ -76,6 +77,16 @@ FLAG = Annotated[bool, Allowed(lambda: "True or False", lambda flag: True)]
 def names(text: str) -> list[str]:
     """``"ConvNet-3, VGG-11"`` as a list of names."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def counted(text: str) -> dict[str, int]:
+    """Names with their numbers, 1 where none is said.
+
+    >>> counted("ConvNet-3 x3, VGG-11")
+    {'ConvNet-3': 3, 'VGG-11': 1}
+    """
+    matches = (re.fullmatch(r"(.*?)(?: x([1-9]\d?))?", name) for name in names(text))
+    return {match[1]: int(match[2] or 1) for match in matches}
 
 
 def listed(*tables: Iterable[str]) -> str:

@@ -111,7 +111,10 @@ class Parameters(BaseModel):
     name: or_none(line(), "that of the file") = Field(None, description="of the set, in tables and figures")
     # evaluation
     architectures: some_of(NETWORKS) = Field("ConvNet-3,VGG-11", description="networks to evaluate with")
-    num_eval: whole(1) = Field(2, description="fresh networks of each architecture, for each synthetic set")
+    num_eval: whole(1) = Field(
+        2,
+        description="fresh networks of each architecture for each set; of one with x3 behind it three times as many",
+    )
     eval_epochs: whole(1) = Field(50, description="epochs of the fresh networks' training, with DSA augmentation")
     eval_epochs_plain: or_none(whole(1), "no such training") = Field(None, description="the same without augmentation")
     full_epochs: whole(1) = Field(12, description="epochs of training on the full data")

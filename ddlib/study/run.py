@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from ddlib.memory import out_of_memory_explained
 from ddlib.objective import Alphas
 from ddlib.ptms.ptm import PTM
 from ddlib.selection import full_data, select_real
-from ddlib.study.allowed import names
+from ddlib.study.allowed import counted
 from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.devices import pick_device
@@ -254,18 +255,10 @@ def _evaluate(p: SimpleNamespace, data: Dataset, synthetic: SyntheticSet, seed: 
     parts = [(p.full_epochs if full else p.eval_epochs, True)]
     if p.eval_epochs_plain:
         parts.append((p.full_epochs if full else p.eval_epochs_plain, False))
+    judge = partial(evaluate, synthetic, data, seed=seed, width=p.width, **computing(p))
     tables = [
-        evaluate(
-            synthetic,
-            data,
-            names(p.architectures),
-            p.num_eval,
-            epochs,
-            augment,
-            seed=seed,
-            width=p.width,
-            **computing(p),
-        )
+        judge([name], times * p.num_eval, epochs, augment)
         for epochs, augment in parts
+        for name, times in counted(p.architectures).items()
     ]
     return pd.concat(tables, ignore_index=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
 from ddlib.study.ablations import ABLATIONS, first_named
+from ddlib.study.allowed import counted
 from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.record import read_record
@@ -195,7 +196,7 @@ def reference(records: pd.DataFrame) -> pd.DataFrame:
     if records.empty:
         return records
     first = records.iloc[0]
-    names = [name.strip() for name in first["architectures"].split(",")]
+    names = list(counted(first["architectures"]))
     choose = ABLATIONS[first["notebook"]].reference if first["notebook"] in ABLATIONS else first_named
     return records[records["architecture"] == choose(names)]
 

@@ -1,0 +1,98 @@
+"""What the book keeps of the study: made where it is missing, and made again to compare."""
+
+import shutil
+
+import pytest
+import yaml
+
+from ddlib.study.record import read_record
+from workflow import reproduce, study
+
+TINY = {"base": "smoke", "iterations": 1, "eval_epochs": 1, "num_eval": 1, "architectures": "ConvNet-3", "width": 4}
+TINY |= {"ptm_epochs": 1, "ptm_seed": None, "judges": 0}
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    """A grid of two arms with three seeds, each a job, and a place of its own for what is kept."""
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
+    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "results" / "ptms"))
+    arms = [{"notebook": "01_guidance", "guidance": ["none", "clom"]}]
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"profile": TINY, "seeds": [3, 4, 5], "arms": arms}))
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.*"))
+
+
+def test_what_is_kept_is_not_made_again(grid, tmp_path, capsys):
+    assert study.main([str(grid)]) == 0
+    kept = tmp_path / "results" / "sweeps" / "tiny"
+    records = [name for name in names(kept) if name.endswith(".json")]
+    assert len(records) == 6
+    assert sorted(read_record(kept / name)["seed"] for name in records) == [3, 3, 4, 4, 5, 5]
+    pictured = {name.removesuffix(".png").rpartition("-seed")[2] for name in names(kept) if name.endswith(".png")}
+    assert pictured == {"3", "4"}
+    assert len(list((tmp_path / "results" / "ptms").glob("*.safetensors"))) == 3  # a pool for each seed
+
+    lost = kept / records[0]
+    before = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
+    content = read_record(lost)["synthetic_hash"]
+    lost.unlink()
+    shutil.rmtree(tmp_path / "runs")  # a fresh checkout
+    capsys.readouterr()
+    assert study.main([str(grid)]) == 0
+    assert "5 of 6 jobs are kept" in capsys.readouterr().out
+    assert read_record(lost)["synthetic_hash"] == content
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != lost)
+
+
+def test_a_job_that_fails_keeps_nothing(grid, tmp_path, monkeypatch):
+    def fail(*given):
+        raise ValueError("no data today")
+
+    monkeypatch.setattr(study.in_process.study, "open_dataset", fail)
+    assert study.main([str(grid)]) == 1
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_a_kept_run_is_repeated(grid, tmp_path, monkeypatch, capsys):
+    study.main([str(grid)])
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "elsewhere"))
+    capsys.readouterr()
+    assert reproduce.main(["clom", "--seed", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "The synthetic set is the same, bit by bit." in said
+    assert "ConvNet-3" in said
+    for arguments, why in (
+        (["cclom"], r"no record of arm 'cclom' is kept; known: clom, none\."),
+        (["clom", "--seed", "9"], r"no record of 'clom' with seed 9; kept: 3, 4, 5\."),
+        (["clom", "--grid", "other"], "known: none at all"),
+    ):
+        with pytest.raises(SystemExit, match=why):
+            reproduce.main(arguments)
+
+
+def test_other_bits_are_near_or_not(grid, tmp_path):
+    study.main([str(grid)])
+    kept = reproduce.records_of("none")
+    means = [reproduce.mean_accuracy(record) for record in kept.values()]
+    mean = sum(means) / 3
+    spread = (sum((value - mean) ** 2 for value in means) / 2) ** 0.5
+
+    def made(away):
+        table = kept[3]["accuracies"]
+        return {"synthetic_hash": "other", "accuracies": table.assign(accuracy=table["accuracy"] + away)}
+
+    for away, repeated in ((2.9 * spread, True), (3.1 * spread, False), (-3.1 * spread, False)):
+        found, says = reproduce.verdict(kept, 3, made(away))
+        assert found == repeated
+        assert f"{100 * abs(away):.2f} points away; {300 * spread:.2f} are allowed" in says
+    alone = {3: kept[3]}
+    assert [reproduce.verdict(alone, 3, made(away))[0] for away in (0.019, 0.021)] == [True, False]
+    table = reproduce.beside(kept[3], made(0.01))
+    assert table["difference"].tolist() == pytest.approx([1.0])

@@ -1,0 +1,92 @@
+"""The study that the book reports: run what it lacks, and keep what came out.
+
+``python workflow/study.py GRID ... [--jobs N]`` runs the jobs whose records do not lie in ``book/results/sweeps`` yet,
+as a sweep in ``runs/``, and puts each record there when it is whole; so any checkout goes on where the last stopped.
+PTMs lie in ``book/results/ptms``. Of the first two seeds of an arm the synthetic set is kept too, as one picture.
+"""
+
+import argparse
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ddlib.disk.files import replacing
+from ddlib.synthetic import SyntheticSet
+from workflow import in_process
+from workflow.grid import read_grid
+from workflow.plan import PROJECT, Grid, GridError, Job
+from workflow.states import states, table
+from workflow.sweep import alone, forget
+
+RESULTS = PROJECT / "book" / "results"
+PICTURED = 2  # seeds of an arm
+
+
+def kept_in(grid: Grid) -> Path:
+    """Where the records of a grid are kept."""
+    return RESULTS / "sweeps" / grid.path.stem
+
+
+def lacking(grid: Grid) -> Grid:
+    """The grid with those of its jobs whose records are not kept; seed by seed, so that all arms grow alike."""
+    there = kept_in(grid)
+    jobs = [job for job in grid.jobs if not all((there / record).is_file() for record in job.records)]
+    return dataclasses.replace(grid, jobs=sorted(jobs, key=lambda job: job.parameters["seed"]))
+
+
+def keep(grid: Grid, job: Job) -> None:
+    """Copy the records of a job that is done, and a picture of each set of a first seed."""
+    if not (grid.folder / job.marker).is_file():
+        return
+    first = min(other.parameters["seed"] for other in grid.jobs)
+    for record in job.records:
+        seed = int(Path(record).stem.rpartition("-seed")[2])
+        saved = (grid.folder / record).with_suffix(".safetensors")
+        if seed < first + PICTURED and saved.is_file():
+            SyntheticSet.load(saved).save_grid((kept_in(grid) / record).with_suffix(".png"), gap=0)
+        with replacing(kept_in(grid) / record) as temporary:
+            shutil.copy2(grid.folder / record, temporary)
+
+
+def run_and_keep(grid: Grid, job: Job) -> None:
+    """One job; its PTMs are trained when it asks for them."""
+    in_process.run_job(grid, job)
+    keep(grid, job)
+
+
+def study(path: str, workers: int) -> bool:
+    """Run what a grid lacks; whether all of it is kept then."""
+    grid = read_grid(path)
+    left = lacking(grid)
+    print(f"{path}: {len(grid.jobs) - len(left.jobs)} of {len(grid.jobs)} jobs are kept", flush=True)
+    if left.jobs:
+        with alone(grid), ExitStack() as held:
+            forget(left, states(left))
+            list(in_process.hands(grid.threads, workers, held)(partial(run_and_keep, grid), left.jobs))
+        print(table(states(left)), flush=True)
+    return not lacking(grid).jobs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Grid after grid; not 0 if something is still missing."""
+    parser = argparse.ArgumentParser(prog="python workflow/study.py", description=__doc__)
+    parser.add_argument("grids", nargs="+", help="files such as params/sweeps/desk-guidance.yaml")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes side by side")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("DDLIB_CACHE", str(RESULTS / "ptms"))
+    try:
+        whole = [study(path, given.jobs) for path in given.grids]
+    except (GridError, OSError) as error:
+        sys.exit(str(error))
+    return int(not all(whole))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
