@@ -40,8 +40,8 @@ def rows(notebook, arm, level, seeds=3, **changes):
             "arm": arm,
             "base_method": "dm",
             "guidance": words[0],
-            "strategy": words[1] if len(words) > 1 else "single",
-            "num_ptms": 4 if len(words) > 1 else 1,
+            "strategy": words[1] if words[1:2] not in ([], ["alone"]) else "single",
+            "num_ptms": 4 if words[1:2] not in ([], ["alone"]) else 1,
             "equal_passes": arm.endswith("equal_passes"),
             "ipc": 1,
             "alpha_clom": 10.0,
@@ -455,6 +455,96 @@ def test_the_alpha_grid_collects_hold_out_runs_that_share_all_else(guidance):
         "CLoM (n = 3)",
         "CCLoM (n = 3)",
     ]
+
+
+def test_the_hold_out_runs_may_lie_in_a_folder_of_their_own_and_be_judged_by_fewer_networks(guidance):
+    tested = runs.with_settings(guidance.assign(evaluate_on="test", alpha_cclom=1000.0, judges=1))
+    fewer = alphas(architectures="ConvNet-3", judges=0).query("architecture == 'ConvNet-3'")
+    held_out = runs.with_settings(fewer)
+    grid = runs.alpha_grid(tested, 0, held_out=held_out)
+    assert set(grid["arm"]) == {"clom", "cclom", "none"}
+    assert set(grid["evaluate_on"]) == {"holdout"}
+    assert runs.alpha_grid(tested, 0, held_out=pd.DataFrame()).empty
+    assert len(runs.alpha_grid(held_out, 0)) == len(grid), "a folder of hold-out runs alone has a grid too"
+
+
+def test_where_the_hold_out_runs_of_a_sweep_lie(tmp_path):
+    assert runs.alpha_folder(tmp_path / "desk-guidance") == tmp_path / "desk-alpha"
+    assert runs.alpha_folder(tmp_path / "paper") == tmp_path / "paper-alpha"
+    (tmp_path / "desk-elsewhere-alpha").mkdir()
+    assert runs.alpha_folder(tmp_path / "desk-elsewhere") == tmp_path / "desk-elsewhere-alpha"
+    assert runs.load_held_out(tmp_path / "desk-guidance").empty
+
+
+def curve(arm, accuracies):
+    """Hold-out runs of one arm: for each alpha the means of its sets."""
+    return [
+        {"arm": arm, "alpha": alpha, "seed": seed, "architecture": "ConvNet-3", "network": 0, "accuracy": mean}
+        for alpha, means in accuracies.items()
+        for seed, mean in enumerate(means)
+    ]
+
+
+def test_the_alpha_with_the_best_mean_is_chosen_and_of_equal_ones_the_smallest():
+    grid = [
+        *curve("none", {float("nan"): [0.3, 0.4]}),
+        *curve("clom", {1000.0: [0.2, 0.2], 10.0: [0.4, 0.5], 100.0: [0.5, 0.4]}),
+        *curve("cclom", {1.0: [0.1, 0.2], 10.0: [0.3, 0.3]}),
+        *curve("clom alone", {5.0: [0.9, 0.1], 50.0: [0.52, 0.5], 500.0: [0.4, 0.4]}),
+    ]
+    chosen = runs.chosen_alphas(pd.DataFrame(grid))
+    assert chosen["alpha"].to_dict() == {"clom": 10.0, "cclom": 10.0, "clom alone": 50.0}
+    assert chosen["edge"].to_dict() == {"clom": True, "cclom": True, "clom alone": False}
+    assert chosen["parameter"].to_dict() == {"clom": "alpha_clom", "cclom": "alpha_cclom", "clom alone": "alpha_clom"}
+    assert runs.chosen_alphas(pd.DataFrame(grid).head(2)).empty
+    table = tables.alpha_table(pd.DataFrame(grid))
+    assert table.index.tolist() == ["no guidance", *["CLoM"] * 3, *["CLoM alone"] * 3, *["CCLoM"] * 2]
+    assert table["alpha"].tolist() == ["–", "10", "100", "1000", "5", "50", "500", "1", "10"]
+    assert table[""].tolist() == [
+        *("", "chosen, at the edge of the grid", "", ""),
+        *("", "chosen", "", "", "chosen, at the edge of the grid"),
+    ]
+    assert tables.alpha_table(pd.DataFrame()).empty
+    assert figures.alpha_curve(pd.DataFrame(grid).assign(augment=True)) is not None
+
+
+def test_an_arm_at_another_alpha_than_the_chosen_one_is_named():
+    chosen = pd.DataFrame({"alpha": {"clom": 10.0, "cclom": 100.0, "clom alone": 1000.0}})
+    there = pd.DataFrame(
+        [
+            {"arm": arm, "evaluate_on": "test", "alpha_clom": clom, "alpha_cclom": 30.0, "alpha_ce_ratio": 1.0}
+            for arm, clom in {
+                **{"none": 1.0, "clom": 10.0, "clom alone": 1000.0, "clom random": 20.0},
+                **{"both": 10.0, "ce_ratio": 5.0},
+            }.items()
+        ]
+    )
+    assert runs.unchosen_alphas(there, chosen) == [
+        "CLoM random: alpha_clom is 20, and the hold-out chose 10",
+        "CE ratio: alpha_ce_ratio 1 was not chosen on a hold-out",
+        "CLoM + CCLoM: alpha_cclom is 30, and the hold-out chose 100",
+    ]
+    assert runs.unchosen_alphas(there.assign(evaluate_on="holdout"), chosen) == []
+    assert runs.unchosen_alphas(there.drop(columns="evaluate_on"), chosen) == []
+    assert len(runs.unchosen_alphas(there, chosen.head(0))) == 6
+
+
+def test_guidance_alone_has_an_alpha_of_its_own_on_the_test_images(guidance):
+    tested = guidance.assign(evaluate_on="test")
+    alone = pd.DataFrame(
+        rows("01_guidance", "clom alone", 0.6, base_method="none", alpha_clom=100.0, evaluate_on="test")
+    )
+    records = runs.with_settings(pd.concat([tested, alone], ignore_index=True))
+    assert set(records["setting"]) == {0}
+    held_out = runs.with_settings(pd.concat([tested, alone], ignore_index=True).assign(evaluate_on="holdout"))
+    assert set(held_out["setting"]) == {0, 1}, "there alphas are compared"
+
+
+def test_another_number_of_ptms_in_one_ablation_is_another_setting(guidance, ensemble):
+    more = pd.DataFrame(rows("02_ensemble", "clom random", 0.7, num_ptms=10)).assign(run="more")
+    records = runs.with_settings(pd.concat([guidance, ensemble, more], ignore_index=True))
+    assert records.groupby("num_ptms")["setting"].unique().map(list).to_dict() == {1: [0], 4: [0], 10: [1]}
+    assert "unusual_pool" not in records
 
 
 def test_without_several_alphas_there_is_no_grid(guidance):

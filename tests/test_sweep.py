@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -17,9 +18,14 @@ from filelock import FileLock
 
 from ddlib.disk.paths import cache_folder
 from ddlib.disk.tensors import write_tensors
+from ddlib.guidance import GUIDANCE
+from ddlib.study import runs
 from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import Arm
+from ddlib.study.contrasts import sets_needed
 from ddlib.study.record import record_path, write_failure
 from ddlib.study.run import recorded
+from ddlib.study.statistics import STUDY_SETS
 from workflow import grid as grids
 from workflow import inputs, run_job, states, sweep
 from workflow.grid import read_grid
@@ -114,6 +120,108 @@ def test_a_list_is_an_arm_for_each_value(write):
     assert len(grid.jobs[0].records) == 2
 
 
+def test_an_arm_may_have_seeds_of_its_own(write):
+    arms = [{"notebook": "01_guidance", "guidance": ["none", "clom"], "seeds": [5, "7-8"]}, TINY["arms"][1]]
+    assert [job.name for job in read_grid(write(arms=arms)).jobs][:5] == [
+        *("01_guidance-none-seed5", "01_guidance-none-seeds7-8", "01_guidance-clom-seed5", "01_guidance-clom-seeds7-8"),
+        "02_ensemble-loss_avg-num_ptms2-seeds0-1",
+    ]
+
+
+def test_arms_that_are_one_set_for_every_seed_are_run_once(write):
+    methods = ["random", "herding", "k_center", "k_means", "class_means", "full"]
+    arms = [{"notebook": "01_guidance", "guidance": "none", "base_method": methods}]
+    names = [job.name for job in read_grid(write(arms=arms)).jobs]
+    once = [f"01_guidance-none-{method}-seed0" for method in methods[1:]]
+    assert names == ["01_guidance-none-random-seeds0-1", "01_guidance-none-random-seed2", *once]
+
+
+def test_alphas_may_differ_on_the_hold_out_and_between_arms(write):
+    hold_out = {"base": "smoke", "evaluate_on": "holdout"}
+    arm = {"notebook": "01_guidance", "alpha_clom": [1.0, 10.0]}
+    assert len(read_grid(write(profile=hold_out, arms=[arm])).jobs) == 4
+    alone = {"notebook": "01_guidance", "base_method": "none", "alpha_clom": 100.0}
+    assert len(read_grid(write(arms=[{"notebook": "01_guidance"}, alone])).jobs) == 4
+
+
+# The study
+
+
+def seeds(job):
+    return range(job.parameters["seed"], job.parameters["seed"] + job.parameters["num_sets"])
+
+
+def study(name):
+    return read_grid(ROOT / "params" / "sweeps" / f"{name}.yaml").jobs
+
+
+def seeds_of(jobs):
+    found = {}
+    for job in jobs:
+        arm = Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"]).name
+        found.setdefault(arm, set()).update(seeds(job))
+    return found
+
+
+@pytest.mark.parametrize(("name", "notebook"), [("desk-guidance", "01_guidance"), ("desk-ensemble", "02_ensemble")])
+def test_the_grids_of_the_two_ablations_have_the_sets_that_the_rules_ask_for(name, notebook):
+    """And in them the planned contrasts can be decided, each job is one set, and nothing of the pilot is there."""
+    jobs, pilot = study(name), {0, 1, 2, 3}
+    arms = seeds_of(jobs)
+    assert all(len(job.records) == 1 for job in jobs)
+    assert {len(those) for name, those in arms.items() if Arm.parse(name).replicated} - {2} == {STUDY_SETS}
+    assert [name for name, those in arms.items() if len(those) == 2] == ["clom grad_avg"] * (notebook == "02_ensemble")
+    assert {len(those) for name, those in arms.items() if not Arm.parse(name).replicated} <= {1}
+    assert not pilot & set().union(*arms.values())
+    assert {job.parameters["evaluate_on"] for job in jobs} == {"test"}
+    assert {job.parameters["ptm_seed"] for job in jobs} == {None}, "a pool for each set"
+    there = [Arm.parse(name) for name in arms]
+    row = ABLATIONS[notebook]
+    assert all(set(contrast.arms) <= set(arms) for contrast in row.primary(there))
+    family = [contrast for contrast in row.exploratory(there) if set(contrast.arms) <= set(arms)]
+    assert len(family) >= 10
+    assert sets_needed(len(family)) <= STUDY_SETS
+
+
+def test_averaging_at_equal_passes_guides_once_in_as_many_updates_as_there_are_ptms():
+    for name in ("desk-ensemble", "paper"):
+        rare = [job.parameters for job in study(name) if job.parameters["guide_every"] > 1]
+        assert rare
+        assert all(p["guide_every"] == p["num_ptms"] for p in rare)
+
+
+def test_alphas_are_chosen_on_the_hold_out_alone_with_other_seeds_than_the_study():
+    for name in ("desk-alpha", "desk-elsewhere-alpha", "paper-alpha"):
+        assert {job.parameters["evaluate_on"] for job in study(name)} == {"holdout"}
+    used = {seed for job in study("desk-guidance") for seed in seeds(job)}
+    assert not used & {seed for job in study("desk-alpha") for seed in seeds(job)}
+
+
+def test_the_alphas_of_the_study_are_among_those_of_its_grid():
+    tried = {}
+    for job in study("desk-alpha"):
+        arm = Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"])
+        tried.setdefault(arm.name, set()).add(job.parameters.get(f"alpha_{arm.guidance}"))
+    for job in study("desk-guidance"):
+        arm = Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"])
+        for loss in GUIDANCE[arm.guidance]:
+            assert job.parameters[f"alpha_{loss}"] in tried[arm.name if arm.guidance == loss else loss], arm.name
+
+
+def test_the_alphas_of_the_study_are_those_that_the_hold_out_chose():
+    folder = ROOT / "book" / "results" / "sweeps" / "desk-alpha"
+    if not any(folder.glob("*.json")):
+        pytest.skip("the grid desk-alpha has not been run, or its records are not here")
+    records, _ = runs.load_runs(folder)
+    chosen = runs.chosen_alphas(runs.reference(runs.alpha_grid(records, 0)))
+    for name in ("desk-guidance", "desk-ensemble"):
+        used = [
+            {"arm": Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"]).name, **job.parameters}
+            for job in study(name)
+        ]
+        assert runs.unchosen_alphas(pd.DataFrame(used), chosen) == []
+
+
 def test_records_are_named_as_the_notebooks_name_them(write):
     """By the parameters that a run records, the folder and the device not among them."""
     job = read_grid(write()).jobs[2]
@@ -122,7 +230,7 @@ def test_records_are_named_as_the_notebooks_name_them(write):
 
 
 BAD = {
-    "no such profile": ({"profile": "smok"}, "smok.*laptop, paper, smoke"),
+    "no such profile": ({"profile": "smok"}, "smok.*desk, laptop, paper, smoke"),
     "a path as profile": ({"profile": "../pyproject"}, "profile"),
     "unknown key": ({"armes": []}, "armes"),
     "no arms": ({"arms": []}, "arms is no list"),
@@ -147,6 +255,11 @@ BAD = {
     "an arm without values": ({"arms": [{"notebook": "01_guidance", "guidance": []}]}, "no value for guidance"),
     "a folder of the profile": ({"profile": {"base": "smoke", "runs_folder": "/tmp"}}, "profile sets runs_folder"),
     "a number as a key": ({"arms": [{"notebook": "01_guidance", 3: 4}]}, "keys \\[3\\]"),
+    "alphas on the test images": (
+        {"arms": [{"notebook": "01_guidance", "alpha_clom": [1.0, 10.0]}]},
+        "alpha_clom10.0-seeds0-1 and another arm differ in alpha alone, and evaluate_on is test",
+    ),
+    "seeds of an arm": ({"arms": [{"notebook": "01_guidance", "seeds": [1, 1]}]}, "without repeats"),
     "data that is not there": ({"arms": [{"notebook": "01_guidance", "dataset": "no/such"}]}, "image folder"),
 }
 
@@ -383,7 +496,7 @@ def planned(grid):
 
 
 def test_a_plan_says_all_that_the_grid_said(write):
-    compared = {"notebook": "01_guidance", "alpha_clom": 0.1, "published": {"augmented": 50}}
+    compared = {"notebook": "01_guidance", "ipc": 2, "published": {"augmented": 50}}
     grid = read_grid(write(arms=[*TINY["arms"], compared]))
     read = read_plan(planned(grid))
     assert (read.folder, read.threads, read.began, read.comparison) == (grid.folder, 1, grid.began, grid.comparison)

@@ -19,17 +19,20 @@ from ddlib.data.readers import DATASETS, content_hash, dataset_name
 from ddlib.fingerprint import code_hash
 from ddlib.study import run as study
 from ddlib.study.ablations import ABLATIONS
+from ddlib.study.arms import Arm
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.parameters import ParameterError, check, declared
 from ddlib.study.places import runs_folder
 from ddlib.study.pools import needs_ptms
 from ddlib.study.provenance import run_files, run_hash
 from ddlib.study.record import record_path
+from ddlib.study.runs import ALPHAS
 from workflow.inputs import cells, files_hashes, folder_hash, notebook_hash, reader_hash
 from workflow.plan import NOT_SHAPING, PROJECT, Grid, GridError, Job, Pool, digest, seeds_word, without, word
 from workflow.published import PUBLISHED, wrong_with_published
 
-KEYS = {"profile", "seeds", "arms", "threads", "folder"}
+SEEDS = "seeds"  # of an arm: instead of the grid's
+KEYS = {"profile", SEEDS, "arms", "threads", "folder"}
 FOR_POOL = ("dataset", "image_size", "evaluate_on", "width", "num_ptms", "source_dataset", "ptm_image_size")
 FOR_POOL += ("ptm_architectures", "ptm_epochs", "ptm_epoch", "ptm_seed", "precision", "compile", "device")
 OF_EACH_SET = ("seed", "num_sets")  # shape a pool too where each set has its own
@@ -66,11 +69,12 @@ def _grid(path: Path, grid: object) -> Grid:
     arms, groups, fingerprints = list(read_arms(grid["arms"])), read_seeds(grid["seeds"]), Fingerprints()
     jobs, problems = [], []
     for notebook, arm in arms:
+        own = read_seeds(arm[SEEDS]) if SEEDS in arm else groups
         try:
-            jobs += jobs_of(notebook, arm, profile, groups, fingerprints)
+            jobs += jobs_of(notebook, without(arm, [SEEDS]), profile, own, fingerprints)
         except ParameterError as error:
             problems.append(f"{notebook} {arm}: {error}")
-    problems += twice(jobs)
+    problems += [*twice(jobs), *alphas_on_test(jobs)]
     if problems:
         raise GridError("\n".join(["no job was started, because", *problems]))
     return Grid(path, runs / folder, threads, jobs, fingerprints.began, reader_hash())
@@ -87,6 +91,20 @@ def twice(jobs: Iterable[Job]) -> Iterator[str]:
             writers[record] = job.name
 
 
+def alphas_on_test(jobs: Iterable[Job]) -> Iterator[str]:
+    """What would choose an alpha on the test images: arms that differ in nothing but the weight of a loss."""
+    seen: dict[str, dict[str, object]] = {}
+    for job in jobs:
+        if job.parameters["evaluate_on"] == "test":
+            alphas = {name: float(job.parameters[name]) for name in ALPHAS.values()}
+            rest = digest(without(job.parameters, alphas) | {"notebook": job.notebook})
+            if seen.setdefault(rest, alphas) != alphas:
+                yield (
+                    f"{job.name} and another arm differ in alpha alone, and evaluate_on is test: "
+                    "alpha is chosen on the hold-out (evaluate_on: holdout), and the test images are read once"
+                )
+
+
 def jobs_of(
     notebook: str,
     arm: Mapping[str, object],
@@ -94,7 +112,10 @@ def jobs_of(
     groups: Sequence[tuple[int, int]],
     fingerprints: "Fingerprints",
 ) -> list[Job]:
-    """A job for each group of seeds; the parameters checked as the notebook checks them. Raises ParameterError."""
+    """A job for each group of seeds; the parameters checked as the notebook checks them. Raises ParameterError.
+
+    An arm whose set is the same for every seed has one job, of the first seed.
+    """
     published, arm = arm.get(PUBLISHED, {}), without(arm, [PUBLISHED])
     given, defaults = {**profile, **arm}, declared(cells(notebook)[0])
     parameters = vars(check({name: given.get(name, default) for name, default in defaults.items()}, given))
@@ -105,6 +126,8 @@ def jobs_of(
     words = [v if isinstance(v, str) else name if v is True else f"{name}{v}" for name, v in arm.items()]
     shown = all(defaults[name] == value for name, value in arm.items())
     name, jobs = word("-".join(words)), []
+    if not Arm.of(SimpleNamespace(**parameters), parameters["num_ptms"]).replicated:
+        groups = [(groups[0][0], 1)]
     for first, count in groups:
         of_these = parameters | {"seed": first, "num_sets": count}
         written = records(notebook, of_these, fingerprints.folder_files)
@@ -207,6 +230,7 @@ def read_arms(arms: object) -> Iterator[tuple[str, dict[str, object]]]:
         raise GridError("arms is no list of mappings, such as - {notebook: 01_guidance, guidance: [clom, cclom]}")
     for arm in arms:
         values = {name: value if isinstance(value, list) else [value] for name, value in arm.items()}
+        values |= {SEEDS: [arm[SEEDS]]} if SEEDS in arm else {}  # groups of seeds are a list, and no arms
         notebook = arm.get("notebook")
         if notebook not in ABLATIONS:
             raise GridError(f"notebook is {notebook!r}; expected one of {', '.join(ABLATIONS)}")

@@ -13,9 +13,10 @@ from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
 from ddlib.study.ablations import ABLATIONS, first_named
 from ddlib.study.allowed import counted
-from ddlib.study.arms import FILE, Arm, is_selection
+from ddlib.study.arms import FILE, Arm, is_selection, ordered
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.record import read_record
+from ddlib.study.statistics import summary
 
 UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
 # The leading columns of the table that load_records gives.
@@ -142,12 +143,35 @@ def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     """The records with a column ``setting``: 0 for the setting with most runs, then 1, 2, ...
 
     Runs of one setting share the data and every parameter but those that make the arm, so they can be compared. Failed
-    runs, which have no accuracy, do not count, nor do sets from files: they stand beside runs of any setting.
+    runs, which have no accuracy, do not count, nor do sets from files: they stand beside runs of any setting. Guidance
+    alone has alphas of its own, for its learning rate is another: on the test split, where each arm has one, they make
+    no setting.
     """
-    keys = _keys(records, [*_setting_columns(records), "dataset_hash"])
+    records = records.assign(**{POOL: _unusual_pool(records)})
+    columns = [*_setting_columns(records), "dataset_hash", POOL]
+    keys, own = _keys(records, columns), _alphas_of_its_own(records)
+    if own.any():
+        rest = _keys(records, [name for name in columns if name not in ALPHAS.values()])
+        usual = keys[~own].groupby(rest[~own]).agg(lambda of: of.mode().iloc[0])
+        keys = keys.where(~own, rest.map(usual).fillna(keys))
     runs = records["run"].where(records["accuracy"].notna() & (records["base_method"] != FILE))
     order = runs.groupby(keys).nunique().sort_values(ascending=False, kind="stable").index
-    return records.assign(setting=keys.map({key: index for index, key in enumerate(order)}))
+    return records.assign(setting=keys.map({key: index for index, key in enumerate(order)})).drop(columns=POOL)
+
+
+POOL = "unusual_pool"  # a column, for a while
+
+
+def _unusual_pool(records: pd.DataFrame) -> pd.Series:
+    """``num_ptms`` where it is not the usual one of the notebook: ablations differ in it, and their arms do not."""
+    sizes = records["num_ptms"].where(records["guidance"].fillna("none") != "none")
+    usual = sizes.groupby(records["notebook"]).agg(lambda of: of.mode().min())
+    return sizes.where(sizes != records["notebook"].map(usual))
+
+
+def _alphas_of_its_own(records: pd.DataFrame) -> pd.Series:
+    tested = records["evaluate_on"] == "test" if "evaluate_on" in records else False
+    return (records["base_method"] == "none") & tested
 
 
 def choose_setting(records: pd.DataFrame, setting: int, base_method: str = "dm") -> pd.DataFrame:
@@ -250,17 +274,40 @@ def _why_left_out(here: bool, method: object, notebook: str, base_method: str) -
 
 
 ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
+# What a grid of alphas may do without, for it looks at one network alone: these may differ from the setting's.
+SPARED = ("evaluate_on", "architectures", "num_eval", "eval_epochs_plain", "full_epochs", "judges")
 
 
-def alpha_grid(records: pd.DataFrame, setting: int, base_method: str = "dm") -> pd.DataFrame:
+def alpha_folder(folder: str | Path) -> Path:
+    """Where the hold-out runs of a sweep lie: of ``sweeps/desk-guidance`` in ``sweeps/desk-guidance-alpha``.
+
+    If that is not there, in ``sweeps/desk-alpha``, that of the profile.
+    """
+    folder = Path(folder)
+    own = folder.with_name(f"{folder.name}-alpha")
+    return own if own.is_dir() else folder.with_name(f"{folder.name.partition('-')[0]}-alpha")
+
+
+def load_held_out(folder: str | Path) -> pd.DataFrame:
+    """The records from which the alphas of a sweep were chosen (``alpha_folder``); no rows if there are none."""
+    path = alpha_folder(folder)
+    return load_runs(path)[0] if any(path.glob("*.json")) else pd.DataFrame()
+
+
+def alpha_grid(
+    records: pd.DataFrame, setting: int, base_method: str = "dm", held_out: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The hold-out runs that share all but the alphas with a setting, with a column ``alpha``.
 
-    It holds the one alpha that an arm uses, and NaN without guidance; arms with both losses have two, so no curve, and
-    are left out, as are real images. No rows unless some arm has several alphas.
+    They stand among the records, or in a table of their own (``load_held_out``), and may be evaluated with fewer
+    networks. ``alpha`` is the one alpha that an arm uses, and NaN without guidance; arms with both losses have two, so
+    no curve, and are left out, as are real images. No rows unless some arm has several alphas.
     """
-    columns = [name for name in _setting_columns(records) if name not in {*ALPHAS.values(), "evaluate_on"}]
-    keys = _keys(records, columns)
-    shared = records[keys == keys[records["setting"] == setting].iloc[0]]
+    apart = held_out is not None and not held_out.empty
+    together = stacked(records, held_out.assign(setting=-1)) if apart else records
+    columns = [name for name in _setting_columns(together) if name not in {*ALPHAS.values(), *SPARED}]
+    keys = _keys(together, columns)
+    shared = together[keys == keys[together["setting"] == setting].iloc[0]]
     grid = shared[(shared.get("evaluate_on") == "holdout") & shared["augment"]]
     grid = grid[grid["base_method"].isin([base_method, "none"])]
     grid = grid[grid["guidance"].isin([name for name, losses in GUIDANCE.items() if len(losses) < 2])]
@@ -268,6 +315,57 @@ def alpha_grid(records: pd.DataFrame, setting: int, base_method: str = "dm") -> 
     # A run is there once for each value of the alpha that it does not use.
     grid = grid.drop_duplicates(["arm", "num_ptms", "alpha", "seed", "architecture", "network"])
     return grid if (grid.groupby("arm")["alpha"].nunique() > 1).any() else grid.head(0)
+
+
+def chosen_alphas(grid: pd.DataFrame) -> pd.DataFrame:
+    """Which alpha the hold-out chooses for each arm of a grid (``alpha_grid``, of one architecture), a row each.
+
+    That with the best mean accuracy over sets; of equal ones the smallest. Alpha 0 is no guidance, and can be chosen
+    too where it was run.
+
+    Returns: ``alpha``, ``parameter`` (its name), ``accuracy`` (mean, a fraction), ``n`` (sets), ``edge`` (the smallest
+    or the largest that was run, so a better one may lie beyond), by arm.
+    """
+    guided = grid[grid["alpha"].notna()] if len(grid) else grid
+    if guided.empty:
+        return pd.DataFrame(columns=["alpha", "parameter", "accuracy", "n", "edge"])
+    rows = {}
+    for arm, cells in summary(guided, ["arm", "alpha"]).groupby("arm"):
+        best = cells.sort_values("alpha").loc[lambda line: line["mean"].round(12).idxmax()]
+        rows[arm] = {
+            "alpha": best["alpha"],
+            "parameter": ALPHAS[GUIDANCE[Arm.named(arm).guidance]],
+            "accuracy": best["mean"],
+            "n": int(best["n"]),
+            "edge": best["alpha"] in (cells["alpha"].min(), cells["alpha"].max()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def unchosen_alphas(records: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
+    """A line for each guided arm on the test split whose alpha is not the one that the hold-out chose.
+
+    ``chosen`` is that of ``chosen_alphas``. What a loss alone or a strategy was not chosen for itself, it has from the
+    loss with a base loss and one PTM; ``both`` has that of each of its losses.
+    """
+    tested = records[records["evaluate_on"] == "test"] if "evaluate_on" in records else records.head(0)
+    lines = []
+    for name in ordered(tested["arm"].unique()):
+        arm = Arm.named(name)
+        for loss in GUIDANCE.get(arm.guidance, ()):
+            column = f"alpha_{loss}"
+            there = sorted(tested.loc[tested["arm"] == name, column].dropna().unique()) if column in tested else []
+            own = arm.name if arm.guidance == loss and arm.name in chosen.index else Arm(loss).name
+            best = chosen["alpha"].get(own)
+            if best is None and there:
+                lines.append(f"{arm.label}: {column} {_listed(there)} was not chosen on a hold-out")
+            elif there and there != [best]:
+                lines.append(f"{arm.label}: {column} is {_listed(there)}, and the hold-out chose {best:g}")
+    return lines
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """From the table of all records to the tables of the report: settings, ablations, contrasts, pictures."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -11,7 +12,7 @@ from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.run import Run
-from ddlib.study.runs import _keys, _setting_columns
+from ddlib.study.runs import _keys, _setting_columns, chosen_alphas
 from ddlib.study.statistics import (
     MARGIN,
     PILOT_STD,
@@ -141,6 +142,33 @@ def _span(low: float, high: float) -> str:
 def _p(value: float | None) -> str:
     """A p value to two significant digits; a dash for none."""
     return "–" if pd.isna(value) else "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
+
+
+def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
+    """Hold-out accuracy of each alpha of a grid (``runs.alpha_grid``, of one architecture), and which is chosen.
+
+    The first row is that without guidance. One that is chosen at the edge of what was run says so.
+    """
+    if grid.empty:
+        return pd.DataFrame()
+    best, unguided = chosen_alphas(grid), grid[grid["alpha"].isna()]
+    cells = [{"arm": Arm().name, "alpha": math.nan, **summary(unguided, []).iloc[0]}] if len(unguided) else []
+    cells += summary(grid[grid["alpha"].notna()], ["arm", "alpha"]).to_dict("records")
+    rows = []
+    for cell in sorted(cells, key=lambda cell: (Arm.named(cell["arm"]).order, cell["alpha"])):
+        chosen = cell["arm"] in best.index and best.loc[cell["arm"], "alpha"] == cell["alpha"]
+        edge = ", at the edge of the grid" if chosen and best.loc[cell["arm"], "edge"] else ""
+        half = "" if pd.isna(cell["low"]) else f" ± {50 * (cell['high'] - cell['low']):.1f}"
+        rows.append(
+            {
+                "alpha": "–" if pd.isna(cell["alpha"]) else f"{cell['alpha']:g}",
+                "hold-out accuracy (%)": f"{100 * cell['mean']:.1f}{half}",
+                "n": int(cell["n"]),
+                "": f"chosen{edge}" if chosen else "",
+            }
+        )
+    labels = [_label(arm) for arm in sorted((cell["arm"] for cell in cells), key=lambda arm: Arm.named(arm).order)]
+    return pd.DataFrame(rows, index=labels)
 
 
 def power_table(n: int = STUDY_SETS, tests: int = 1) -> pd.DataFrame:
