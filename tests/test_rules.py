@@ -1,0 +1,76 @@
+"""The rules that the book tells are those that the code follows."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddlib.study import contrasts, statistics
+from ddlib.study.contrasts import sets_needed
+
+BOOK = Path(__file__).parents[1] / "book"
+
+
+@pytest.fixture(scope="module")
+def rules():
+    sys.path.insert(0, str(BOOK / "_ext"))
+    try:
+        import rules
+    finally:
+        sys.path.remove(str(BOOK / "_ext"))
+    return rules
+
+
+def test_numbers_in_the_pages_are_those_of_the_code(rules):
+    assert rules.number_of("sets") == str(statistics.STUDY_SETS)
+    assert rules.number_of("pairs") == str(statistics.MIN_PAIRS) == str(sets_needed())
+    assert rules.number_of("margin") == "± 1 point"
+    most = int(rules.number_of("most contrasts"))
+    assert sets_needed(most) == statistics.STUDY_SETS < sets_needed(most + 1)
+    assert float(rules.number_of("smallest p")) == 2 / 2 ** (contrasts.MIN_PAIRS - 1) > statistics.LEVEL
+    with pytest.raises(ValueError, match="no rule is called 'n'; known: sets, pairs"):
+        rules.number_of("n")
+
+
+def test_values_in_the_pages_are_those_of_the_profiles(rules):
+    assert rules.value_of("desk.num_eval") == "1"
+    assert rules.value_of("paper.alpha_clom") == "2000"
+    for wrong in ("desk.nothing", "elsewhere.ipc"):
+        with pytest.raises(ValueError, match="there is no"):
+            rules.value_of(wrong)
+
+
+@pytest.mark.parametrize("page", ["protocol", "hypotheses"])
+def test_every_role_in_the_pages_is_known(rules, page):
+    text = (BOOK / f"{page}.md").read_text()
+    roles = re.findall(r"\{(rule|param)\}`([^`]+)`", text)
+    assert len(roles) > 4
+    for kind, words in roles:
+        assert (rules.number_of if kind == "rule" else rules.value_of)(words)
+    for file in re.findall(r"literalinclude\} (\S+)", text):
+        assert (BOOK / file).is_file()
+
+
+@pytest.mark.parametrize(("notebook", "grid"), [("01_guidance", "desk-guidance"), ("02_ensemble", "desk-ensemble")])
+def test_the_page_lists_the_contrasts_that_are_planned_and_can_be_decided(rules, notebook, grid):
+    rows = rules.planned_rows(notebook, grid)
+    assert {row[3] for row in rows} == {str(statistics.STUDY_SETS)}
+    family = [row for row in rows if row[2] == "exploratory"]
+    assert 10 <= len(family) <= int(rules.number_of("most contrasts"))
+    primary = [row[0] for row in rows if row[2] == "primary"]
+    words = {
+        "01_guidance": ["CLoM − CCLoM"],
+        "02_ensemble": [r"CLoM: loss\_avg − random", r"CLoM: loss\_avg (every 5th update) − random"],
+    }
+    assert primary == words[notebook]
+
+
+def test_the_page_says_when_it_was_committed(rules):
+    assert re.fullmatch(
+        r"First committed as \w+ of \d{4}-\d\d-\d\d, (not changed since|last changed by \w+ of .*)\.",
+        rules.committed("README.md"),
+    )
+    assert rules.committed("no/such/file") == (
+        "When no/such/file was committed is not known here: there is no history of it."
+    )
