@@ -148,6 +148,22 @@ def test_sets_that_are_equal_for_all_seeds_are_one_in_tables_and_figures(guidanc
     assert set(chosen["b"]) == {"none"}
 
 
+def test_beside_a_longer_run_stands_one_without_guidance_that_took_as_long(ensemble):
+    tested = ensemble.assign(iterations=100)
+    unguided = pd.DataFrame(
+        [row for n in (100, 400, 800) for row in rows("01_guidance", "none", 0.3, iterations=n, run=f"none {n}")]
+    )
+    other = unguided[unguided["iterations"] == 400].assign(ipc=10, run="another setting")
+    records = pd.concat([tested, unguided, other], ignore_index=True)
+    shown = runs.as_long(records, tested)
+    assert set(shown["arm"]) == {"no guidance, 400 iterations"}
+    assert len(shown) == 12
+    table = tables.accuracy_table(runs.stacked(tested, shown))
+    assert table.index[-1] == "no guidance, 400 iterations"
+    assert runs.as_long(records, tested[~tested["equal_passes"]]).empty
+    assert runs.as_long(records, ensemble).empty, "records that do not say how long"
+
+
 def test_full_data_that_a_distilled_set_beats_are_no_ceiling(guidance):
     assert tables.no_ceiling(guidance) == {}
     assert tables.no_ceiling(guidance[guidance["arm"] != "full_data"]) == {}
@@ -468,12 +484,18 @@ def test_the_hold_out_runs_may_lie_in_a_folder_of_their_own_and_be_judged_by_few
     assert len(runs.alpha_grid(held_out, 0)) == len(grid), "a folder of hold-out runs alone has a grid too"
 
 
-def test_where_the_hold_out_runs_of_a_sweep_lie(tmp_path):
-    assert runs.alpha_folder(tmp_path / "desk-guidance") == tmp_path / "desk-alpha"
-    assert runs.alpha_folder(tmp_path / "paper") == tmp_path / "paper-alpha"
-    (tmp_path / "desk-elsewhere-alpha").mkdir()
-    assert runs.alpha_folder(tmp_path / "desk-elsewhere") == tmp_path / "desk-elsewhere-alpha"
-    assert runs.load_held_out(tmp_path / "desk-guidance").empty
+def test_where_the_hold_out_runs_of_a_sweep_lie(folder):
+    path, _ = folder
+    above = path / "sweeps"
+    assert runs.alpha_folders(above / "desk-ensemble") == []
+    assert runs.load_held_out(above / "desk-ensemble").empty
+    for name in ("desk-ensemble-alpha", "desk-alpha", "paper-alpha"):
+        (above / name).mkdir(parents=True)
+        for record in path.glob("*.json"):
+            (above / name / record.name).write_bytes(record.read_bytes())
+    found = {name: [path.name for path in runs.alpha_folders(above / name)] for name in ("desk-ensemble", "paper")}
+    assert found == {"desk-ensemble": ["desk-ensemble-alpha", "desk-alpha"], "paper": ["paper-alpha"]}
+    assert len(runs.load_held_out(above / "desk-ensemble")) == 2 * len(runs.load_held_out(above / "paper")) == 6
 
 
 def curve(arm, accuracies):

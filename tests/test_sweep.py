@@ -191,7 +191,7 @@ def test_averaging_at_equal_passes_guides_once_in_as_many_updates_as_there_are_p
 
 
 def test_alphas_are_chosen_on_the_hold_out_alone_with_other_seeds_than_the_study():
-    for name in ("desk-alpha", "desk-elsewhere-alpha", "paper-alpha"):
+    for name in ("desk-alpha", "desk-ensemble-alpha", "desk-elsewhere-alpha", "paper-alpha"):
         assert {job.parameters["evaluate_on"] for job in study(name)} == {"holdout"}
     used = {seed for job in study("desk-guidance") for seed in seeds(job)}
     assert not used & {seed for job in study("desk-alpha") for seed in seeds(job)}

@@ -2,7 +2,7 @@
 
 The role ``{rule}`` gives a number of :mod:`ddlib.study.statistics` (``{rule}`sets```), ``{param}`` a value of a profile
 in params/ (``{param}`desk.eval_epochs```). ``{planned-contrasts} NOTEBOOK`` lists what an ablation plans for the arms
-of the grid in its option ``grid``, ``{power}`` what the sets of the study can find, and ``{committed} FILE`` when a file
+of the grid in its option ``grid``, ``{power}`` what the sets of the study can find, ``{committed} FILE`` when a file
 was first and last committed.
 """
 

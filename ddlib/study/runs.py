@@ -262,6 +262,26 @@ def left_out(records: pd.DataFrame, setting: int, base_method: str = "dm") -> li
     return lines
 
 
+def as_long(records: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
+    """The runs without guidance that took as many iterations as those with ``equal_passes`` among the ``shown`` ones.
+
+    These run K times as long, and what more iterations do by themselves should stand beside them. All else is equal.
+    The arm is named by its number of iterations. No rows if there are no such runs.
+    """
+    if "equal_passes" not in shown or "iterations" not in shown:
+        return records.head(0)
+    longer = shown[shown["equal_passes"].isin([True]) & (shown["guidance"] != "none")]  # of files it is NaN
+    if longer.empty:
+        return records.head(0)
+    pool = longer["num_ptms"] * (longer["ptm_architectures"].str.count(",") + 1 if "ptm_architectures" in longer else 1)
+    columns = [name for name in _setting_columns(records) if name != "iterations"] + ["dataset_hash"]
+    wanted = {f"{key}|{n}" for key, n in zip(_keys(longer, columns), longer["iterations"] * pool, strict=True)}
+    unguided = records[(records["arm"] == Arm().name) & records["augment"]]
+    rows = unguided[(_keys(unguided, columns) + "|" + unguided["iterations"].astype(str)).isin(wanted)]
+    rows = rows.drop_duplicates(["iterations", "seed", "architecture", "network"])
+    return rows.assign(arm=Arm().label + ", " + rows["iterations"].astype(str) + " iterations")
+
+
 def _why_left_out(here: bool, method: object, notebook: str, base_method: str) -> str:
     """Empty for a run that is shown, or that belongs to another setting and would be shown there."""
     if method not in BASE_METHODS and method != FILE and not is_selection(method):
@@ -278,20 +298,19 @@ ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(lo
 SPARED = ("evaluate_on", "architectures", "num_eval", "eval_epochs_plain", "full_epochs", "judges")
 
 
-def alpha_folder(folder: str | Path) -> Path:
-    """Where the hold-out runs of a sweep lie: of ``sweeps/desk-guidance`` in ``sweeps/desk-guidance-alpha``.
+def alpha_folders(folder: str | Path) -> list[Path]:
+    """Where the hold-out runs of a sweep lie: its own and those of its profile, as far as folders hold records.
 
-    If that is not there, in ``sweeps/desk-alpha``, that of the profile.
+    Of ``sweeps/desk-ensemble`` these are ``sweeps/desk-ensemble-alpha`` and ``sweeps/desk-alpha``.
     """
     folder = Path(folder)
-    own = folder.with_name(f"{folder.name}-alpha")
-    return own if own.is_dir() else folder.with_name(f"{folder.name.partition('-')[0]}-alpha")
+    names = dict.fromkeys(f"{name}-alpha" for name in (folder.name, folder.name.partition("-")[0]))
+    return [path for path in map(folder.with_name, names) if any(path.glob("*.json"))]
 
 
 def load_held_out(folder: str | Path) -> pd.DataFrame:
-    """The records from which the alphas of a sweep were chosen (``alpha_folder``); no rows if there are none."""
-    path = alpha_folder(folder)
-    return load_runs(path)[0] if any(path.glob("*.json")) else pd.DataFrame()
+    """The records from which the alphas of a sweep were chosen (``alpha_folders``); no rows if there are none."""
+    return stacked(*(load_runs(path)[0] for path in alpha_folders(folder)), pd.DataFrame())
 
 
 def alpha_grid(
