@@ -64,7 +64,8 @@ def test_the_file_covers_the_smoke_sweep():
     of_grid = set()
     for job in read_grid(ROOT / "params" / "sweeps" / "smoke.yaml").jobs:
         p = SimpleNamespace(**job.parameters)
-        of_grid |= {f"{job.notebook} {Arm.of(p, p.num_ptms).name} seed {seed}" for seed in range(3)}
+        seeds = range(p.seed, p.seed + p.num_sets)
+        of_grid |= {f"{job.notebook} {Arm.of(p, p.num_ptms).name} seed {seed}" for seed in seeds}
     assert set(runs) == of_grid
 
 
