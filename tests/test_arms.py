@@ -17,8 +17,9 @@ from ddlib.study.arms import FULL, MARKERS, Arm, guidances, is_selection, ordere
 
 def every_arm():
     """All arms that can be told apart."""
-    flags = (False, True)
-    guided = [Arm(*parts) for parts in itertools.product(guidances(), ("", *STRATEGIES), flags, flags)]
+    passes = ({}, {"equal_passes": True}, {"guide_every": 5})
+    parts = itertools.product(guidances(), ("", *STRATEGIES), (False, True), passes)
+    guided = [Arm(guidance, strategy, alone, **equal) for guidance, strategy, alone, equal in parts]
     return [Arm(), *guided, *(Arm(selection=key) for key in (*SELECTIONS, FULL))]
 
 
@@ -48,6 +49,12 @@ def parameters(**changes):
             "clom random equal_passes",
             "CLoM random (equal passes)",
         ),
+        ({"strategy": "loss_avg", "guide_every": 5}, 5, "clom loss_avg every_5", "CLoM loss_avg (every 5th update)"),
+        ({"guidance": "ce_ratio", "guide_every": 2}, 1, "ce_ratio every_2", "CE ratio (every 2nd update)"),
+        ({"guidance": "cos_mean", "guide_every": 11}, 1, "cos_mean every_11", "mean cosine (every 11th update)"),
+        ({"guidance": "none", "guide_every": 1}, 1, "none", "no guidance"),
+        ({"base_method": "k_means", "guidance": "none"}, 1, "k_means", "k-means"),
+        ({"base_method": "class_means", "guidance": "none"}, 0, "class_means", "class means (not real images)"),
         ({"base_method": "random", "guidance": "none"}, 0, "random_real", "random real images"),
         ({"base_method": "herding", "guidance": "none"}, 1, "herding", "herding"),
         ({"base_method": "k_center", "guidance": "none"}, 1, "k_center", "K-Center"),
@@ -68,10 +75,26 @@ def test_parse_is_the_inverse_of_name_for_every_arm():
 
 @pytest.mark.parametrize(
     "name",
-    ["zebra", "random", "full", "", "none alone", "clom alone random", "clom  random", "clom random random", "Clom"],
+    [
+        *(
+            "zebra",
+            "random",
+            "full",
+            "",
+            "none alone",
+            "clom alone random",
+            "clom  random",
+            "clom random random",
+            "Clom",
+        ),
+        *("clom every_1", "clom every_0", "clom every_05", "clom every_", "clom every_5 random", "none every_5"),
+        *("clom every_5 every_6", f"clom every_{'9' * 5000}"),
+    ],
 )
 def test_another_name_is_refused_and_shown_all_the_same(name):
-    with pytest.raises(ValueError, match=r"is not an arm; known: none, random_real, herding.*clom, cclom, both, foll"):
+    with pytest.raises(
+        ValueError, match=rf"is not an arm; known: none, random_real, herding.*{', '.join(guidances())}, foll"
+    ):
         Arm.parse(name)
     arm = Arm.named(name)
     assert arm.label == arm.name == (name or "(no name)")
@@ -100,7 +123,7 @@ def test_a_difference_puts_a_shared_guidance_in_front():
 
 def test_ptms_are_asked_for_to_guide_and_to_choose():
     needing = {arm.name for arm in every_arm() if arm.needs_ptms}
-    assert needing == {arm.name for arm in every_arm() if arm.guided} | {"herding", "k_center"}
+    assert needing == {arm.name for arm in every_arm() if arm.guided} | {"herding", "k_center", "k_means"}
     assert [is_selection(name) for name in ("random", "full", "dm", "none")] == [True, True, False, False]
 
 
@@ -131,20 +154,34 @@ def test_every_colour_has_a_contrast_of_three_on_white():
         assert 1.05 / (linear(arm.colour) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3, arm.name
 
 
+@pytest.mark.parametrize(
+    ("number", "word"), [(2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (21, "21st"), (113, "113th")]
+)
+def test_updates_are_counted_as_a_text_does(number, word):
+    assert Arm("clom", guide_every=number).label == f"CLoM (every {word} update)"
+
+
 def test_colours_that_meet_in_a_figure_are_far_apart_and_no_two_are_equal():
     arms = every_arm()
     assert nearest([Arm(), *map(Arm, guidances()), *(Arm(selection=key) for key in (*SELECTIONS, FULL))]) > 0.06
     for guidance in guidances():
         assert nearest([Arm(guidance, strategy) for strategy in STRATEGIES]) > 0.06
-    assert nearest([arm for arm in arms if not arm.alone]) > 0.02
-    assert nearest(arms) > 0.01
+    assert nearest(arms) > 0.005
+
+
+def test_arms_of_one_marker_differ_in_colour():
+    by_marker = {}
+    for arm in every_arm():
+        by_marker.setdefault(arm.marker, []).append(arm)
+    assert all(nearest([arm for arm in arms if arm.guided]) > 0.02 for arms in by_marker.values() if len(arms) > 1)
 
 
 def test_markers_tell_strategies_and_guidances_apart_too():
     for guidance in guidances():
         markers = [Arm(guidance, strategy).marker for strategy in ("", *STRATEGIES)]
         assert len(set(markers)) == len(markers) <= len(MARKERS)
-    assert len({arm.marker for arm in (Arm(), *map(Arm, guidances()), *(Arm(selection=k) for k in SELECTIONS))}) == 7
+    meeting = [Arm(), *map(Arm, guidances()), *(Arm(selection=key) for key in SELECTIONS)]
+    assert len({arm.marker for arm in meeting}) == len(meeting)
 
 
 def test_a_new_row_leaves_all_other_colours_as_they_are(monkeypatch):
@@ -158,7 +195,7 @@ def test_a_new_row_leaves_all_other_colours_as_they_are(monkeypatch):
     assert {arm.name for arm in added} >= {"clom dummy", "dummy_real_images", "dummy_guidance", "dummy_guidance mgda"}
     taken = [oklab(colour) for colour, _ in before.values()]
     for arm in (Arm("clom", "dummy"), Arm(selection="dummy_real_images")):
-        assert min(np.linalg.norm(oklab(arm.colour) - other) for other in taken) > 0.01
+        assert min(np.linalg.norm(oklab(arm.colour) - other) for other in taken) > 0.005
 
 
 # Ablations

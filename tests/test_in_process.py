@@ -91,6 +91,51 @@ def test_data_and_ptms_stay_open_for_the_next_arm(write, monkeypatch):
     assert opened == ["data", "data", "PTMs", "PTMs"]  # the pool's; then of the arms; none, and the pool
 
 
+def test_sets_with_pools_of_their_own_share_them_between_arms(write, monkeypatch, capsys):
+    """A pool for each group of seeds, trained before the arms; arms of one group come together and keep it open."""
+    arms = [{"notebook": "01_guidance", "guidance": ["none", "clom", "cclom"]}]
+    path = write(arms=arms, seeds=[4, "6-7"], profile=QUICK | {"ptm_seed": None})
+    grid = read_grid(path)
+    assert [(pool.parameters["seed"], pool.parameters["num_sets"]) for pool in grid.pools] == [(4, 1), (6, 2)]
+    assert [pool.name.partition("-seed")[2] for pool in grid.pools] == ["4", "s6-7"]
+    assert (
+        len({pool.marker for pool in grid.pools}) == len({states.without_seeds(pool.name) for pool in grid.pools}) + 1
+    )
+    opened = []
+    monkeypatch.setattr(
+        study, "open_ptms", lambda p, *of, real=study.open_ptms: opened.append(p.guidance) or real(p, *of)
+    )
+    assert sweep.main([str(path), "--in-process"]) == 0
+    # of the seeds 4 and 6 once for all arms, then of the seed 7 by each arm
+    assert opened == ["none", "clom", "none", "clom", "clom", "cclom"]
+    told = capsys.readouterr().out
+    order = [
+        line.split(":")[0] for line in told.splitlines() if line.startswith("01_guidance-") and line.endswith(" s")
+    ]
+    assert order == [f"01_guidance-{arm}-{s}" for s in ("seed4", "seeds6-7") for arm in ("none", "clom", "cclom")]
+    records = [read_record(grid.folder / name) for job in grid.jobs for name in job.records]
+    of_seed = {(r["seed"], hash) for r in records for hash in r["ptm_hashes"]}
+    assert len(of_seed) == len({hash for _, hash in of_seed}) == 3
+    assert all({card["seed"] for card in r["ptms"]} <= {r["seed"]} for r in records)
+    times = {file: file.stat().st_mtime_ns for file in grid.folder.glob("*.json")}
+    (grid.folder / grid.pools[1].marker).unlink()
+    assert "its PTMs are made again" in "\n".join(states.reasons(states.states(grid)))
+    monkeypatch.undo()
+    monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1]))
+    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "cache"))
+    assert sweep.main([str(path), "--in-process"]) == 0
+    again = {file for file, time in times.items() if file.stat().st_mtime_ns != time}
+    assert {file.stem.rpartition("-seed")[2] for file in again} == {"6", "7"}  # and the seed 4 is left alone
+
+
+def test_a_seed_more_trains_its_pool_alone(write):
+    arms = [{"notebook": "01_guidance", "guidance": "clom"}]
+    own = QUICK | {"ptm_seed": None}
+    assert sweep.main([str(write(arms=arms, seeds=[4], profile=own)), "--in-process"]) == 0
+    found = states.states(read_grid(write(arms=arms, seeds=[4, 5], profile=own)))
+    assert [state.state for state in found] == ["done", "left", "done", "left"]
+
+
 def test_arms_side_by_side_give_the_same_records(ran, monkeypatch):
     path, grid = ran
     before = {file.name: read_record(file)["synthetic_hash"] for file in grid.folder.glob("*.json")}

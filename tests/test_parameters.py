@@ -32,6 +32,10 @@ compile: str = "never"
 ipc: int = 1
 alpha_clom: float = 10.0
 equal_passes: bool = False
+guide_every: int = 1
+judges: int = 0
+ptm_seed: int | None = 0
+iterations: int = 25
 source_dataset: str | None = None
 ptm_architectures: str = "ConvNet-3"
 ptm_epochs: int = 15
@@ -130,10 +134,35 @@ def test_an_impossible_value_is_refused_with_what_was_found_and_what_is_allowed(
             "accuracies on train splits, and those of imagenet are unknown",
         ),
         ('ptm_architectures = "resnet"', "ConvNet-3, ConvNet-4"),
+        ('guidance = "none"\nguide_every = 2', "guides no update: set guide_every 1"),
+        ('base_method = "none"\nguide_every = 2', "would follow no loss at all"),
+        ('strategy = "random"\nequal_passes = True\nguide_every = 2', "two ways to equal PTM passes: choose one"),
+        ("guide_every = 26", "iterations = 25 updates only"),
+        ('guidance = "ce_ratio"\nsource_dataset = "mnist"', "use guidance cclom or cos_mean"),
+        ('guidance = "cclom"\nsource_dataset = "mnist"\njudges = 1', "set judges 0, or source_dataset None"),
+        ('guidance = "cclom"\nsource_dataset = "imagenet"\njudges = 1', "set judges 0, or source_dataset None"),
+        ('guidance = "cclom"\nsource_dataset = "imagenet"\nptm_seed = None', "are one pool: set ptm_seed 0"),
+        ('guidance = "cclom"\nstrategy = "confidence_weighted"', "use single, random"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(injected, says):
     assert says in refused(injected=injected)
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [
+        "guide_every = 25",
+        'base_method = "dsa"\nguide_every = 100\nstrategy = "random"',  # of many updates in an iteration
+        'guidance = "none"\njudges = 2',
+        'guidance = "none"\nbase_method = "random"\njudges = 2',
+        'guidance = "cos_mean"\nsource_dataset = "mnist"\nptm_seed = None',
+        'guidance = "cclom"\nsource_dataset = "imagenet"',
+        'strategy = "per_image"\nequal_passes = True',
+    ],
+)
+def test_what_does_not_contradict_is_let_through(injected):
+    check_parameters(notebook(injected))
 
 
 @pytest.mark.parametrize(("device", "what"), [("cpu", "C++ compiler"), ("cuda", "C compiler"), ("auto", "compiler")])

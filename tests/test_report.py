@@ -1,5 +1,6 @@
 """From records to tables: which runs are compared, and what the tables say about numbers known beforehand."""
 
+import itertools
 from pathlib import Path
 
 import matplotlib as mpl
@@ -567,6 +568,22 @@ def test_another_number_of_ptms_in_one_ablation_is_another_setting(guidance, ens
     records = runs.with_settings(pd.concat([guidance, ensemble, more], ignore_index=True))
     assert records.groupby("num_ptms")["setting"].unique().map(list).to_dict() == {1: [0], 4: [0], 10: [1]}
     assert "unusual_pool" not in records
+
+
+def test_a_run_has_the_alpha_of_its_own_loss_and_counts_once_whatever_the_other_three():
+    losses = ("clom", "ce_ratio", "cos_mean", "cclom")
+    made = []
+    for place, loss in enumerate(losses):
+        for own, others in itertools.product((1.0, 10.0), (2.0, 3.0)):
+            given = {f"alpha_{name}": own if name == loss else others for name in losses}
+            made += rows("01_guidance", loss, 0.5, **given, evaluate_on="holdout", judges=place)
+    table = pd.DataFrame(made)
+    table = runs.with_settings(
+        table.assign(run=[f"{row.run} {row.alpha_clom} {row.alpha_cclom}" for row in table.itertuples()])
+    )
+    grid = runs.alpha_grid(table, 0)
+    assert grid.groupby("arm")["alpha"].unique().map(sorted).to_dict() == {loss: [1.0, 10.0] for loss in losses}
+    assert (grid.groupby("arm").size() == len(table) / len(losses) / 2).all()
 
 
 def test_without_several_alphas_there_is_no_grid(guidance):

@@ -6,7 +6,9 @@ some layers of PyTorch alone, none of ddlib's code. The runs that are compared, 
 
 ``PYTHONPATH=. python tests/test_same_bits.py RUNS`` writes the file anew from the records in a folder: after a change
 that is meant to change results, and says so. So far: ``prob_avg``, now the cross-entropy of the log of the mean
-probability, is the same up to rounding, which VGG-11, having learned little at this scale, turns into points.
+probability, is the same up to rounding, which VGG-11, having learned little at this scale, turns into points; so are
+``cclom`` and ``both``, since alpha multiplies CCLoM's quotient and no longer its numerator; ``mgda`` has other results,
+since it has the mean norm of the gradients.
 """
 
 import json

@@ -133,7 +133,8 @@ class Arm:
         """Red, green, blue in 0..1, made from the places of its words in their tables: no other arm's colour changes
         with a row that is added. On white the contrast is 3 : 1 or more.
 
-        The constants are those that keep the colours of all arms farthest apart, found by a search.
+        The constants were found by a search: strategies of one guidance stay far apart, and so do the colours of any
+        two arms that share a marker.
         """
         from seaborn import husl_palette  # not above: the engine, too, reads names of arms, and draws nothing
 
@@ -146,9 +147,9 @@ class Arm:
             hue, saturation, lightness = greys.get(self.selection, chosen)
         else:
             guidance = position(self.guidance, guidances())
-            hue = 0.68 + GOLDEN * self._strategy + 0.33 * guidance
-            saturation = 0.55 if self.alone else 0.95
-            lightness = 0.42 + 0.19 * ((0.93 * self._strategy + 0.86 * guidance) % 1) - 0.2 * self.equal_passes
+            every, saturation = self.guide_every > 1, 0.55 if self.alone else 0.95
+            hue = 0.796 + 0.596 * self._strategy + 0.774 * guidance + 0.632 * every + 0.017 * self.equal_passes
+            lightness = 0.304 + 0.303 * ((0.536 * self._strategy + 0.312 * guidance) % 1) - 0.093 * self.equal_passes
         return husl_palette(1, h=hue % 1, s=saturation, l=lightness)[0]
 
     @property
