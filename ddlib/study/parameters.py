@@ -81,8 +81,8 @@ class Parameters(BaseModel):
     # guidance
     guidance: one_of(GUIDANCE) = Field("clom", description="losses of the PTMs")
     alpha_clom: AT_LEAST_0 = Field(10.0, description="weight of CLoM")
-    alpha_ce_ratio: AT_LEAST_0 = Field(1000.0, description="weight of the CE ratio")
-    alpha_cos_mean: AT_LEAST_0 = Field(10.0, description="weight of the mean cosine")
+    alpha_ce_ratio: AT_LEAST_0 = Field(100.0, description="weight of the CE ratio")
+    alpha_cos_mean: AT_LEAST_0 = Field(100.0, description="weight of the mean cosine")
     alpha_cclom: AT_LEAST_0 = Field(1000.0, description="weight of CCLoM")
     strategy: one_of(STRATEGIES) = Field("single", description="how several PTMs are combined")
     equal_passes: FLAG = Field(
