@@ -187,6 +187,13 @@ def test_the_order_is_by_initialisation_then_architecture_then_epoch(tiny, tmp_p
     assert len({ptm.name for ptm in pool}) == len({ptm.hash for ptm in pool}) == 8
 
 
+def test_what_a_pool_leaves_out_has_the_next_numbers(tiny, tmp_path):
+    whole = small(tiny, tmp_path, num_ptms=3)
+    rest = small(tiny, tmp_path / "another", num_ptms=2, first=1)
+    assert [(ptm.index, ptm.hash) for ptm in rest] == [(ptm.index, ptm.hash) for ptm in whole[1:]]
+    assert len(list((tmp_path / "another").glob("*.safetensors"))) == 2
+
+
 def test_a_larger_pool_begins_with_a_smaller_one(tiny, tmp_path):
     two = small(tiny, tmp_path / "two", num_ptms=2)
     three = small(tiny, tmp_path / "three", num_ptms=3)
@@ -317,7 +324,7 @@ def test_a_card_tells_all_that_is_known_also_when_it_comes_from_the_cache(tiny, 
 
 
 def test_every_option_of_the_recipe_is_in_that_test():
-    recipe = set(train_ptms.__kwdefaults__) - {"cache"} | {"architectures", "epochs"}
+    recipe = set(train_ptms.__kwdefaults__) - {"cache", "first"} | {"architectures", "epochs"}
     assert recipe == set(KEY_CHANGES)
 
 
@@ -407,6 +414,8 @@ def test_of_two_processes_that_want_a_ptm_one_trains_it(tmp_path, monkeypatch):
         ({"keep": [0]}, r"keep from 1 to 2; found 1 and \[0\]"),
         ({"keep": [1.5]}, r"whole numbers; found 1, 2 and \[1.5\]"),
         ({"keep": [1, "2"]}, "whole numbers"),
+        ({"first": 0.5}, "whole numbers"),
+        ({"first": -1}, "from 0 on; found -1"),
         ({"num_ptms": 2.0}, "whole numbers"),
         ({"keep": [1, 3]}, r"keep from 1 to 2; found 1 and \[1, 3\]"),
         ({"architectures": ["ConvNet-3", "ConvNet-9"]}, "unknown network 'ConvNet-9'; known: ConvNet-3"),

@@ -67,15 +67,16 @@ def train_ptms(
     """
     keep_freed_memory()
     keep = list(keep) or [epochs]
-    if not all(isinstance(number, Integral) for number in (num_ptms, epochs, first, *keep)):
-        found = f"{num_ptms!r}, {epochs!r}, {first!r} and {keep!r}"
-        raise ValueError(f"num_ptms, epochs, first and keep are whole numbers; found {found}.")
+    if not all(isinstance(number, Integral) for number in (num_ptms, epochs, *keep, first)):
+        found = f"{num_ptms!r}, {epochs!r} and {keep!r}; first {first!r}"
+        raise ValueError(f"num_ptms, epochs, keep and first are whole numbers; found {found}.")
     keep = sorted(set(keep))
-    if num_ptms < 1 or first < 0 or not 1 <= keep[0] <= keep[-1] <= epochs:
+    if num_ptms < 1 or not 1 <= keep[0] <= keep[-1] <= epochs:
         raise ValueError(
-            f"a pool needs num_ptms >= 1, first >= 0 and epochs to keep from 1 to {epochs}; found {num_ptms}, {first} "
-            f"and {keep}."
+            f"a pool needs num_ptms >= 1 and epochs to keep from 1 to {epochs}; found {num_ptms} and {keep}."
         )
+    if first < 0:
+        raise ValueError(f"first is the number of an initialisation, from 0 on; found {first}.")
     recipe = {"epochs": epochs, "width": width, "norm": norm, "lr": lr, "momentum": momentum}
     recipe |= {"weight_decay": weight_decay, "batch_size": batch_size, "augment": augment_strategy(augment)}
     recipe |= {"precision": precision, "compile": compile}
