@@ -293,7 +293,9 @@ def test_the_published_grid_has_the_settings_of_the_paper():
         assert (p["eval_epochs_plain"], p["guidance"], p["architectures"]) == (300, "none", "ConvNet-3")
         assert p["num_eval"] >= 5
         found.setdefault((p["dataset"], p["base_method"], p["iterations"]), []).append(dict(job.published))
-    assert all(len(values) >= 3 and values[0] == values[-1] for values in found.values())
+    # the full data are one set, whatever the seed
+    assert all(len(values) >= (1 if key[1] == "full" else 3) for key, values in found.items())
+    assert all(values[0] == values[-1] for values in found.values())
     assert {key: values[0] for key, values in found.items()} == {
         ("cifar10", "dm", 20000): {"augmented": 48.9},
         ("cifar10", "random", 20000): {"augmented": 31.0, "plain": 26.0},
