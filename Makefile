@@ -103,7 +103,7 @@ published: $(READY)  ## Run the published baselines at the paper's scale (days o
 
 # --- the study --------------------------------------------------------------------------------------------
 
-STUDY ?= $(foreach part,alpha guidance ensemble elsewhere options,params/sweeps/desk-$(part).yaml)
+STUDY ?= $(foreach part,alpha ensemble-alpha guidance ensemble elsewhere-alpha elsewhere options,params/sweeps/desk-$(part).yaml)
 SEED ?=
 
 .PHONY: study

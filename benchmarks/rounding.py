@@ -22,6 +22,7 @@ from ddlib.disk.files import replacing
 from ddlib.study.contrasts import paired_difference
 from ddlib.study.devices import pick_device
 from ddlib.study.provenance import environment, git_commit
+from ddlib.study.record import plain
 
 PRECISIONS = ("float32", "bf16")
 SEEDS, WIDTH, IPC = range(6), 16, 10
@@ -70,8 +71,9 @@ def compared(table: pd.DataFrame) -> list[dict[str, object]]:
     """bf16 minus float32, paired by seed, for each arm."""
     found = []
     for arm, rows in table.groupby("arm", sort=False):
-        pairs = paired_difference(rows.assign(arm=rows["precision"]), "bf16", "float32").drop(columns=["a", "b"])
-        found.append({"arm": arm, **pairs.iloc[0].to_dict()})
+        pairs = paired_difference(rows.assign(arm=rows["precision"]), "bf16", "float32").iloc[0]
+        kept = pairs[["n", "difference", "std", "t_low", "t_high", "p_value", "p_equivalence"]]
+        found.append({"arm": arm, **plain(kept.to_dict(), arm)})
     return found
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import curves, measure, plain, processes, rows, sweeps
+from benchmarks import curves, measure, plain, processes, rounding, rows, sweeps
 from ddlib.augmentation import DSA_STRATEGY
 from ddlib.base_methods import Matching, Task
 from ddlib.compute import Compute
@@ -315,3 +315,37 @@ def test_the_committed_growth_has_its_tables(tmp_path):
         (tmp_path / "sweeps" / "growth.json").write_text(text)
         with pytest.raises(ValueError, match=r"growth\.json: damaged"):
             benchmark.load_sweep_growth(tmp_path)
+
+
+# What bf16 changes
+
+
+def test_rounding_is_told_of_both_precisions():
+    table = pd.DataFrame(
+        {
+            "arm": ["PTM"] * 12,
+            "precision": ["float32"] * 6 + ["bf16"] * 6,
+            "seed": [*range(6), *range(6)],
+            "architecture": "ConvNet-3",
+            "accuracy": [0.5, 0.6, 0.7, 0.5, 0.6, 0.7, 0.51, 0.6, 0.7, 0.5, 0.6, 0.73],
+        }
+    )
+    (found,) = rounding.compared(table)
+    assert (found["arm"], found["n"]) == ("PTM", 6)
+    assert found["difference"] == pytest.approx(0.04 / 6)
+    shown = benchmark.rounding_pairs({"pairs": [found]})
+    assert shown.loc["PTMs", "difference (points)"] == "+0.67"
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_committed_rounding_has_its_tables(tmp_path):
+    (record,) = benchmark.load_rounding(rows.RESULTS)
+    table = benchmark.rounding_table(record)
+    assert list(table.index) == ["update of DM", "update of DC", "update of DSA", "class sums of a PTM"]
+    assert record["pairs"] == pytest.approx(rounding.compared(pd.DataFrame(record["accuracies"])))
+    with pytest.raises(FileNotFoundError, match=r"benchmarks\.rounding"):
+        benchmark.load_rounding(tmp_path)
+    (tmp_path / "rounding").mkdir()
+    (tmp_path / "rounding" / "cpu.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"cpu\.json: damaged"):
+        benchmark.load_rounding(tmp_path)
