@@ -2,6 +2,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -399,7 +400,15 @@ def test_a_result_has_no_reason_to_fail(tmp_path):
         write_record(tmp_path, **run(error="why"))
 
 
+def test_git_commit_is_that_of_the_checkout():
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if head.returncode:
+        pytest.skip("no checkout")
+    assert git_commit() == head.stdout[:12]
+
+
 def test_git_commit_is_none_outside_a_checkout(tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     assert git_commit() is None
     monkeypatch.setenv("PATH", "")

@@ -32,7 +32,7 @@ def git_commit() -> str | None:
     # Asking for this very file fails where ddlib is installed inside somebody else's repository.
     command = ["git", "rev-parse", "HEAD", f"HEAD:./{Path(__file__).name}"]
     try:
-        answer = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(command, cwd=PACKAGE / "study", capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout[:12] if answer.returncode == 0 else None
