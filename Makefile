@@ -61,7 +61,7 @@ book: $(READY)  ## Run the smoke sweep and build the book; SWEEP=name: with the 
 
 # A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
 $(HTML): $(filter-out book/_build/%,$(wildcard book/*.* book/*/*.* book/*/*/*.*)) $(wildcard ddlib/*.py ddlib/*/*.py) \
-		$(wildcard params/sweeps/* workflow/profiles/*/*) constraints.txt
+		$(wildcard params/sweeps/* workflow/profiles/*/* book/results/sweeps/*/*.json $(SWEPT)/*.json) constraints.txt
 	@$(BIN)/jupyter-book build -q -W -n --keep-going book || { rm -rf book/_build/.doctrees; exit 1; }
 	@touch $@
 

@@ -1,0 +1,312 @@
+"""Charts of findings, as Altair draws them: each is a chart and the table under it.
+
+Labels stand above the marks, not beside them, so that a chart fits a phone; nothing in it needs the network. A chart
+that is shown without a script is the same, drawn once (``picture``).
+"""
+
+from typing import NamedTuple
+
+import altair as alt
+import pandas as pd
+import vl_convert
+from findings import Findings, reference_lines
+from matplotlib.colors import to_hex
+
+from ddlib.study.arms import Arm, ordered
+from ddlib.study.contrasts import planned_contrasts
+from ddlib.study.runs import alpha_grid, reference
+from ddlib.study.statistics import MARGIN, summary
+
+VERSION = "6.4"  # of Vega-Lite
+WIDTH, ROW = 640, 46  # pixels
+INK = "#262626"
+POINTS = "difference of test accuracy, percentage points"
+ACCURACY = "test accuracy, %"
+
+
+class Drawn(NamedTuple):
+    """A chart, the data that it shows, and what it looks like, in words."""
+
+    chart: alt.TopLevelMixin
+    table: pd.DataFrame
+    seen: str
+
+
+def specification(chart: alt.TopLevelMixin) -> dict[str, object]:
+    """In Vega-Lite, as a page holds it; the width is that of the page."""
+    return chart.to_dict()
+
+
+def picture(chart: alt.TopLevelMixin) -> str:
+    """The chart as SVG, on no ground."""
+    return vl_convert.vegalite_to_svg({**_fixed(chart.to_dict()), "background": "transparent"}, vl_version=VERSION)
+
+
+def _fixed(spec: object) -> object:
+    """The same with a width in pixels wherever the page would give one."""
+    if isinstance(spec, list):
+        return [_fixed(part) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {key: WIDTH if key == "width" and value == "container" else _fixed(value) for key, value in spec.items()}
+
+
+def bundle() -> str:
+    """The scripts that draw, as one file, inside a function: their names are those of other scripts too."""
+    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;', vl_version=VERSION)}}})();"
+
+
+def forest(found: Findings, primary: bool) -> Drawn | None:
+    """The planned contrasts, the primary ones or the others: mean, interval, margin of equality.
+
+    What real images are worth is in the table alone: so large a difference would squeeze all others.
+    """
+    table = found.contrasts
+    if len(table):
+        distilled = table["b"].map(lambda arm: not Arm.named(arm).selection)
+        table = table[(table["primary"].astype(bool) == primary) & distilled]
+    if table.empty:
+        return None
+    rows = contrast_rows(table)
+    y = alt.Y("contrast:N", sort=list(rows["contrast"]), axis=None, scale=alt.Scale(padding=0.3))
+    tips = ["contrast", "points", "interval", "n", "p", "verdict"]
+    base = alt.Chart(rows).encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
+    band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
+    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(nice=True))
+    layers = (
+        band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
+        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
+        base.mark_rule(color=INK, strokeWidth=2.5).encode(x=x, x2="high:Q"),
+        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1).encode(
+            x="difference:Q", description=alt.Description("spoken:N")
+        ),
+        base.mark_text(align="left", dy=-15, fontSize=13, color=INK).encode(x=alt.value(0), text=alt.Text("label:N")),
+    )
+    chart = _finished(alt.layer(*layers), len(rows))
+    seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
+    return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
+
+
+def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Contrasts in points and in words."""
+    rows = pd.DataFrame({"contrast": table["contrast"], "n": table["n"], "verdict": table["verdict"]})
+    for name, key in {"difference": "difference", "low": "t_low", "high": "t_high"}.items():
+        rows[name] = (100 * table[key].astype(float)).round(4)
+    rows["points"] = rows["difference"].map(signed)
+    rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
+    rows["p"] = [f"{value:.2g}" for value in table["p_value"]]
+    rows["label"] = rows["contrast"] + "   " + rows["points"] + " " + rows["interval"] + ", n = " + rows["n"].map(str)
+    rows["spoken"] = rows["contrast"] + ": " + rows["points"] + " points " + rows["interval"] + ", n = "
+    rows["spoken"] += rows["n"].map(str)
+    return rows.reset_index(drop=True)
+
+
+def signed(value: float) -> str:
+    """With its sign, and a true minus."""
+    return f"{value:+z.1f}".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """In brackets; empty for a single set."""
+    return "" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
+
+
+def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
+    """One dot a synthetic set, and mean and interval over them; ``pictures`` are the addresses of the sets' images."""
+    if found.sets.empty:
+        return None
+    sets, cells = found.sets.copy(), found.cells.copy()
+    sets["image"] = [pictures.get(run) for run in sets["run"]]
+    sets["record"] = "records/" + sets["run"] + ".json"
+    sets["spoken"] = [
+        f"{row.label}, seed {row.seed}: {row.accuracy:.1f} % over {row.networks} networks" for row in sets.itertuples()
+    ]
+    sets["accuracy"] = sets["accuracy"].round(4)
+    cells["text"] = [
+        f"{row.label}   {row.mean:.1f}"
+        + ("" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]")
+        + f", n = {row.n}"
+        for row in cells.itertuples()
+    ]
+    order = list(cells["arm"])
+    colours = alt.Color(
+        "arm:N", legend=None, scale=alt.Scale(domain=order, range=[to_hex(Arm.named(arm).colour) for arm in order])
+    )
+    y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
+    x = alt.X("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False, nice=True))
+    dots = alt.Chart(sets[["arm", "label", "seed", "accuracy", "networks", "run", "record", "image", "spoken"]])
+    means = alt.Chart(cells[["arm", "mean", "low", "high", "text"]].round(4))
+    tips = [alt.Tooltip(f"{name}:N") for name in ("label", "seed", "networks", "run", "image")]
+    tips.insert(2, alt.Tooltip("accuracy:Q", format=".2f"))
+    lines = pd.DataFrame([{"what": name, "accuracy": value} for name, value in reference_lines(found).items()])
+    layers = [
+        means.mark_text(align="left", dy=-15, fontSize=13, color=INK).encode(y=y, x=alt.value(0), text="text:N"),
+        means.mark_rule(strokeWidth=2.5, color=INK, yOffset=6).encode(y=y, x="low:Q", x2="high:Q"),
+        means.mark_tick(thickness=3, height=12, color=INK, yOffset=6).encode(y=y, x="mean:Q"),
+        dots.mark_circle(size=110, opacity=0.9, yOffset=6, stroke="white", strokeWidth=0.7).encode(
+            x=x, y=y, color=colours, tooltip=tips, href=alt.Href("record:N"), description=alt.Description("spoken:N")
+        ),
+    ]
+    if len(lines):
+        rule = alt.Chart(lines).encode(x="accuracy:Q")
+        layers.insert(0, rule.mark_rule(strokeDash=[4, 3], color="#777777").encode(tooltip=["what:N"]))
+        layers.append(
+            rule.mark_text(angle=0, align="left", dx=3, dy=2, color="#666666", fontSize=11).encode(
+                y=alt.value(4), text="what:N"
+            )
+        )
+    chart = _finished(alt.layer(*layers), len(order))
+    best = cells.loc[cells["mean"].idxmax()]
+    seen = f"{len(order)} arms, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
+    table = sets[["arm", "seed", "accuracy", "networks", "run"]]
+    return Drawn(chart, table, seen)
+
+
+def growing(found: Findings) -> Drawn | None:
+    """What the first n sets say on each primary contrast, with a slider for n."""
+    table = found.of_study
+    most = int(found.sets["seed"].nunique()) if len(found.sets) else 0
+    if table.empty or most < 2:
+        return None
+    seeds, rows = sorted(found.shown["seed"].unique()), []
+    for n in range(2, most + 1):
+        some = planned_contrasts(found.shown[found.shown["seed"].isin(seeds[:n])], found.chapter.notebook)
+        some = contrast_rows(some[some["primary"].astype(bool)])
+        rows.append(some.assign(first=n))
+    data = pd.concat(rows, ignore_index=True)
+    data["text"] = data["label"] + ": " + data["verdict"]
+    slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
+    lows, highs = data["low"].clip(lower=-20), data["high"].clip(upper=20)
+    domain = [float(min(lows.min(), -1.2)), float(max(highs.max(), 1.2))]
+    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(domain=domain, clamp=True))
+    names = list(dict.fromkeys(data["contrast"]))
+    y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
+    base = alt.Chart(data).transform_filter("datum.first == first_sets").encode(y=y)
+    band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
+    layers = (
+        band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
+        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
+        base.mark_rule(color=INK, strokeWidth=2.5).encode(x=x, x2="high:Q"),
+        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1).encode(
+            x="difference:Q",
+            tooltip=["contrast:N", "n:Q", "points:N", "interval:N", "verdict:N"],
+            description=alt.Description("spoken:N"),
+        ),
+        base.mark_text(align="left", dy=-15, fontSize=13, color=INK).encode(x=alt.value(0), text="text:N"),
+    )
+    chart = _finished(alt.layer(*layers).add_params(slider), len(names))
+    seen = f"Primary contrasts from all {most} sets; a slider takes the first 2 to {most} of them alone."
+    return Drawn(chart, data.drop(columns=["label", "spoken", "text"]), seen)
+
+
+COSTS = {"steps": "updates of the images", "passes": "PTM passes", "seconds": "seconds of distillation"}
+
+
+def costs(found: Findings) -> Drawn | None:
+    """What each arm costs, the most accurate first; a choice of updates, passes or seconds."""
+    if found.sets.empty:
+        return None
+    runs = found.shown.drop_duplicates(["arm", "seed"])
+    # A run with equal passes takes K times as many updates; its record counts one pass for each.
+    longer = runs["equal_passes"].eq(True) & (runs["ptm_passes"] > 0) if "equal_passes" in runs else False
+    runs = runs.assign(steps=runs["iterations"].where(~longer, runs["ptm_passes"]))
+    means = runs.groupby("arm")[["steps", "ptm_passes", "seconds_distill"]].mean()
+    table = found.cells.join(means, on="arm").rename(columns={"ptm_passes": "passes", "seconds_distill": "seconds"})
+    table = table[[Arm.named(arm).selection == "" for arm in table["arm"]]]
+    if table.empty:
+        return None
+    table = table[["arm", "label", "mean", "low", "high", "n", *COSTS]].round(4)
+    table = table.sort_values("mean", ascending=False, kind="stable")
+    table["text"] = [f"{row.label}   {row.mean:.1f} %, n = {row.n}" for row in table.itertuples()]
+    order = list(table["arm"])
+    choice = alt.param(name="cost", value="passes", bind=alt.binding_radio(options=list(COSTS), name="cost: "))
+    colours = alt.Color(
+        "arm:N", legend=None, scale=alt.Scale(domain=order, range=[to_hex(Arm.named(arm).colour) for arm in order])
+    )
+    y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
+    x = alt.X("x:Q", title="updates, PTM passes or seconds, as chosen: mean over sets", scale=alt.Scale(zero=True))
+    tips = ["label:N", alt.Tooltip("mean:Q", format=".1f"), *(alt.Tooltip(f"{c}:Q", format=".4~r") for c in COSTS)]
+    base = alt.Chart(table).transform_calculate(x="datum[cost]").encode(y=y)
+    layers = (
+        base.mark_bar(height=12, yOffset=6).encode(
+            x=x, color=colours, tooltip=[*tips, "n:Q"], description=alt.Description("text:N")
+        ),
+        base.mark_text(align="left", dy=-12, fontSize=13, color=INK).encode(x=alt.value(0), text="text:N"),
+    )
+    chart = _finished(alt.layer(*layers).add_params(choice), len(order))
+    seen = f"{len(table)} arms, the most accurate first, with bars for PTM passes, or for updates"
+    return Drawn(chart, table.drop(columns="text"), f"{seen} or seconds.")
+
+
+def recognised(found: Findings) -> Drawn | None:
+    """Accuracy of each set against the share of it that PTMs recognise: those held back, where there are any."""
+    rows = found.shown
+    kind = "judge" if "judge_accuracy" in rows and rows["judge_accuracy"].notna().any() else "guide"
+    if rows.empty or f"{kind}_accuracy" not in rows or rows[f"{kind}_accuracy"].isna().all():
+        return None
+    shares = rows.drop_duplicates("run").set_index("run")[f"{kind}_accuracy"]
+    table = found.sets[["arm", "label", "seed", "accuracy", "run"]]
+    table = table.assign(recognised=[100 * shares[run] for run in table["run"]]).dropna().round(4)
+    order = list(dict.fromkeys(table["arm"]))
+    table["spoken"] = [f"{row.label}, seed {row.seed}: {row.recognised:.0f} %" for row in table.itertuples()]
+    scale = alt.Scale(domain=order, range=[to_hex(Arm.named(arm).colour) for arm in order])
+    who = "PTMs held back" if kind == "judge" else "the PTMs that guided it"
+    chart = (
+        alt.Chart(table)
+        .mark_circle(size=110, opacity=0.9, stroke="white", strokeWidth=0.7)
+        .encode(
+            x=alt.X("recognised:Q", title=f"share of the set that {who} recognise, %", scale=alt.Scale(zero=False)),
+            y=alt.Y("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False)),
+            color=alt.Color("arm:N", legend=None, scale=scale),
+            tooltip=["label:N", "seed:N", "recognised:Q", "accuracy:Q"],
+            description=alt.Description("spoken:N"),
+        )
+        .properties(width="container", height=320)
+    )
+    seen = f"{len(table)} sets by the share that {who} recognise and by the accuracy of networks trained on them."
+    return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
+
+
+def alpha(found: Findings) -> Drawn | None:
+    """Hold-out accuracy against alpha: a line for each arm, the base method without guidance as a dashed one."""
+    if found.records.empty:
+        return None
+    grid = reference(alpha_grid(found.records, 0))
+    if grid.empty:
+        return None
+    plain = (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
+    cells = summary(grid[~plain], ["arm", "alpha"])
+    percent = {name: (100 * cells[name]).round(4) for name in ("mean", "low", "high")}
+    cells = cells.assign(label=[Arm.named(arm).label for arm in cells["arm"]], **percent)
+    order = ordered(cells["arm"].unique())
+    colours = [to_hex(Arm.named(arm).colour) for arm in order]
+    names = [Arm.named(arm).label for arm in order]
+    x = alt.X("alpha:Q", title="alpha, the weight of the guidance", scale=alt.Scale(type="log"))
+    y = alt.Y("mean:Q", title="hold-out accuracy, %", scale=alt.Scale(zero=False))
+    colour = alt.Color(
+        "label:N", title=None, scale=alt.Scale(domain=names, range=colours), legend=alt.Legend(orient="top")
+    )
+    tips = ["label:N", "alpha:Q", alt.Tooltip("mean:Q", format=".2f"), "n:Q"]
+    base = alt.Chart(cells[["arm", "label", "alpha", "mean", "low", "high", "n"]]).encode(x=x, color=colour)
+    layers = [
+        base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title="hold-out accuracy, %"), y2="high:Q"),
+        base.mark_line().encode(y=y),
+        base.mark_circle(size=100, opacity=1).encode(y=y, tooltip=tips, description=alt.Description("label:N")),
+    ]
+    if plain.any():
+        once = grid[plain].drop_duplicates(["seed", "architecture", "network"])
+        level = pd.DataFrame([{"mean": round(100 * summary(once, []).iloc[0]["mean"], 4), "what": "no guidance"}])
+        layers.append(
+            alt.Chart(level).mark_rule(strokeDash=[4, 3], color="#777777").encode(y="mean:Q", tooltip="what:N")
+        )
+    best = cells.loc[cells.groupby("arm")["mean"].idxmax()]
+    seen = "; ".join(f"{row.label} is best at alpha {row.alpha:g}" for row in best.itertuples())
+    return Drawn(_plain(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")
+
+
+def _finished(chart: alt.LayerChart, rows: int) -> alt.LayerChart:
+    return _plain(chart.properties(width="container", height=ROW * rows + 14))
+
+
+def _plain(chart: alt.LayerChart) -> alt.LayerChart:
+    return chart.configure_axis(labelFontSize=12, titleFontSize=12, grid=True).configure_view(stroke=None)

@@ -1,0 +1,273 @@
+"""What the records say, for the pages: where they come from, every number of the prose, and what is still missing.
+
+A chapter reads the records of its own sweep in ``book/results/sweeps`` where there are any, else those of the smoke
+sweep, which are no evidence and are shown as such. Nothing is stored: all is computed when the book is built.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from ddlib.study import contrasts, runs
+from ddlib.study.arms import FULL_NAME, Arm, ordered
+from ddlib.study.statistics import MIN_PAIRS, set_means, summary
+from workflow.grid import read_grid
+from workflow.plan import GridError
+from workflow.published import published_table
+
+ROOT = Path(__file__).parents[2]
+RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" / "smoke"
+GRIDS = ROOT / "params" / "sweeps"
+DATASETS = {"digits": "handwritten digits of 8 × 8 pixels", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One chapter with results: the sweep that it waits for, and the rows of records that it shows."""
+
+    title: str
+    grid: str  # in params/sweeps, and of its folder below book/results/sweeps
+    notebook: str = ""  # a key of ABLATIONS; empty: whatever the sweep holds
+    page: str = ""
+
+
+CHAPTERS = {
+    "guidance": Chapter("which guidance", "desk-guidance", "01_guidance", "ablation_1"),
+    "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "02_ensemble", "ablation_2"),
+    "alpha": Chapter("how alpha was chosen", "desk-alpha"),
+    "options": Chapter("the paper's options", "desk-options"),
+    "elsewhere": Chapter("does it hold elsewhere", "desk-elsewhere"),
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The records of one chapter. ``lasting``: from the study's own sweep, and not from the smoke runs."""
+
+    chapter: Chapter
+    folder: Path
+    lasting: bool
+    records: pd.DataFrame = field(repr=False)  # of all architectures
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """Rows of the architecture that contrasts are about."""
+        return runs.reference(self.records)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """The planned contrasts whose arms are there."""
+        if not self.chapter.notebook or self.records.empty:
+            return pd.DataFrame()
+        return contrasts.planned_contrasts(self.shown, self.chapter.notebook)
+
+    @cached_property
+    def sets(self) -> pd.DataFrame:
+        """A row for each synthetic set: arm, label, seed, accuracy (%), networks, run."""
+        if self.shown.empty:
+            return pd.DataFrame(columns=["arm", "label", "seed", "accuracy", "networks", "run"])
+        sets = set_means(self.shown, ["arm"])
+        first = self.shown.drop_duplicates(["arm", "seed"]).set_index(["arm", "seed"])["run"]
+        sets["run"] = [first[arm, seed] for arm, seed in zip(sets["arm"], sets["seed"], strict=True)]
+        order = {arm: place for place, arm in enumerate(ordered(sets["arm"].unique()))}
+        sets = sets.assign(accuracy=100 * sets["accuracy"], label=[Arm.named(arm).label for arm in sets["arm"]])
+        return sets.sort_values("seed").sort_values("arm", key=lambda arms: arms.map(order), kind="stable")
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """A row for each arm: mean, low, high (%), n."""
+        if self.shown.empty:
+            return pd.DataFrame(columns=["arm", "label", "mean", "low", "high", "n"])
+        table = summary(self.shown, ["arm"]).set_index("arm")
+        table = table.loc[ordered(table.index)].reset_index()
+        percent = {name: 100 * table[name] for name in ("mean", "std", "low", "high")}
+        return table.assign(label=[Arm.named(arm).label for arm in table["arm"]], **percent)
+
+    @property
+    def of_study(self) -> pd.DataFrame:
+        """The contrasts that count as answers: those planned as primary."""
+        table = self.contrasts
+        return table[table["primary"].astype(bool)] if len(table) else table
+
+    @cached_property
+    def facts(self) -> dict[str, object]:
+        """Every number that prose may name; per cent and points."""
+        arms = {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()}
+        return {"arms": arms, "contrasts": {f"{row.a} - {row.b}": numbers(row) for row in self.contrasts.itertuples()}}
+
+
+def numbers(row: tuple) -> dict[str, object]:
+    """Of a contrast, in points."""
+    points = {"points": row.difference, "low": row.t_low, "high": row.t_high}
+    rest = {"n": row.n, "p": row.p_value, "above": row.improvement, "verdict": row.verdict}
+    return {**{key: 100 * value for key, value in points.items()}, **rest}
+
+
+@cache
+def findings(key: str) -> Findings:
+    """The records of a chapter (a key of ``CHAPTERS``), empty where nothing has been run at any scale."""
+    chapter = CHAPTERS[key]
+    for folder, lasting in ((RESULTS / chapter.grid, True), (SMOKE, False)):
+        if any(folder.glob("*.json")) and (lasting or chapter.notebook):
+            records, failures = runs.load_runs(folder)
+            chosen = runs.choose_setting(records, 0)
+            if not chapter.notebook:
+                return Findings(chapter, folder, lasting, records)
+            failed = runs.failed_arms(failures, chosen, 0)[chapter.notebook]
+            rows = runs.ablation(chosen, chapter.notebook)
+            if len(rows):
+                return Findings(chapter, folder, lasting, rows, failed)
+    return Findings(chapter, RESULTS / chapter.grid, False, pd.DataFrame())
+
+
+@cache
+def planned(grid: str) -> dict[str, list[str]] | None:
+    """The records that a sweep will write, by the names of its jobs; None where its grid is not written yet."""
+    path = GRIDS / f"{grid}.yaml"
+    if not path.is_file():
+        return None
+    try:
+        return {job.name: list(job.records) for job in read_grid(path).jobs}
+    except GridError:
+        return None
+
+
+def progress(chapter: Chapter) -> tuple[int, int | None]:
+    """How many of the planned runs of a chapter have a record, and how many are planned."""
+    jobs = planned(chapter.grid)
+    folder = RESULTS / chapter.grid
+    if jobs is None:
+        return sum(1 for _ in folder.glob("*.json")), None
+    names = [name for records in jobs.values() for name in records]
+    return sum((folder / name).is_file() for name in names), len(names)
+
+
+def state_of_records() -> str:
+    """Changes with any record that a page may show."""
+    paths = [path for folder in (RESULTS, SMOKE) for path in sorted(folder.rglob("*.json"))]
+    told = "".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def number(text: str) -> str:
+    """What ``{num}`` writes: ``guidance.arms.clom.mean``, ``guidance.contrasts.clom - cclom.points:+.1f``.
+
+    An arm or a contrast that makes sense and has not been run is "not measured yet". Raises KeyError for anything else.
+    """
+    path, _, spec = text.partition(":")
+    key, kind, name, what = (*path.strip().split("."), "", "", "", "")[:4]
+    if key not in CHAPTERS or kind not in ("arms", "contrasts"):
+        raise KeyError(f"{path!r}; expected <{'|'.join(CHAPTERS)}>.<arms|contrasts>.<name>.<what>")
+    known = findings(key).facts[kind].get(name)
+    if known is None:
+        require_arms(name)
+        return "not measured yet"
+    value = known[what]
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
+    return format(value, spec or (".1f" if isinstance(value, float) else "")).replace("-", "−")
+
+
+def require_arms(name: str) -> None:
+    """Raises KeyError unless all words are names of arms."""
+    for arm in re.split(r" [-+] ", name):
+        try:
+            Arm.parse(arm)
+        except ValueError as error:
+            raise KeyError(str(error)) from error
+
+
+def scale_in_words(found: Findings) -> str:
+    """Data, images per class, base method, width: what the shown runs share."""
+    first = found.records.iloc[0]
+    data = DATASETS.get(first["dataset"], first["dataset"])
+    method = str(first["base_method"]).upper() if first["base_method"] in ("dm", "dc", "dsa") else ""
+    method = method or next((str(m).upper() for m in found.records["base_method"] if m in ("dm", "dc", "dsa")), "")
+    parts = [data, f"{first['ipc']} images per class", method]
+    parts += [f"{first['iterations']} iterations", f"networks of width {first['width']}"]
+    return ", ".join(filter(None, parts)).replace("1 images", "1 image")
+
+
+def evidence(key: str) -> list[str]:
+    """Sentences on what a chapter rests on; the first is the verdict."""
+    found = findings(key)
+    done, wanted = progress(found.chapter)
+    of = (
+        f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {found.chapter.grid} is not planned yet"
+    )
+    missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
+    if found.records.empty:
+        return ["Evidence: none yet.", f"For this chapter, {of}."]
+    table = found.records.drop_duplicates("run")
+    counts = found.shown.groupby("arm")["seed"].nunique()
+    counts = counts[[Arm.named(arm).replicated for arm in counts.index]]
+    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (1, 1)
+    n = f"n = {low}" if low == high else f"n = {low} to {high}"
+    commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
+    days = sorted({str(day)[:10] for day in table["created"]})
+    hours = float(table[[name for name in table if name.startswith("seconds_")]].sum().sum()) / 3600
+    lines = [
+        "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
+        f"Scale: {scale_in_words(found)}. {n} sets an arm, {table['arm'].nunique()} arms, {len(table)} runs,"
+        f" {hours:.1f} hours of computing.",
+        f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
+    ]
+    if not found.lasting:
+        lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
+    elif done != wanted:
+        lines.append(missing or f"So far, {of}.")
+    return lines
+
+
+def published() -> list[dict[str, object]]:
+    """Our numbers beside published ones, of the sweep ``published`` in the book; none where it has not been run."""
+    folder = RESULTS / "published"
+    if not any(folder.glob("*.json")):
+        return []
+    return published_table(replace(read_grid(GRIDS / "published.yaml"), folder=folder)).to_dict("records")
+
+
+def sweeps_there() -> list[list[str]]:
+    """For each sweep in the book: name, days, runs, arms, commits."""
+    rows = []
+    for folder in sorted(RESULTS.glob("*")):
+        if any(folder.glob("*.json")):
+            table = runs.load_runs(folder)[0].drop_duplicates("run")
+            days = span(sorted({str(day)[:10] for day in table["created"]}))
+            commits = span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
+            rows.append([folder.name, days, str(len(table)), str(table["arm"].nunique()), commits])
+    return rows
+
+
+def span(words: list[str]) -> str:
+    """The first and the last."""
+    return "" if not words else words[0] if len(words) == 1 else f"{words[0]} to {words[-1]}"
+
+
+def advice(row: pd.Series, lasting: bool) -> str:
+    """One sentence for somebody who has to choose, from the verdict on a contrast."""
+    verdict = str(row["verdict"])
+    if not lasting:
+        return "Not measured yet: smoke runs are no ground for a choice."
+    if row["n"] < MIN_PAIRS or verdict.startswith("no verdict"):
+        return "Too few sets so far for a choice."
+    if "better" in verdict:
+        size = ", though by less than a point" if "within" in verdict else ""
+        return f"{verdict.split(' better')[0]} is the better choice here{size}."
+    if verdict.startswith("undecided"):
+        return "These runs do not tell the two apart: choose by cost."
+    return "No difference larger than a point: choose the cheaper one."
+
+
+def reference_lines(found: Findings) -> dict[str, float]:
+    """Mean accuracy (%) of no guidance and of the full data, where they were run."""
+    means = found.cells.set_index("arm")["mean"]
+    names = {"none": "no guidance", FULL_NAME: "full data"}
+    return {label: float(means[arm]) for arm, label in names.items() if arm in means}

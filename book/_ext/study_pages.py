@@ -1,0 +1,551 @@
+"""Sphinx extension: what pages say about the study, generated from records (``findings``) and drawn (``drawn``).
+
+``{num}`` is a number in prose. ``{evidence}`` says what a page rests on, ``{answers}`` are the cards of the first
+screen, ``{chart}`` is a figure that works without a script, with its data, ``{results}`` a table, ``{explorer}`` shows
+synthetic images, ``{toy}`` combines gradients by hand, ``{literature}`` sets published accuracies beside ours,
+``{runs-table}`` lists the sweeps, ``{commands}`` is a block of commands with the address of the repository,
+``{cite-this}`` a BibTeX entry. Pages are built again when a record changes.
+"""
+
+import json
+from collections.abc import Iterable
+from html import escape
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import ClassVar
+
+import findings as study
+import toy
+import yaml
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.builders.html import StandaloneHTMLBuilder
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+ROOT = Path(__file__).parents[2]
+
+
+class Generated(nodes.General, nodes.Element):
+    """HTML, and the files that belong to it: path below the pages -> text or bytes, written with the page."""
+
+
+def generated(html: str, files: dict[str, object] | None = None, scripts: Iterable[str] = ()) -> Generated:
+    """A node, of HTML and of the files and scripts that it needs."""
+    return Generated("", html=html, files=files or {}, scripts=list(scripts))
+
+
+def visit(self: object, node: Generated) -> None:
+    """Write the files and the HTML."""
+    out = Path(self.builder.outdir)
+    for name, content in node["files"].items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    self.body.append(node["html"])
+    raise nodes.SkipNode
+
+
+class FromRecords(SphinxDirective):
+    """A directive whose content depends on records."""
+
+    def note(self) -> None:
+        """The page is built again when a record changes."""
+        if not hasattr(self.env, "study_pages"):
+            self.env.study_pages = set()
+        self.env.study_pages.add(self.env.docname)
+
+    def parsed(self, lines: Iterable[str]) -> list[nodes.Node]:
+        """Markdown as if it stood in the page."""
+        found = nodes.Element()
+        self.state.nested_parse(StringList(list(lines), self.env.docname), self.content_offset, found)
+        return found.children
+
+    def chapter(self) -> str:
+        """The first argument."""
+        if self.arguments[0] not in study.CHAPTERS:
+            raise self.error(f"no chapter is called {self.arguments[0]!r}; known: {', '.join(study.CHAPTERS)}")
+        return self.arguments[0]
+
+
+class Num(SphinxRole):
+    """``{num}``: one number from the records."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The number; an error for one that cannot be."""
+        if not hasattr(self.env, "study_pages"):
+            self.env.study_pages = set()
+        self.env.study_pages.add(self.env.docname)
+        try:
+            return [nodes.inline("", study.number(self.text), classes=["num"])], []
+        except (KeyError, ValueError) as problem:
+            message = self.inliner.reporter.error(f"no number {self.text!r}: {problem}", line=self.lineno)
+            return [nodes.problematic(self.rawtext, self.rawtext)], [message]
+
+
+class Evidence(FromRecords):
+    """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, cost, and what is missing."""
+
+    required_arguments = 1
+    optional_arguments = len(study.CHAPTERS) - 1
+
+    def run(self) -> list[nodes.Node]:
+        """A strip with a paragraph for each."""
+        self.note()
+        keys = list(self.arguments)
+        lasting, paragraphs = True, []
+        for key in keys:
+            self.arguments = [key]
+            first, *rest = study.evidence(self.chapter())
+            lasting = lasting and study.findings(key).lasting
+            where = f"{escape(study.CHAPTERS[key].title.capitalize())}. " if len(keys) > 1 else ""
+            paragraphs.append(f"<p><strong>{where}{escape(first)}</strong> {escape(' '.join(rest))}</p>")
+        kind = "evidence" if lasting else "evidence none"
+        return [generated(f'<div class="{kind}">{"".join(paragraphs)}</div>\n')]
+
+
+class Answers(FromRecords):
+    """``{answers}``: a card for each of the two questions. A line of the body is ``<chapter>: <question>``."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Both cards."""
+        self.note()
+        cards = []
+        for line in filter(None, self.content):
+            key, _, question = line.partition(": ")
+            cards.append(card(key.strip(), question))
+        return [generated(f'<div class="answers">{"".join(cards)}</div>\n')]
+
+
+def card(key: str, question: str) -> str:
+    """HTML of an answer."""
+    found = study.findings(key)
+    chapter = study.CHAPTERS[key]
+    parts = [f'<p class="question">{escape(question)}</p>']
+    if found.of_study.empty:
+        says = "Not measured yet: no run of the planned comparison is there."
+        parts.append(f'<p class="verdict">{says}</p>')
+    else:
+        says = study.advice(found.of_study.iloc[0], found.lasting)
+        parts.append(f'<p class="verdict">{escape(says)}</p>')
+        rows = [row for _, row in found.of_study.iterrows()]
+        parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
+    done, wanted = study.progress(chapter)
+    state = f"{done} of {wanted} planned runs are there" if wanted else "The study has not run it yet"
+    scale = "" if found.lasting else "Shown are smoke runs, which are no evidence. " if len(found.sets) else ""
+    link = f'<a href="{chapter.page}.html">Read the chapter</a>'
+    parts.append(f"<p><small>{escape(scale)}{escape(state)}. {link}</small></p>")
+    return f'<section class="answer" aria-label="{escape(question)}">{"".join(parts)}</section>'
+
+
+def in_words(row: object) -> str:
+    """A contrast with its interval and n."""
+    from drawn import interval, signed
+
+    bounds = interval(100 * row["t_low"], 100 * row["t_high"])
+    return f"{row['contrast']}: {signed(100 * row['difference'])} points {bounds}, n = {row['n']}"
+
+
+def small_forest(rows: list[object]) -> str:
+    """Means and intervals on one scale from the widest bound to its mirror image, the margin of a point shaded."""
+    values = [abs(100 * row[key]) for row in rows for key in ("t_low", "t_high", "difference") if row[key] == row[key]]
+    most = max([1.5, *values]) * 1.05
+
+    def x(value: float) -> float:
+        return round(160 + 150 * value / most, 1)
+
+    height = 24 * len(rows) + 6
+    marks = [
+        f'<rect x="{x(-1)}" y="0" width="{x(1) - x(-1):.1f}" height="{height}" fill="currentColor" opacity="0.12"/>'
+    ]
+    marks.append(f'<line x1="160" x2="160" y1="0" y2="{height}" stroke="currentColor"/>')
+    for place, row in enumerate(rows):
+        y, mean = 24 * place + 15, x(100 * row["difference"])
+        if row["t_low"] == row["t_low"]:
+            low, high = x(100 * row["t_low"]), x(100 * row["t_high"])
+            marks.append(f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="3"/>')
+        marks.append(f'<circle cx="{mean}" cy="{y}" r="5" fill="currentColor"/>')
+    label = escape("; ".join(in_words(row) for row in rows) + ". The shaded band is one point to either side of zero.")
+    return f'<svg viewBox="0 0 320 {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
+
+
+class Chart(FromRecords):
+    """``{chart} forest guidance``: the kinds are those of ``draw``. The body is the caption."""
+
+    required_arguments = 2
+    has_content = True
+    option_spec: ClassVar = {"name": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """A numbered figure, or a sentence that says what is missing."""
+        self.note()
+        kind, key = self.arguments
+        self.arguments = [key]
+        found = study.findings(self.chapter())
+        chart = draw(kind, found)
+        if chart is None:
+            return self.parsed([f"*No figure yet: no runs to draw ({study.evidence(key)[-1]})*"])
+        name = f"{kind}-{key}"
+        figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
+        caption = nodes.caption()
+        for child in self.parsed(self.content):
+            caption += child.children if isinstance(child, nodes.paragraph) else [child]
+        figure += caption
+        self.set_source_info(figure)
+        figure["names"].append(self.options.get("name", f"fig-{name}"))
+        self.state.document.note_explicit_target(figure)
+        return [figure]
+
+
+def draw(kind: str, found: study.Findings) -> object:
+    """A chart by its kind."""
+    import drawn  # altair takes a second, which builds of other pages save
+
+    kinds = {
+        "forest": lambda: drawn.forest(found, True),
+        "others": lambda: drawn.forest(found, False),
+        "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
+        "growing": lambda: drawn.growing(found),
+        "costs": lambda: drawn.costs(found),
+        "recognised": lambda: drawn.recognised(found),
+        "alpha": lambda: drawn.alpha(found),
+    }
+    return kinds[kind]()
+
+
+def drawn_node(name: str, chart: object, found: study.Findings) -> Generated:
+    """Picture, specification, links to the files."""
+    from drawn import picture, specification
+
+    text = as_script(specification(chart.chart))
+    files: dict[str, object] = {
+        f"figures/{name}.svg": picture(chart.chart),
+        f"figures/{name}.csv": chart.table.to_csv(index=False),
+    }
+    if name.startswith("strips"):
+        files |= {f"pictures/{run}.png": content for run, content in pictures_of(found).items()}
+        files |= {f"records/{run}.json": (found.folder / f"{run}.json").read_bytes() for run in found.sets["run"]}
+    html = (
+        '<div class="chart-box"><div class="chart-still">'
+        f'<img src="figures/{name}.svg" alt="{escape(chart.seen)}"></div>'
+        f'<script type="application/json" class="chart-spec">{text}</script></div>'
+        f'<p class="files">Data: <a href="figures/{name}.csv" download>CSV</a>, '
+        f'<a href="figures/{name}.svg" download>SVG</a></p>\n'
+    )
+    return generated(html, files, ["../charts/charts.js"])
+
+
+def as_script(data: object) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
+
+
+def pictures_of(found: study.Findings) -> dict[str, bytes]:
+    """The images of each set that lies beside its record, as one PNG."""
+    if found.folder not in _PICTURES:
+        _PICTURES[found.folder] = {}
+    known = _PICTURES[found.folder]
+    for run in found.sets["run"]:
+        if run not in known and (content := png(found.folder / run)):
+            known[run] = content
+    return {run: known[run] for run in found.sets["run"] if run in known}
+
+
+_PICTURES: dict[Path, dict[str, bytes]] = {}
+
+
+def png(stem: Path) -> bytes | None:
+    """A synthetic set as a grid without gaps: a column for each class. None where no set was kept."""
+    from PIL import Image
+
+    from ddlib.study.images import atlas
+    from ddlib.synthetic import SyntheticSet
+
+    if stem.with_suffix(".safetensors").is_file():
+        synthetic = SyntheticSet.load(stem.with_suffix(".safetensors"))
+    elif stem.is_dir():
+        synthetic = SyntheticSet.from_folder(stem)
+    else:
+        return None
+    held = BytesIO()
+    Image.fromarray(atlas(synthetic.pixels, synthetic.classes)).save(held, "png", optimize=True)
+    return held.getvalue()
+
+
+class Results(FromRecords):
+    """``{results} contrasts guidance``: contrasts or arms; on a phone a card for each row."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        self.note()
+        kind, key = self.arguments
+        self.arguments = [key]
+        found = study.findings(self.chapter())
+        if found.sets.empty or (kind == "contrasts" and found.contrasts.empty):
+            return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])
+        head, rows = contrast_cells(found) if kind == "contrasts" else arm_cells(found)
+        return [generated(html_table(head, rows))]
+
+
+WORDS, PRIMARY = ("verdict",), " (primary)"
+
+
+def html_table(head: list[str], rows: list[list[str]]) -> str:
+    """The first column names the row."""
+    columns = "".join(f'<th scope="col"{_kind(name)}>{escape(name)}</th>' for name in head)
+    body = ""
+    for row in rows:
+        cells = "".join(
+            f'<td data-label="{escape(name)}"{_kind(name)}>{escape(cell)}</td>'
+            for name, cell in zip(head[1:], row[1:], strict=True)
+        )
+        primary = ' class="primary"' if row[0].endswith(PRIMARY) else ""
+        body += f'<tr{primary}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
+    return f'<table class="results"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>\n'
+
+
+def _kind(name: str) -> str:
+    return ' class="words"' if name in WORDS else ""
+
+
+def contrast_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
+    """All planned contrasts whose arms are there."""
+    from drawn import interval, signed
+
+    from ddlib.study.tables import _p
+
+    head = ["contrast", "points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal (Holm)"]
+    rows = []
+    for row in found.contrasts.to_dict("records"):
+        points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
+        p = _p(row["p_value"]), *("–" if row["primary"] else _p(row[key]) for key in ("p_holm", "p_equivalence_holm"))
+        rows.append([row["contrast"], *points, str(row["n"]), row["verdict"], *p])
+        if row["primary"]:
+            rows[-1][0] += PRIMARY
+    return head, rows
+
+
+def arm_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
+    """Mean accuracies of all networks, arms by architectures."""
+    from ddlib.study.tables import accuracy_table
+
+    table = accuracy_table(found.records, found.failed)
+    rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return ["arm", *map(str, table.columns)], rows
+
+
+class Literature(FromRecords):
+    """``{literature} cifar10``: accuracies of ``published.yaml`` beside ours."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A row for each method and number of images."""
+        self.note()
+        path = ROOT / "book" / "published.yaml"
+        self.env.note_dependency(str(path))
+        rows = literature_rows(yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]], self.arguments[0])
+        head = ["method", "images per class", "published", "DC-Bench", "ours", "difference", "n"]
+        return [generated(html_table(head, rows))]
+
+
+def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]:
+    """Texts of the cells; a dash where a number is not known, "not run" where ours could be."""
+    ours = {(row["dataset"], row["arm"].split("-")[-1], row["published"]): row for row in study.published()}
+    rows = []
+    for method, about in published.items():
+        for place, ipc in enumerate((1, 10, 50)):
+            number, bench = about["published"][place], about.get("dcbench")
+            found = ours.get((dataset, about.get("arm"), number)) if number else None
+            measured = found is not None and found["n"] > 0
+            rows.append(
+                [
+                    method,
+                    str(ipc),
+                    "–" if number is None else f"{number:.1f}",
+                    " / ".join(f"{share:.1f}" for share in bench[place]) if bench else "–",
+                    f"{found['mean']:.1f}" if measured else "not run",
+                    f"{found['difference']:+.1f}".replace("-", "−") if measured else "–",
+                    str(found["n"]) if measured else "0",
+                ]
+            )
+    return rows
+
+
+class RunsTable(FromRecords):
+    """``{runs-table}``: the sweeps that lie in the book, when they ran, and with which code."""
+
+    def run(self) -> list[nodes.Node]:
+        """A row for each sweep, or a sentence."""
+        self.note()
+        rows = study.sweeps_there()
+        if not rows:
+            return self.parsed(["*No run of the study is there yet. The figures of this version show smoke runs.*"])
+        return [generated(html_table(["sweep", "days", "runs", "arms", "commit"], rows))]
+
+
+class Explorer(FromRecords):
+    """``{explorer} guidance``: synthetic sets, two at a time, and their difference."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Controls by script; without one, the first set as a picture."""
+        self.note()
+        key = self.chapter()
+        found = study.findings(key)
+        pictures = pictures_of(found)
+        shown = found.sets[found.sets["run"].isin(pictures)]
+        if shown.empty:
+            return self.parsed([f"*No images yet ({study.evidence(key)[-1]})*"])
+        first = found.records.iloc[0]
+        steps = snapshots(found.folder)
+        sets = [
+            {
+                "arm": row.label,
+                "seed": int(row.seed),
+                "accuracy": round(row.accuracy, 1),
+                "src": f"pictures/{row.run}.png",
+                "steps": {step: f"pictures/{row.run}.{step}.png" for step in steps.get(row.run, {})},
+            }
+            for row in shown.itertuples()
+        ]
+        classes = list(first["class_names"]) or [str(c) for c in range(10)]
+        data = {"classes": classes, "sets": sets}
+        files: dict[str, object] = {f"pictures/{run}.png": content for run, content in pictures.items()}
+        for run, pngs in steps.items():
+            files |= {f"pictures/{run}.{step}.png": path.read_bytes() for step, path in pngs.items()}
+        label = f"{sets[0]['arm']}, seed {sets[0]['seed']}: the images of {len(classes)} classes, a class a column"
+        html = (
+            f'<div class="explorer"><div class="explorer-still"><img class="pixels" src="{sets[0]["src"]}"'
+            f' alt="{escape(label)}" width="480"></div>'
+            f'<script type="application/json" class="explorer-data">{as_script(data)}</script>'
+            "</div>\n"
+        )
+        return [generated(html, files, ["../explorer/explorer.js"])]
+
+
+def snapshots(folder: Path) -> dict[str, dict[int, Path]]:
+    """Pictures of iterations that a sweep kept: ``snapshots/<run>/<iteration>.png`` beside its records."""
+    found: dict[str, dict[int, Path]] = {}
+    for path in sorted(folder.glob("snapshots/*/*.png")):
+        if path.stem.isdigit():
+            found.setdefault(path.parent.name, {})[int(path.stem)] = path
+    return {run: dict(sorted(steps.items())) for run, steps in found.items()}
+
+
+class Toy(SphinxDirective):
+    """``{toy}``: three gradients in the plane, and what each rule makes of them."""
+
+    def run(self) -> list[nodes.Node]:
+        """A picture; with a script its arrows can be moved."""
+        return [generated(f'<div class="toy">{toy.picture(toy.START)}</div>\n', {}, ["../toy/toy.js"])]
+
+
+class Commands(SphinxDirective):
+    """``{commands}``: commands to copy; ``REPOSITORY`` stands for the address of the repository."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """A block of code."""
+        text = "\n".join(self.content).replace("REPOSITORY", self.config.repository_address)
+        return [nodes.literal_block(text, text, language="console")]
+
+
+class CiteThis(SphinxDirective):
+    """``{cite-this}``: a BibTeX entry with version, date and commit."""
+
+    def run(self) -> list[nodes.Node]:
+        """A block of code."""
+        about = self.config.html_context
+        address = self.config.repository_address
+        lines = [
+            "@misc{ddlib,",
+            f"  title  = {{{self.config.html_title}}},",
+            f"  author = {{{{{self.config.author}}}}},",
+            f"  year   = {{{about['build_date'][:4]}}},",
+            f"  note   = {{Version {version('ddlib-ptm')}, {about['build_date']}, commit {about['build_commit']}}},",
+            *([] if address.startswith("<") else [f"  url    = {{{address}}},"]),
+            "}",
+        ]
+        text = "\n".join(lines)
+        return [nodes.literal_block(text, text, language="bibtex")]
+
+
+COMMANDS = {
+    "executed/00_tour": "papermill notebooks/00_tour.ipynb out.ipynb",
+    "executed/01_guidance": "papermill notebooks/01_guidance.ipynb out.ipynb -f params/smoke.yaml",
+    "executed/02_ensemble": "papermill notebooks/02_ensemble.ipynb out.ipynb -f params/smoke.yaml",
+    "executed/03_compare": "papermill notebooks/03_compare.ipynb out.ipynb -p runs_folder runs/sweeps/smoke",
+    "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
+}
+COMMANDS |= {
+    chapter.page: f"make sweep GRID=params/sweeps/{chapter.grid}.yaml && make book"
+    for chapter in study.CHAPTERS.values()
+    if chapter.page
+}
+
+
+def say_how_it_was_made(app: Sphinx, doctree: nodes.document) -> None:
+    """At the end of pages with results: the command that makes them, to copy."""
+    command = COMMANDS.get(app.env.docname)
+    sections = [child for child in doctree.children if isinstance(child, nodes.section)]
+    if command and sections:
+        block = nodes.literal_block(command, command, language="console")
+        words = nodes.paragraph("", "The command that makes this page:")
+        sections[-1] += nodes.container("", words, block, classes=["origin-of-page"])
+
+
+def outdated(app: Sphinx, env: BuildEnvironment, added: set, changed: set, removed: set) -> list[str]:
+    """Pages with numbers from records, if a record changed."""
+    now = study.state_of_records()
+    before, env.study_state = getattr(env, "study_state", None), now
+    return [] if before == now else sorted(getattr(env, "study_pages", set()) & env.found_docs)
+
+
+def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """Scripts of a page's own figures alone."""
+    wanted = [script for node in doctree.findall(Generated) for script in node["scripts"]] if doctree else []
+    for script in dict.fromkeys(wanted):
+        app.add_js_file(script, loading_method="defer")
+
+
+def write_bundle(app: Sphinx, error: Exception | None) -> None:
+    """The scripts that draw charts, once for all pages."""
+    if error is None and isinstance(app.builder, StandaloneHTMLBuilder):
+        from drawn import bundle
+
+        path = Path(app.outdir, "charts", "vega.js")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(bundle(), encoding="utf-8")
+
+
+def merge(app: Sphinx, env: BuildEnvironment, docnames: Iterable[str], other: BuildEnvironment) -> None:
+    """Of builds in several processes."""
+    env.study_pages = getattr(env, "study_pages", set()) | getattr(other, "study_pages", set())
+
+
+def setup(app: Sphinx) -> dict:
+    """Called by Sphinx."""
+    app.add_config_value("repository_address", "", "env")
+    app.add_node(Generated, html=(visit, None))
+    app.add_role("num", Num())
+    rows = {"evidence": Evidence, "answers": Answers, "chart": Chart, "results": Results, "explorer": Explorer}
+    rows |= {"literature": Literature, "runs-table": RunsTable}
+    rows |= {"toy": Toy, "commands": Commands, "cite-this": CiteThis}
+    for name, directive in rows.items():
+        app.add_directive(name, directive)
+    app.connect("doctree-read", say_how_it_was_made)
+    app.connect("env-get-outdated", outdated)
+    app.connect("env-merge-info", merge)
+    app.connect("html-page-context", add_scripts)
+    app.connect("build-finished", write_bundle)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
