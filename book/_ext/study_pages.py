@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import findings as study
+import numpy as np
 import toy
 import yaml
 from docutils import nodes
@@ -250,8 +251,9 @@ def pictures_of(found: study.Findings) -> dict[str, bytes]:
     if found.folder not in _PICTURES:
         _PICTURES[found.folder] = {}
     known = _PICTURES[found.folder]
+    classes = len(found.records.iloc[0]["class_names"]) if len(found.records) else 0
     for run in found.sets["run"]:
-        if run not in known and (content := png(found.folder / run)):
+        if run not in known and (content := png(found.folder / run, classes)):
             known[run] = content
     return {run: known[run] for run in found.sets["run"] if run in known}
 
@@ -259,21 +261,26 @@ def pictures_of(found: study.Findings) -> dict[str, bytes]:
 _PICTURES: dict[Path, dict[str, bytes]] = {}
 
 
-def png(stem: Path) -> bytes | None:
-    """A synthetic set as a grid without gaps: a column for each class. None where no set was kept."""
+def png(stem: Path, classes: int) -> bytes | None:
+    """A synthetic set as a grid without gaps, a column for each class: of the picture that was kept, else of the set.
+
+    None where there is neither.
+    """
     from PIL import Image
 
-    from ddlib.study.images import atlas
+    from ddlib.study.images import atlas, turned
     from ddlib.synthetic import SyntheticSet
 
-    if stem.with_suffix(".safetensors").is_file():
-        synthetic = SyntheticSet.load(stem.with_suffix(".safetensors"))
-    elif stem.is_dir():
-        synthetic = SyntheticSet.from_folder(stem)
+    kept, saved = stem.with_suffix(".png"), stem.with_suffix(".safetensors")
+    if kept.is_file():
+        pixels = turned(np.array(Image.open(kept).convert("RGB")), classes)
+    elif saved.is_file():
+        synthetic = SyntheticSet.load(saved)
+        pixels = atlas(synthetic.pixels, synthetic.classes)
     else:
         return None
     held = BytesIO()
-    Image.fromarray(atlas(synthetic.pixels, synthetic.classes)).save(held, "png", optimize=True)
+    Image.fromarray(pixels).save(held, "png", optimize=True)
     return held.getvalue()
 
 
@@ -488,7 +495,7 @@ COMMANDS = {
     "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
 }
 COMMANDS |= {
-    chapter.page: f"make sweep GRID=params/sweeps/{chapter.grid}.yaml && make book"
+    chapter.page: f"make study STUDY=params/sweeps/{chapter.grid}.yaml && make book"
     for chapter in study.CHAPTERS.values()
     if chapter.page
 }

@@ -90,6 +90,13 @@ def atlas(pixels: Tensor, labels: Tensor) -> np.ndarray:
     return canvas
 
 
+def turned(grid: np.ndarray, classes: int) -> np.ndarray:
+    """A picture with a row for each class (``SyntheticSet.save_grid`` without gaps) with a column for each instead."""
+    side = grid.shape[0] // classes  # images are square
+    blocks = grid.reshape(classes, side, grid.shape[1] // side, side, grid.shape[2])
+    return blocks.transpose(2, 1, 0, 3, 4).reshape(-1, classes * side, grid.shape[2])
+
+
 @style()
 def image_grid(
     pixels: Tensor,
