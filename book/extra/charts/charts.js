@@ -39,7 +39,19 @@
       draw(target).catch((error) => { target.querySelector(".chart-still").hidden = false; console.error(error); });
     }
   }, {rootMargin: "300px"});
-  document.querySelectorAll(".chart-box").forEach((box) => near.observe(box));
+  // Vega measures its box on resizes of the window alone, and then too early.
+  const sized = new ResizeObserver((entries) => {
+    for (const {target, contentRect} of entries) {
+      if (target.dataset.wide !== `${Math.round(contentRect.width)}`) {
+        target.dataset.wide = Math.round(contentRect.width);
+        target.view?.resize().signal("width", target.clientWidth - 12).runAsync();
+      }
+    }
+  });
+  document.querySelectorAll(".chart-box").forEach((box) => {
+    near.observe(box);
+    sized.observe(box);
+  });
   new MutationObserver(() => document.querySelectorAll(".chart-box[data-live]").forEach((box) => draw(box)))
     .observe(document.documentElement, {attributes: true, attributeFilter: ["data-theme"]});
 })();

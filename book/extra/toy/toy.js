@@ -33,7 +33,7 @@
     const place = (group, [x, y]) => {
       const px = 160 + unit * x, py = 160 - unit * y, line = group.querySelector("line"), text = group.querySelector("text");
       line.setAttribute("x2", px); line.setAttribute("y2", py);
-      text.setAttribute("x", Math.min(px + 6, size - 50)); text.setAttribute("y", Math.max(py - 8, 14));
+      text.setAttribute("x", Math.min(px + 8, size - 50)); text.setAttribute("y", Math.max(py - 8, 14));
       const circle = group.querySelector("circle");
       if (circle) { circle.setAttribute("cx", px); circle.setAttribute("cy", py); }
     };
@@ -44,7 +44,14 @@
         handle.setAttribute("aria-valuenow", degrees);
         handle.setAttribute("aria-valuetext", `${degrees} degrees, length ${norm(g).toFixed(1)}`);
       });
-      for (const [name, rule] of Object.entries(rules)) place(box.querySelector(`.rule.${name}`), rule(gradients));
+      const tips = Object.entries(rules).map(([name, rule]) => [box.querySelector(`.rule.${name}`), rule(gradients)]);
+      // Of results that lie together, names stand below each other.
+      tips.forEach(([group, tip], i) => {
+        place(group, tip);
+        const above = tips.slice(0, i).filter(([, other]) => Math.abs(other[0] - tip[0]) < 1.4 && Math.abs(other[1] - tip[1]) < 0.4).length;
+        const text = group.querySelector("text");
+        text.setAttribute("y", +text.getAttribute("y") - 15 * above);
+      });
       const cosines = [[0, 1], [0, 2], [1, 2]].map(([i, j]) =>
         `g${i + 1}, g${j + 1}: ${(dot(gradients[i], gradients[j]) / (norm(gradients[i]) * norm(gradients[j]) || 1)).toFixed(2)}`);
       box.querySelector(".toy-numbers").textContent = `Cosines: ${cosines.join("; ")}. Lengths of the results: ` +
