@@ -20,8 +20,8 @@ from torchvision.transforms import Normalize, ToTensor
 import ddlib
 from ddlib import Dataset, ImageFormat, Split, load_dataset
 from ddlib.data.readers import content_hash
+from ddlib.study import pools, runs, tables
 from ddlib.study import run as study
-from ddlib.study import runs, tables
 from ddlib.study.parameters import check
 from ddlib.study.record import read_record
 from workflow import grid as grids
@@ -123,6 +123,9 @@ def test_settings_of_two_source_folders_are_two():
         "accuracy": 0.5,
         "arm": "none",
         "base_method": "dm",
+        "guidance": "none",
+        "num_ptms": 1,
+        "notebook": "01_guidance",
     }
     records = pd.DataFrame([shared | {"run": name, "source_files": name} for name in "ab"])
     table = tables.settings_table(runs.with_settings(records))
@@ -145,7 +148,7 @@ def test_data_made_by_hand_count_by_their_hash(tiny, tmp_path):
 
 
 def test_too_large_an_ipc_is_found_before_a_ptm_is_trained(photos, run, monkeypatch):
-    monkeypatch.setattr(study, "train_ptms", lambda *a, **k: pytest.fail("PTMs were trained"))
+    monkeypatch.setattr(pools, "train_ptms", lambda *a, **k: pytest.fail("PTMs were trained"))
     with pytest.raises(ValueError, match=r"ipc must be from 1 to 2, .* of class 'cat' of photos; found 3"):
         run(photos["anna"], ipc=3, guidance="clom")
 

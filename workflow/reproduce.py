@@ -91,7 +91,7 @@ def verdict(kept: dict[int, dict[str, object]], seed: int, made: dict[str, objec
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one arm and seed again; not 0 if it comes out otherwise."""
     parser = argparse.ArgumentParser(prog="python workflow/reproduce.py", description=__doc__)
-    parser.add_argument("arm", help="as the records name it, such as 'clom' or 'clom loss_avg'")
+    parser.add_argument("arm", help="as the records name it, such as 'clom' or 'clom random'")
     parser.add_argument("--seed", type=int, help="default: the first that is kept")
     parser.add_argument("--grid", help="of params/sweeps, without .yaml; default: the first that has the arm")
     given = parser.parse_args(arguments)

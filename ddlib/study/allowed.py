@@ -85,7 +85,7 @@ def counted(text: str) -> dict[str, int]:
     >>> counted("ConvNet-3 x3, VGG-11")
     {'ConvNet-3': 3, 'VGG-11': 1}
     """
-    matches = (re.fullmatch(r"(.*?)(?: x([1-9]\d?))?", name) for name in names(text))
+    matches = (re.fullmatch(r"(?s)(.*?)(?: x([1-9]\d?))?", name) for name in names(text))
     return {match[1]: int(match[2] or 1) for match in matches}
 
 
