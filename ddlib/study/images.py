@@ -15,7 +15,7 @@ from ddlib.data.dataset import Dataset
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.record import synthetic_path
 from ddlib.study.run import Run
-from ddlib.study.style import CLASS, caption, captions, nothing_to_draw, style
+from ddlib.study.style import CLASS, ON_ANY_PAGE, caption, captions, nothing_to_draw, style
 from ddlib.synthetic import SyntheticSet
 
 
@@ -140,7 +140,7 @@ def side_by_side(
     )
     for ax, title, picture in zip(axes[0], titles, pictures, strict=True):
         ax.imshow(picture, interpolation="nearest")
-        ax.set_title(title)
+        ax.set_title(title, color=ON_ANY_PAGE)
         ax.set_anchor("W")  # centred, it would be moved after the room for the names was measured
         ax.set_xticks([])
         ax.set_yticks([])
@@ -148,14 +148,14 @@ def side_by_side(
         ax.spines[:].set_visible(False)
     step = (picture.shape[0] + GAP) / len(shown)
     axes[0, 0].set_yticks(step * (np.arange(len(shown)) + 0.5) - 0.5 - GAP / 2, rows)
-    axes[0, 0].tick_params(length=0)
+    axes[0, 0].tick_params(length=0, labelcolor=ON_ANY_PAGE)
     left_out = []
     if len(shown) < len(classes):
         left_out.append(f"{len(shown)} of {len(classes)} classes")
     if per_class < most:
         left_out.append(f"{per_class} of {most} images for each class")
     if left_out:
-        fig.supxlabel(", ".join(left_out), fontsize="small")
+        fig.supxlabel(", ".join(left_out), fontsize="small", color=ON_ANY_PAGE)
     return fig
 
 

@@ -5,6 +5,7 @@ stand alone: markers or labels tell things apart too.
 """
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -13,7 +14,8 @@ import seaborn as sns
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 STYLE = {
-    "figure.facecolor": "white",  # the same on light and dark pages
+    "figure.facecolor": "none",  # the page is the ground: a dark one turns the ink light (book/_static/custom.css)
+    "axes.facecolor": "none",
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,  # nothing is cut off
     "font.size": 10,
@@ -31,14 +33,31 @@ ARM, CLASS, PAIR = 48, 32, 80  # characters of names in figures: longer ones lea
 OTHER_SCRIPTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Microsoft YaHei", "PingFang SC")
 OTHER_SCRIPTS += ("Hiragino Sans", "Yu Gothic", "WenQuanYi Zen Hei", "Malgun Gothic", "Arial Unicode MS", "Unifont")
 BLUE, GREY, INK = PALETTE[0], "0.55", "0.15"
+ON_ANY_PAGE = "0.46"  # ink beside pictures, whose colours no page may turn: 4.7 : 1 on white, 4.1 : 1 on black pages
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
+    _draw_notebooks_as_svg()
     plt.draw_if_interactive()  # loads the backend now: loaded inside, a notebook's would be reset to non-interactive
     with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE, "font.family": _fonts()}):
         yield
+
+
+@cache
+def _draw_notebooks_as_svg() -> None:
+    """Once, in a notebook whose user has chosen no other format than the PNGs that it shows by itself."""
+    if "IPython" not in sys.modules:
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+    from matplotlib_inline.config import InlineBackend
+
+    if InlineBackend.instance(parent=shell).figure_formats == {"png"}:
+        set_matplotlib_formats("svg", metadata={"Date": None})
 
 
 def caption(name: object, most: int = ARM) -> str:
