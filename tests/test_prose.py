@@ -1,0 +1,65 @@
+"""Prose takes its numbers from records: no accuracy of ours is typed into a page or a notebook."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+sys.path.insert(0, str(BOOK / "_ext"))
+# A number with a decimal that is called per cent or points, or stands before a spread.
+ACCURACY = re.compile(r"\b\d{1,2}\.\d+(?= ?(?:%|± ?\d|(?:percentage )?points?\b))")
+# Measured and typed before there were records for it: what rounding alone does (promises), by a test of its own.
+TYPED = {"promises"}
+
+
+def blocks(text: str) -> list[str]:
+    """Paragraphs, lists and tables of Markdown, without code."""
+    return re.split(r"\n\s*\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def typed(text: str) -> list[str]:
+    """Accuracies in blocks that cite nobody: with a citation they are somebody else's."""
+    return [found for block in blocks(text) if "{cite" not in block for found in ACCURACY.findall(block)]
+
+
+def pages() -> dict[str, str]:
+    """Texts by name: pages, and the Markdown of notebooks."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(BOOK.glob("*.md"))}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found[path.stem] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return found
+
+
+@pytest.mark.parametrize(("name", "text"), pages().items(), ids=pages())
+def test_no_accuracy_is_typed(name, text):
+    assert name in TYPED or typed(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("CLoM reaches 63.5 % here.", 1),
+        ("It is 1.2 points better, 40.1 ± 0.3.", 2),
+        ("DC rises from 44.9 to 51.0 % {cite:p}`cui2022dcbench`.", 0),
+        ("A margin of 1 point; a 95 % interval; width 32.", 0),
+        ("```\n63.5 %\n```", 0),
+        ("{num}`guidance.arms.clom.mean` %", 0),
+    ],
+)
+def test_what_counts_as_typed(text, count):
+    assert len(typed(text)) == count
+
+
+def test_a_number_is_of_the_records_or_says_that_it_is_missing():
+    import findings
+
+    text = findings.number("guidance.arms.clom alone every_9.mean")
+    assert text == "not measured yet"
+    for wrong in ("nothing.arms.clom.mean", "guidance.arms.clomm.mean", "guidance.means.clom.mean"):
+        with pytest.raises(KeyError):
+            findings.number(wrong)
