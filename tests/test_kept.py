@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import yaml
+from PIL import Image
 
 from ddlib.study.record import read_record
 from workflow import reproduce, study
@@ -77,9 +78,42 @@ def test_a_kept_run_is_repeated(grid, tmp_path, monkeypatch, capsys):
             reproduce.main(arguments)
 
 
+def test_pictures_of_the_way_are_kept_for_the_explorer(grid, tmp_path, monkeypatch):
+    study.main([str(grid)])
+    monkeypatch.setattr(reproduce, "WAY", (0, 1, 7))
+    assert reproduce.main(["none", "--pictures"]) == 0
+    (folder,) = (tmp_path / "results" / "sweeps" / "tiny" / "snapshots").iterdir()
+    assert folder.name == reproduce.kept_of("none")[3].stem
+    assert names(folder) == ["0.png", "1.png"]  # as many iterations as the run has
+    sizes = {Image.open(path).size for path in folder.iterdir()}
+    assert sizes == {(160, 16)}  # ten classes side by side
+
+
+def test_the_test_images_come_before_the_hold_out(tmp_path, monkeypatch):
+    """Of the grids that have an arm; and a grid with several settings does not say which one is meant."""
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    held = {
+        "a-alpha": [("clom", "x", "holdout"), ("clom", "y", "holdout"), ("none", "z", "holdout")],
+        "b": [("clom", "t", "test"), ("none", "u", "test")],
+    }
+    records = {}
+    for folder, runs in held.items():
+        (tmp_path / "sweeps" / folder).mkdir(parents=True)
+        for arm, setting, split in runs:
+            path = tmp_path / "sweeps" / folder / f"{setting}.json"
+            path.touch()
+            about = {"arm": arm, "seed": 3, "status": "ok", "parameter_hash": setting}
+            records[path] = about | {"parameters": {"evaluate_on": split}}
+    monkeypatch.setattr(reproduce, "read_record", records.get)
+    assert {arm: reproduce.kept_of(arm)[3].stem for arm in ("clom", "none")} == {"clom": "t", "none": "u"}
+    assert reproduce.kept_of("none", "a-alpha")[3].stem == "z"
+    with pytest.raises(ValueError, match="a-alpha has 'clom' in several settings"):
+        reproduce.kept_of("clom", "a-alpha")
+
+
 def test_other_bits_are_near_or_not(grid, tmp_path):
     study.main([str(grid)])
-    kept = reproduce.records_of("none")
+    kept = {seed: read_record(path) for seed, path in reproduce.kept_of("none").items()}
     means = [reproduce.mean_accuracy(record) for record in kept.values()]
     mean = sum(means) / 3
     spread = (sum((value - mean) ** 2 for value in means) / 2) ** 0.5

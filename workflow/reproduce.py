@@ -14,35 +14,50 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ddlib.disk.paths import cache_folder
+from ddlib.study.images import atlas
 from ddlib.study.parameters import check
 from ddlib.study.pools import open_ptms
 from ddlib.study.record import read_record
 from ddlib.study.run import open_dataset, run_arm
 from workflow.study import RESULTS
 
+WAY = (0, 10, 20, 50, 100, 200, 500, 1000)  # iterations of which pictures are kept, if there are as many
 NEAR = 3.0  # standard deviations between the kept sets of an arm
 FEW = 0.02  # the accuracy allowed where an arm has one kept set
 
 
-def records_of(arm: str, grid: str | None = None) -> dict[int, dict[str, object]]:
-    """The kept records of an arm by their seeds, from the first grid that has it.
+def kept_of(arm: str, grid: str | None = None) -> dict[int, Path]:
+    """The kept records of an arm by their seeds: of a grid, or of the first that was judged on test images and has it.
 
     Raises ValueError that lists the arms if there is none, or if a grid has it in several settings.
     """
-    known = set()
-    for folder in sorted((RESULTS / "sweeps").glob(grid or "*")):
-        records = [read_record(path) for path in sorted(folder.glob("*.json"))]
-        known |= {record["arm"] for record in records}
-        found = [record for record in records if record["arm"] == arm and record["status"] == "ok"]
-        if len({record["parameter_hash"] for record in found}) > 1:
-            raise ValueError(f"{folder.name} has {arm!r} in several settings: name a grid where it has one.")
-        if found:
-            return {record["seed"]: record for record in found}
+    known, several = set(), []
+    folders = {folder: read_all(folder) for folder in sorted((RESULTS / "sweeps").glob(grid or "*"))}
+    for folder, records in sorted(folders.items(), key=lambda item: (held_out(item[1]), item[0])):
+        known |= {record["arm"] for record in records.values()}
+        found = {path: record for path, record in records.items() if record["arm"] == arm and record["status"] == "ok"}
+        if len({record["parameter_hash"] for record in found.values()}) > 1:
+            several.append(folder.name)
+        elif found:
+            return {record["seed"]: path for path, record in found.items()}
+    if several:
+        raise ValueError(f"{', '.join(several)} has {arm!r} in several settings: name a grid where it has one.")
     raise ValueError(f"no record of arm {arm!r} is kept; known: {', '.join(sorted(known)) or 'none at all'}.")
+
+
+def read_all(folder: Path) -> dict[Path, dict[str, object]]:
+    """The records of a folder."""
+    return {path: read_record(path) for path in sorted(folder.glob("*.json"))}
+
+
+def held_out(records: dict[Path, dict[str, object]]) -> bool:
+    """Whether they were judged on held-out training images, to choose something."""
+    return any(record["parameters"].get("evaluate_on") == "holdout" for record in records.values())
 
 
 def lend_ptms() -> None:
@@ -53,12 +68,17 @@ def lend_ptms() -> None:
             shutil.copy2(path, cache_folder())
 
 
-def run_again(record: dict[str, object], folder: str) -> dict[str, object]:
-    """The record of the same run, made here."""
+def run_again(record: dict[str, object], folder: str, pictures: Path | None = None) -> dict[str, object]:
+    """The record of the same run, made here; pictures of the set on its way there, a column for each class."""
     given = record["parameters"] | {"seed": record["seed"], "num_sets": 1, "runs_folder": folder, "device": "auto"}
     p = check(given, given)
     data = open_dataset(p)
-    (run,) = run_arm(p, data, open_ptms(p, data), record["notebook"])
+    (run,) = run_arm(p, data, open_ptms(p, data), record["notebook"], [t for t in WAY if t <= p.iterations])
+    if pictures and run.distilled:
+        pictures.mkdir(parents=True, exist_ok=True)
+        for iteration, images in run.distilled.snapshots.items():
+            picture = atlas(data.denormalise(images), run.synthetic.classes)
+            Image.fromarray(picture).save(pictures / f"{iteration}.png", optimize=True)
     return read_record(run.record)
 
 
@@ -93,10 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python workflow/reproduce.py", description=__doc__)
     parser.add_argument("arm", help="as the records name it, such as 'clom' or 'clom random'")
     parser.add_argument("--seed", type=int, help="default: the first that is kept")
+    parser.add_argument("--pictures", action="store_true", help="keep pictures of some iterations for the explorer")
     parser.add_argument("--grid", help="of params/sweeps, without .yaml; default: the first that has the arm")
     given = parser.parse_args(arguments)
     try:
-        kept = records_of(given.arm, given.grid)
+        paths = kept_of(given.arm, given.grid)
+        kept = {seed: read_record(path) for seed, path in paths.items()}
         seed = min(kept) if given.seed is None else given.seed
         if seed not in kept:
             raise ValueError(f"no record of {given.arm!r} with seed {seed}; kept: {', '.join(map(str, sorted(kept)))}.")
@@ -105,8 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lend_ptms()
     took = sum(kept[seed]["seconds"].get(part, 0) for part in ("distill", "evaluate"))
     print(f"{given.arm}, seed {seed}: it took {took / 60:.0f} min on {kept[seed]['environment']['device_name']}")
+    pictures = paths[seed].parent / "snapshots" / paths[seed].stem
     with tempfile.TemporaryDirectory() as folder:
-        made = run_again(kept[seed], folder)
+        made = run_again(kept[seed], folder, pictures if given.pictures else None)
     repeated, says = verdict(kept, seed, made)
     print(f"{beside(kept[seed], made).round(2).to_string()}\n{says}")
     return 0 if repeated else 1

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,14 +59,16 @@ def open_synthetic(p: SimpleNamespace, data: Dataset) -> SyntheticSet:
     return load_synthetic(p.synthetic, data, p.labels, p.pixels)
 
 
-def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str) -> list[Run]:
+def run_arm(
+    p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, snapshots: Iterable[int] = (0,)
+) -> list[Run]:
     """Distil, evaluate and record ``num_sets`` synthetic sets, seeds ``seed``, ``seed + 1``, ...
 
     ``ptms`` are those of :func:`ddlib.study.pools.open_ptms`; where each set has a pool of its own, the others are
     opened when their turn comes. Each set is on disk, with its record, before the next begins. An interrupted
     distillation leaves a checkpoint beside the records and goes on from there when the same arm runs again. A run that
     fails leaves a record that says why, and its error ends the arm; one that diverges (FloatingPointError) does so
-    after the other seeds have run.
+    after the other seeds have run. ``snapshots`` are those of :func:`ddlib.distill.distill`.
     """
     parameters = recorded(p, data.name.removesuffix("-holdout"))
     if p.dataset not in DATASETS:
@@ -75,7 +77,7 @@ def run_arm(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: st
     for seed in range(p.seed, p.seed + p.num_sets):
         try:
             pool = open_ptms(p, data, seed) if p.ptm_seed is None and seed != p.seed else ptms
-            runs.append(_run(p, data, pool, notebook, seed, parameters))
+            runs.append(_run(p, data, pool, notebook, seed, parameters, snapshots))
         except FloatingPointError as error:
             diverged = diverged or error
     if diverged:
@@ -126,11 +128,17 @@ def recorded(
 
 
 def _run(
-    p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], notebook: str, seed: int, parameters: dict[str, object]
+    p: SimpleNamespace,
+    data: Dataset,
+    ptms: Sequence[PTM],
+    notebook: str,
+    seed: int,
+    parameters: dict[str, object],
+    snapshots: Iterable[int],
 ) -> Run:
     about = _about(data, ptms, notebook, seed, Arm.of(p, len(ptms)).name, parameters)
     with _failure_recorded(p, about):
-        return _measure(p, data, ptms, seed, about)
+        return _measure(p, data, ptms, seed, about, snapshots)
 
 
 def _about(
@@ -169,7 +177,14 @@ def _record_failure(p: SimpleNamespace, error: Exception, about: dict[str, objec
         error.add_note(f"The failure could not be recorded: {type(second).__name__}: {second}")
 
 
-def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, about: dict[str, object]) -> Run:
+def _measure(
+    p: SimpleNamespace,
+    data: Dataset,
+    ptms: Sequence[PTM],
+    seed: int,
+    about: dict[str, object],
+    snapshots: Iterable[int],
+) -> Run:
     """Distil or select, then evaluate; ``about`` is what the record holds of the run beforehand."""
     record = record_path(runs_folder(p.runs_folder), about["notebook"], about["parameters"], seed)
     checkpoint = record.with_name(f".{record.stem}.checkpoint")
@@ -177,7 +192,7 @@ def _measure(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, 
         torch.cuda.reset_peak_memory_stats(data.device)
     seconds = {"ptms": sum(ptm.seconds or 0 for ptm in ptms)}
     start = time.perf_counter()
-    distilled = None if is_selection(p.base_method) else _distil(p, data, ptms, seed, checkpoint)
+    distilled = None if is_selection(p.base_method) else _distil(p, data, ptms, seed, checkpoint, snapshots)
     synthetic = distilled.synthetic if distilled else _select(p, data, ptms, seed)
     synchronise(data.device)
     seconds["distill"] = float(distilled.history["seconds"].iloc[-1]) if distilled else time.perf_counter() - start
@@ -223,7 +238,9 @@ def _evaluate_and_record(
     return Run(seed, synthetic, accuracies, distilled, record)
 
 
-def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, checkpoint: Path) -> Distilled:
+def _distil(
+    p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, checkpoint: Path, snapshots: Iterable[int]
+) -> Distilled:
     iterations = iterations_of(p, len(ptms))
     return distill(
         data,
@@ -236,7 +253,7 @@ def _distil(p: SimpleNamespace, data: Dataset, ptms: Sequence[PTM], seed: int, c
         iterations=iterations,
         log_every=log_every(iterations),
         seed=seed,
-        snapshots=[0],
+        snapshots=snapshots,
         checkpoint=checkpoint,
         checkpoint_every=max(1, p.iterations // 20),
     )
