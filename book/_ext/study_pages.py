@@ -102,7 +102,8 @@ class Evidence(FromRecords):
             self.arguments = [key]
             first, *rest = study.evidence(self.chapter())
             lasting = lasting and study.findings(key).lasting
-            where = f"{escape(study.CHAPTERS[key].title.capitalize())}. " if len(keys) > 1 else ""
+            title = study.CHAPTERS[key].title
+            where = f"{escape(title[0].upper() + title[1:])}. " if len(keys) > 1 else ""
             paragraphs.append(f"<p><strong>{where}{escape(first)}</strong> {escape(' '.join(rest))}</p>")
         kind = "evidence" if lasting else "evidence none"
         return [generated(f'<div class="{kind}">{"".join(paragraphs)}</div>\n')]
