@@ -52,6 +52,15 @@ def test_what_is_kept_is_not_made_again(grid, tmp_path, capsys):
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != lost)
 
 
+def test_no_pictures_are_kept_of_sets_for_the_hold_out(grid, tmp_path):
+    text = yaml.safe_load(grid.read_text())
+    grid.write_text(yaml.safe_dump(text | {"profile": TINY | {"evaluate_on": "holdout"}, "seeds": [3]}))
+    assert study.main([str(grid)]) == 0
+    kept = names(tmp_path / "results" / "sweeps" / "tiny")
+    assert len(kept) == 2
+    assert all(name.endswith(".json") for name in kept)
+
+
 def test_a_job_that_fails_keeps_nothing(grid, tmp_path, monkeypatch):
     def fail(*given):
         raise ValueError("no data today")
