@@ -179,10 +179,10 @@ def test_too_little_memory_for_ptms_is_explained_too(monkeypatch):
 def test_the_other_seeds_run_when_one_diverges(arm, monkeypatch, tmp_path):
     distil = study._distil
 
-    def diverging(p, data, ptms, seed, checkpoint):
+    def diverging(p, data, ptms, seed, *rest):
         if seed == 6:
             raise FloatingPointError("iteration 1: the loss is nan")
-        return distil(p, data, ptms, seed, checkpoint)
+        return distil(p, data, ptms, seed, *rest)
 
     monkeypatch.setattr(study, "_distil", diverging)
     with pytest.raises(FloatingPointError, match="loss is nan"):
