@@ -16,18 +16,22 @@ def load_benchmarks(folder: str | Path) -> list[dict[str, object]]:
 
     Raises FileNotFoundError if there is none, and ValueError that names a damaged one.
     """
-    paths = sorted(Path(folder).glob("*.json"))
+    return _records(Path(folder), NEEDED, "make bench")
+
+
+def _records(folder: Path, needed: Sequence[str], command: str) -> list[dict[str, object]]:
+    paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise FileNotFoundError(f"no benchmark records (*.json) in {folder}: run `make bench` first")
+        raise FileNotFoundError(f"no benchmark records (*.json) in {folder}: run `{command}` first")
     records = []
     for path in paths:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}); run `make bench` again") from error
-        missing = [name for name in NEEDED if name not in record] if isinstance(record, dict) else NEEDED
+            raise ValueError(f"{path}: not JSON ({error}); run `{command}` again") from error
+        missing = [name for name in needed if name not in record] if isinstance(record, dict) else needed
         if missing:
-            raise ValueError(f"{path}: {', '.join(missing)} missing; run `make bench` again")
+            raise ValueError(f"{path}: {', '.join(missing)} missing; run `{command}` again")
         records.append(record)
     return records
 
@@ -123,18 +127,8 @@ def once(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
 
 def load_rounding(folder: str | Path) -> list[dict[str, object]]:
     """What ``python -m benchmarks.rounding`` measured, one for each device. Raises FileNotFoundError, ValueError."""
-    paths = sorted((Path(folder) / "rounding").glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(f"no records in {folder}/rounding: run `python -m benchmarks.rounding` first")
-    records = []
-    for path in paths:
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            record["differences"], record["pairs"], record["environment"]["device_name"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: damaged ({error!r}); run `python -m benchmarks.rounding` again") from error
-        records.append(record)
-    return records
+    needed = ("environment", "differences", "pairs")
+    return _records(Path(folder) / "rounding", needed, "python -m benchmarks.rounding")
 
 
 def rounding_table(record: Mapping[str, object]) -> pd.DataFrame:
