@@ -7,12 +7,15 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 import hashlib
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ddlib.study import contrasts, runs
 from ddlib.study.arms import FULL_NAME, Arm, ordered
