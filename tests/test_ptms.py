@@ -124,7 +124,7 @@ def plain_training(dataset, epochs, stop, index, lr, momentum, weight_decay, bat
 def test_checkpoints_equal_plain_training_up_to_that_epoch(tiny, tmp_path):
     """Epochs on both sides of both milestones; a checkpoint disturbs nothing that follows it."""
     recipe = {"lr": 0.2, "momentum": 0.8, "weight_decay": 0.02, "batch_size": 10}
-    keep = [1, 2, 3, 4, 5, 6, 7]
+    keep = [0, 1, 2, 3, 4, 5, 6, 7]
     pool = train_ptms(tiny, num_ptms=2, epochs=7, keep=keep, width=4, seed=3, cache=tmp_path, **recipe)
     assert [ptm.epoch for ptm in pool] == keep * 2
     for ptm in pool:
@@ -147,6 +147,14 @@ def test_the_rate_decays_after_one_and_two_thirds_and_training_stops_at_the_last
     monkeypatch.setattr(ddlib.ptms.training, "train_network", spy)
     train_ptms(tiny, epochs=150, keep=[20], width=4, cache=tmp_path)
     assert asked == [([50, 100], 20)]
+
+
+def test_epoch_0_is_a_network_that_nothing_trained(tiny, tmp_path, no_training):
+    no_training()
+    (ptm,) = small(tiny, tmp_path, keep=[0], seed=3)
+    fresh = build_network("ConvNet-3", 1, 3, 8, width=4, generator=generator(3, "ptm ConvNet-3", 0))
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in weights(ptm).items())
+    assert ptm.epoch == 0
 
 
 def test_keep_alone_equals_keep_among_others(tiny, tmp_path):
@@ -410,14 +418,14 @@ def test_of_two_processes_that_want_a_ptm_one_trains_it(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"num_ptms": 0}, r"num_ptms >= 1 .* found 0 and \[2\]"),
-        ({"epochs": 0}, r"from 1 to 0; found 1 and \[0\]"),
-        ({"keep": [0]}, r"keep from 1 to 2; found 1 and \[0\]"),
+        ({"epochs": 0}, r"from 0 to 0, of 1 or more; found 1 and \[0\]"),
+        ({"keep": [-1]}, r"keep from 0 to 2, of 1 or more; found 1 and \[-1\]"),
         ({"keep": [1.5]}, r"whole numbers; found 1, 2 and \[1.5\]"),
         ({"keep": [1, "2"]}, "whole numbers"),
         ({"first": 0.5}, "whole numbers"),
         ({"first": -1}, "from 0 on; found -1"),
         ({"num_ptms": 2.0}, "whole numbers"),
-        ({"keep": [1, 3]}, r"keep from 1 to 2; found 1 and \[1, 3\]"),
+        ({"keep": [1, 3]}, r"keep from 0 to 2, of 1 or more; found 1 and \[1, 3\]"),
         ({"architectures": ["ConvNet-3", "ConvNet-9"]}, "unknown network 'ConvNet-9'; known: ConvNet-3"),
         ({"width": 1}, "width is 1"),
         ({"norm": "layer"}, "unknown norm 'layer'; known: instance"),

@@ -53,8 +53,8 @@ def train_ptms(
     """A pool of ``num_ptms`` initialisations for each of ``architectures``, trained on ``dataset.train``.
 
     The recipe is that of the paper's code: SGD, the rate times 0.1 after one and after two thirds of the epochs,
-    no augmentation. ``keep`` lists the epochs (1 to ``epochs``) whose checkpoints are wanted, by default the
-    last; sub-optimal PTMs are such early checkpoints of a long training. Order: by initialisation, then
+    no augmentation. ``keep`` lists the epochs (0 to ``epochs``) whose checkpoints are wanted, by default the
+    last; sub-optimal PTMs are such early checkpoints of a long training, and epoch 0 is a network before any. Order: by initialisation, then
     architecture, then epoch, so that a larger pool begins with a smaller one; ``first`` is the number of the first
     initialisation, so that ``first=5`` gives those that a pool of five leaves out. ``precision`` and ``compile`` are
     those of :class:`ddlib.compute.Compute`.
@@ -71,9 +71,9 @@ def train_ptms(
         found = f"{num_ptms!r}, {epochs!r} and {keep!r}; first {first!r}"
         raise ValueError(f"num_ptms, epochs, keep and first are whole numbers; found {found}.")
     keep = sorted(set(keep))
-    if num_ptms < 1 or not 1 <= keep[0] <= keep[-1] <= epochs:
+    if num_ptms < 1 or epochs < 1 or not 0 <= keep[0] <= keep[-1] <= epochs:
         raise ValueError(
-            f"a pool needs num_ptms >= 1 and epochs to keep from 1 to {epochs}; found {num_ptms} and {keep}."
+            f"a pool needs num_ptms >= 1 and epochs to keep from 0 to {epochs}, of 1 or more; found {num_ptms} and {keep}."
         )
     if first < 0:
         raise ValueError(f"first is the number of an initialisation, from 0 on; found {first}.")
@@ -157,6 +157,9 @@ class _Job:
             write_tensors(self.path(epoch), network.state_dict(), about)
             clock.start()
 
+        checkpoint(0)
+        if max(keep) == 0:
+            return
         train(
             network,
             data,

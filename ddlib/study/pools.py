@@ -80,7 +80,7 @@ def open_judges(p: SimpleNamespace, data: Dataset) -> list[PTM]:
 
 
 def _trained(p: SimpleNamespace, source: Dataset, architectures: Sequence[str], **which: int) -> list[PTM]:
-    keep = [p.ptm_epoch or p.ptm_epochs]
+    keep = [p.ptm_epochs if p.ptm_epoch is None else p.ptm_epoch]
     settings = {"width": p.width, **computing(p), "seed": p.ptm_seed}
     return train_ptms(source, architectures, epochs=p.ptm_epochs, keep=keep, **which, **settings)
 
