@@ -206,7 +206,11 @@ def test_cross_architecture_with_unequal_counts_and_a_missing_cell():
 def test_cost_accuracy_names_every_arm(cost):
     table = records(["clom random", "clom single", "clom mgda"])
     ax = figures.cost_accuracy(table, cost)
-    assert texts(ax.get_legend().get_texts()) == ["CLoM single (n = 4)", "CLoM random (n = 4)", "CLoM mgda (n = 4)"]
+    assert texts(ax.get_legend().get_texts()) == [
+        "CLoM, one fixed PTM (n = 4)",
+        "CLoM, one at random (n = 4)",
+        "CLoM, MGDA (n = 4)",
+    ]
     assert ax.get_xlabel().startswith(figures.COSTS[cost])
     markers = [line for line in ax.lines if len(line.get_xdata()) == 1]
     mean = 100 * table[table["arm"] == "clom single"]["accuracy"].mean()

@@ -37,15 +37,15 @@ def test_every_strategy_stands_once_with_its_rule_cost_and_source():
     rows = tables.strategy_rows({})
     assert first_column(rows) == list(STRATEGIES)
     row = STRATEGIES["pcgrad"]
-    assert rows[first_column(rows).index("pcgrad")][1:] == [row.rule, row.cost, row.source]
-    assert rows[first_column(rows).index("loss_avg")][1] == r"gradient of $\mathrm{mean}_k$ $L_k$"
-    assert rows[first_column(rows).index("grad_norm_avg")][1] == r"mean of $g_k$ / \|$g_k$\|, times the mean norm"
-    assert rows[first_column(rows).index("grad_avg")][3] == r"identical to loss\_avg"
+    assert rows[first_column(rows).index("pcgrad")][1:] == ["PCGrad", row.rule, row.cost, row.source]
+    assert rows[first_column(rows).index("loss_avg")][2] == r"gradient of $\mathrm{mean}_k$ $L_k$"
+    assert rows[first_column(rows).index("grad_norm_avg")][2] == r"mean of $g_k$ / \|$g_k$\|, times the mean norm"
+    assert rows[first_column(rows).index("grad_avg")][4] == r"identical to loss\_avg"
 
 
 def test_a_strategy_registered_at_run_time_stands_there_too(monkeypatch):
     monkeypatch.setitem(STRATEGIES, "dummy", STRATEGIES["single"])
-    assert tables.strategy_rows({"dummy": "this test"})[-1] == ["`dummy`", "one fixed PTM", "F + B", "this test"]
+    assert tables.strategy_rows({"dummy": "this test"})[-1] == ["`dummy`", "dummy", "one fixed PTM", "F + B", "this test"]
 
 
 def test_a_citation_of_no_strategy_is_refused():
@@ -70,7 +70,7 @@ def test_the_pages_show_the_tables_and_cite_what_there_is():
     body = re.search(r"```\{strategies\}.*?\n\n(.*?)```\n", pages["method.md"], re.DOTALL)[1]
     sources = dict(line.split(": ", 1) for line in body.splitlines())
     assert len(sources) >= 6
-    assert [row[3] for row in tables.strategy_rows(sources) if row[0].strip("`") in sources] == list(sources.values())
+    assert [row[4] for row in tables.strategy_rows(sources) if row[0].strip("`") in sources] == list(sources.values())
 
 
 def test_a_table_in_lines_of_markdown():

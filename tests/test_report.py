@@ -330,7 +330,7 @@ def test_ensemble_contrasts_compare_at_equal_steps_and_at_equal_passes(ensemble)
         ("clom mgda", "clom loss_avg", False, -0.12),
         ("clom loss_avg", "clom random equal_passes", False, -0.03),
     ]
-    assert tables.contrast_table(table).index[1] == "CLoM: loss_avg (every 4th update) − random"
+    assert tables.contrast_table(table).index[1] == "CLoM: average of losses (every 4th update) − one at random"
 
 
 def test_every_p_value_is_shown_raw_and_corrected_and_a_bootstrap_from_ten_sets_on(guidance):
@@ -543,7 +543,7 @@ def test_an_arm_at_another_alpha_than_the_chosen_one_is_named():
         ]
     )
     assert runs.unchosen_alphas(there, chosen) == [
-        "CLoM random: alpha_clom is 20, and the hold-out chose 10",
+        "CLoM, one at random: alpha_clom is 20, and the hold-out chose 10",
         "CE ratio: alpha_ce_ratio 1 was not chosen on a hold-out",
         "CLoM + CCLoM: alpha_cclom is 30, and the hold-out chose 100",
     ]

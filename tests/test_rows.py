@@ -136,8 +136,8 @@ def test_a_strategy_is_a_row(tmp_path, monkeypatch):
     )
     taken_through(tmp_path / "runs", "02_ensemble", strategy="loss_avg", num_ptms=2)
     found = taken_through(tmp_path / "runs", "02_ensemble", strategy="dummy", num_ptms=2)
-    shows_as_its_own(found, "clom dummy", "CLoM dummy")
-    assert found.labels == ["CLoM loss_avg", "CLoM dummy"], "a new row is the last"
+    shows_as_its_own(found, "clom dummy", "CLoM, dummy")
+    assert found.labels == ["CLoM, average of losses", "CLoM, dummy"], "a new row is the last"
     differences = contrasts.planned_contrasts(runs.reference(found.shown), "02_ensemble")
     assert differences[["a", "b"]].values.tolist() == [["clom dummy", "clom loss_avg"]]
 

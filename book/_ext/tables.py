@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from ddlib import combine
 from ddlib.study import parameters, schema
+from ddlib.study.arms import STRATEGY_LABELS
 
 CODE = ("name", "type", "default")  # columns of the reference that are set as code
 
@@ -42,11 +43,11 @@ def parameter_rows() -> list[list[str]]:
 
 
 def strategy_rows(sources: Mapping[str, str]) -> list[list[str]]:
-    """Each strategy: name, rule, cost, source. Raises ValueError for sources of strategies that there are not."""
+    """Each strategy: name, in figures, rule, cost, source. Raises ValueError for sources of strategies that there are not."""
     if unknown := sorted(set(sources) - set(combine.STRATEGIES)):
         raise ValueError(f"no strategy is called {', '.join(unknown)}; known: {', '.join(combine.STRATEGIES)}")
     return [
-        [f"`{name}`", formula(row.rule), escaped(row.cost), sources.get(name, escaped(row.source))]
+        [f"`{name}`", escaped(STRATEGY_LABELS.get(name, name)), formula(row.rule), escaped(row.cost), sources.get(name, escaped(row.source))]
         for name, row in combine.STRATEGIES.items()
     ]
 
@@ -103,7 +104,7 @@ class ParameterTable(Generated):
 class StrategyTable(Generated):
     """``{strategies}``."""
 
-    header: ClassVar = ["`strategy`", "rule", "cost per step", "source"]
+    header: ClassVar = ["`strategy`", "in figures", "rule", "cost per step", "source"]
 
     def rows(self) -> list[list[str]]:
         """All of ``STRATEGIES``, with the citations of the page."""

@@ -26,6 +26,22 @@ LABELS = {  # as the text spells them
     "cclom": "CCLoM",
     "both": "CLoM + CCLoM",
 }
+STRATEGY_LABELS = {
+    "single": "one fixed PTM",
+    "random": "one at random",
+    "sequential": "one in turn",
+    "shuffled": "one in shuffled turn",
+    "per_image": "one for each image",
+    "loss_avg": "average of losses",
+    "grad_avg": "average of gradients",
+    "grad_norm_avg": "average of unit gradients",
+    "logit_avg": "average of logits",
+    "prob_avg": "average of probabilities",
+    "accuracy_weighted": "weighted by accuracy",
+    "confidence_weighted": "weighted by confidence",
+    "pcgrad": "PCGrad",
+    "mgda": "MGDA",
+}
 # Filled, so that one size suits all; as many as arms of one guidance. The last of matplotlib's are stars by their tips.
 MARKERS = (*"osD^vPX<>p*dh", (3, 1, 0), (4, 1, 0), (4, 1, 45), (8, 1, 0))
 GOLDEN = (5**0.5 - 1) / 2  # steps of this share of the circle keep any number of hues apart
@@ -97,10 +113,11 @@ class Arm:
         """As the text spells it."""
         if self.other or not self.guided:
             return self.other or _label_of_unguided(self.selection)
-        return " ".join(filter(None, (LABELS.get(self.guidance, self.guidance), self._detail(as_text=True))))
+        detail = self._detail(as_text=True)
+        return LABELS.get(self.guidance, self.guidance) + (", " if self.strategy else " ") * bool(detail) + detail
 
     def minus(self, other: "Arm") -> str:
-        """A difference in words; a guidance that both share stands in front: "CLoM: loss_avg − random"."""
+        """A difference in words; a guidance that both share stands in front: "CLoM: average of losses − one at random"."""
         details = [arm._detail(as_text=True) for arm in (self, other)]
         if self.guided and self.guidance == other.guidance and all(details):
             return f"{Arm(self.guidance).label}: {' − '.join(details)}"
@@ -171,7 +188,8 @@ class Arm:
         """What follows the guidance in a name, or in a text."""
         equal = "(equal passes)" if as_text else "equal_passes"
         every = f"(every {ordinal(self.guide_every)} update)" if as_text else f"every_{self.guide_every}"
-        words = (self.strategy, "alone" * self.alone, equal * self.equal_passes, every * (self.guide_every > 1))
+        strategy = STRATEGY_LABELS.get(self.strategy, self.strategy) if as_text else self.strategy
+        words = (strategy, "alone" * self.alone, equal * self.equal_passes, every * (self.guide_every > 1))
         return " ".join(filter(None, words))
 
 
