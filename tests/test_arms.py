@@ -49,7 +49,12 @@ def parameters(**changes):
             "clom random equal_passes",
             "CLoM, one at random (equal passes)",
         ),
-        ({"strategy": "loss_avg", "guide_every": 5}, 5, "clom loss_avg every_5", "CLoM, average of losses (every 5th update)"),
+        (
+            {"strategy": "loss_avg", "guide_every": 5},
+            5,
+            "clom loss_avg every_5",
+            "CLoM, average of losses (every 5th update)",
+        ),
         ({"guidance": "ce_ratio", "guide_every": 2}, 1, "ce_ratio every_2", "CE ratio (every 2nd update)"),
         ({"guidance": "cos_mean", "guide_every": 11}, 1, "cos_mean every_11", "mean cosine (every 11th update)"),
         ({"guidance": "none", "guide_every": 1}, 1, "none", "no guidance"),
@@ -114,7 +119,9 @@ def test_a_difference_puts_a_shared_guidance_in_front():
     def words(a, b):
         return Arm.parse(a).minus(Arm.parse(b))
 
-    assert words("clom loss_avg", "clom random equal_passes") == "CLoM: average of losses − one at random (equal passes)"
+    assert (
+        words("clom loss_avg", "clom random equal_passes") == "CLoM: average of losses − one at random (equal passes)"
+    )
     assert words("clom", "none") == "CLoM − no guidance"
     assert words("clom alone", "clom") == "CLoM alone − CLoM"
     assert words("clom random", "cclom random") == "CLoM, one at random − CCLoM, one at random"

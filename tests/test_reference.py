@@ -45,7 +45,13 @@ def test_every_strategy_stands_once_with_its_rule_cost_and_source():
 
 def test_a_strategy_registered_at_run_time_stands_there_too(monkeypatch):
     monkeypatch.setitem(STRATEGIES, "dummy", STRATEGIES["single"])
-    assert tables.strategy_rows({"dummy": "this test"})[-1] == ["`dummy`", "dummy", "one fixed PTM", "F + B", "this test"]
+    assert tables.strategy_rows({"dummy": "this test"})[-1] == [
+        "`dummy`",
+        "dummy",
+        "one fixed PTM",
+        "F + B",
+        "this test",
+    ]
 
 
 def test_a_citation_of_no_strategy_is_refused():

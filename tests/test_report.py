@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ddlib.data.dataset import ImageFormat
-from ddlib.study import contrasts, figures, images, runs, tables
+from ddlib.study import alphas, contrasts, figures, images, runs, tables
 from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
 from ddlib.study.ddranking import hlr, ior, lrs
@@ -438,7 +438,7 @@ def test_spread_table_by_hand(guidance):
     assert table.loc["no guidance"].tolist() == ["–", "0.0", 1, 2, "–"]
 
 
-def alphas(values=(1.0, 10.0, 100.0), **changes):
+def alpha_runs(values=(1.0, 10.0, 100.0), **changes):
     """Hold-out runs of CLoM and CCLoM over a grid of both alphas, and one without guidance."""
     arms = [("clom", a, c) for a in values for c in (1.0, 5.0)] + [("cclom", 7.0, c) for c in (1.0, 5.0)]
     arms += [("none", 7.0, 1.0), ("both", 1.0, 1.0), ("both", 10.0, 1.0)]
@@ -453,10 +453,10 @@ def alphas(values=(1.0, 10.0, 100.0), **changes):
 
 def test_the_alpha_grid_collects_hold_out_runs_that_share_all_else(guidance):
     tested = guidance.assign(evaluate_on="test", alpha_cclom=1000.0)
-    other = alphas(ipc=10)
-    real = alphas().query("arm == 'none'").assign(arm="random_real", base_method="random")
-    records = runs.with_settings(pd.concat([tested, alphas(), other, real], ignore_index=True))
-    grid = runs.alpha_grid(records, 0)
+    other = alpha_runs(ipc=10)
+    real = alpha_runs().query("arm == 'none'").assign(arm="random_real", base_method="random")
+    records = runs.with_settings(pd.concat([tested, alpha_runs(), other, real], ignore_index=True))
+    grid = alphas.alpha_grid(records, 0)
     assert grid.groupby("arm")["alpha"].unique().map(sorted).loc[["clom", "cclom"]].to_dict() == {
         "clom": [1.0, 10.0, 100.0],
         "cclom": [1.0, 5.0],
@@ -476,27 +476,27 @@ def test_the_alpha_grid_collects_hold_out_runs_that_share_all_else(guidance):
 
 def test_the_hold_out_runs_may_lie_in_a_folder_of_their_own_and_be_judged_by_fewer_networks(guidance):
     tested = runs.with_settings(guidance.assign(evaluate_on="test", alpha_cclom=1000.0, judges=1))
-    fewer = alphas(architectures="ConvNet-3", judges=0).query("architecture == 'ConvNet-3'")
+    fewer = alpha_runs(architectures="ConvNet-3", judges=0).query("architecture == 'ConvNet-3'")
     held_out = runs.with_settings(fewer)
-    grid = runs.alpha_grid(tested, 0, held_out=held_out)
+    grid = alphas.alpha_grid(tested, 0, held_out=held_out)
     assert set(grid["arm"]) == {"clom", "cclom", "none"}
     assert set(grid["evaluate_on"]) == {"holdout"}
-    assert runs.alpha_grid(tested, 0, held_out=pd.DataFrame()).empty
-    assert len(runs.alpha_grid(held_out, 0)) == len(grid), "a folder of hold-out runs alone has a grid too"
+    assert alphas.alpha_grid(tested, 0, held_out=pd.DataFrame()).empty
+    assert len(alphas.alpha_grid(held_out, 0)) == len(grid), "a folder of hold-out runs alone has a grid too"
 
 
 def test_where_the_hold_out_runs_of_a_sweep_lie(folder):
     path, _ = folder
     above = path / "sweeps"
-    assert runs.alpha_folders(above / "desk-ensemble") == []
-    assert runs.load_held_out(above / "desk-ensemble").empty
+    assert alphas.alpha_folders(above / "desk-ensemble") == []
+    assert alphas.load_held_out(above / "desk-ensemble").empty
     for name in ("desk-ensemble-alpha", "desk-alpha", "paper-alpha"):
         (above / name).mkdir(parents=True)
         for record in path.glob("*.json"):
             (above / name / record.name).write_bytes(record.read_bytes())
-    found = {name: [path.name for path in runs.alpha_folders(above / name)] for name in ("desk-ensemble", "paper")}
+    found = {name: [path.name for path in alphas.alpha_folders(above / name)] for name in ("desk-ensemble", "paper")}
     assert found == {"desk-ensemble": ["desk-ensemble-alpha", "desk-alpha"], "paper": ["paper-alpha"]}
-    assert len(runs.load_held_out(above / "desk-ensemble")) == 2 * len(runs.load_held_out(above / "paper")) == 6
+    assert len(alphas.load_held_out(above / "desk-ensemble")) == 2 * len(alphas.load_held_out(above / "paper")) == 6
 
 
 def curve(arm, accuracies):
@@ -515,11 +515,11 @@ def test_the_alpha_with_the_best_mean_is_chosen_and_of_equal_ones_the_smallest()
         *curve("cclom", {1.0: [0.1, 0.2], 10.0: [0.3, 0.3]}),
         *curve("clom alone", {5.0: [0.9, 0.1], 50.0: [0.52, 0.5], 500.0: [0.4, 0.4]}),
     ]
-    chosen = runs.chosen_alphas(pd.DataFrame(grid))
+    chosen = alphas.chosen_alphas(pd.DataFrame(grid))
     assert chosen["alpha"].to_dict() == {"clom": 10.0, "cclom": 10.0, "clom alone": 50.0}
     assert chosen["edge"].to_dict() == {"clom": True, "cclom": True, "clom alone": False}
     assert chosen["parameter"].to_dict() == {"clom": "alpha_clom", "cclom": "alpha_cclom", "clom alone": "alpha_clom"}
-    assert runs.chosen_alphas(pd.DataFrame(grid).head(2)).empty
+    assert alphas.chosen_alphas(pd.DataFrame(grid).head(2)).empty
     table = tables.alpha_table(pd.DataFrame(grid))
     assert table.index.tolist() == ["no guidance", *["CLoM"] * 3, *["CLoM alone"] * 3, *["CCLoM"] * 2]
     assert table["alpha"].tolist() == ["–", "10", "100", "1000", "5", "50", "500", "1", "10"]
@@ -542,14 +542,14 @@ def test_an_arm_at_another_alpha_than_the_chosen_one_is_named():
             }.items()
         ]
     )
-    assert runs.unchosen_alphas(there, chosen) == [
+    assert alphas.unchosen_alphas(there, chosen) == [
         "CLoM, one at random: alpha_clom is 20, and the hold-out chose 10",
         "CE ratio: alpha_ce_ratio 1 was not chosen on a hold-out",
         "CLoM + CCLoM: alpha_cclom is 30, and the hold-out chose 100",
     ]
-    assert runs.unchosen_alphas(there.assign(evaluate_on="holdout"), chosen) == []
-    assert runs.unchosen_alphas(there.drop(columns="evaluate_on"), chosen) == []
-    assert len(runs.unchosen_alphas(there, chosen.head(0))) == 6
+    assert alphas.unchosen_alphas(there.assign(evaluate_on="holdout"), chosen) == []
+    assert alphas.unchosen_alphas(there.drop(columns="evaluate_on"), chosen) == []
+    assert len(alphas.unchosen_alphas(there, chosen.head(0))) == 6
 
 
 def test_guidance_alone_has_an_alpha_of_its_own_on_the_test_images(guidance):
@@ -581,17 +581,17 @@ def test_a_run_has_the_alpha_of_its_own_loss_and_counts_once_whatever_the_other_
     table = runs.with_settings(
         table.assign(run=[f"{row.run} {row.alpha_clom} {row.alpha_cclom}" for row in table.itertuples()])
     )
-    grid = runs.alpha_grid(table, 0)
+    grid = alphas.alpha_grid(table, 0)
     assert grid.groupby("arm")["alpha"].unique().map(sorted).to_dict() == {loss: [1.0, 10.0] for loss in losses}
     assert (grid.groupby("arm").size() == len(table) / len(losses) / 2).all()
 
 
 def test_without_several_alphas_there_is_no_grid(guidance):
     records = runs.with_settings(guidance.assign(alpha_cclom=1.0))
-    assert runs.alpha_grid(records, 0).empty, "records that do not say what they were evaluated on"
+    assert alphas.alpha_grid(records, 0).empty, "records that do not say what they were evaluated on"
     tested = guidance.assign(evaluate_on="test", alpha_cclom=1.0)
-    one = alphas((10.0,)).query("arm in ('clom', 'none')")
-    assert runs.alpha_grid(runs.with_settings(pd.concat([tested, one], ignore_index=True)), 0).empty
+    one = alpha_runs((10.0,)).query("arm in ('clom', 'none')")
+    assert alphas.alpha_grid(runs.with_settings(pd.concat([tested, one], ignore_index=True)), 0).empty
 
 
 def test_only_the_arm_that_has_a_twin_is_left_out():

@@ -61,7 +61,10 @@ def test_the_page_lists_the_contrasts_that_are_planned_and_can_be_decided(rules,
     primary = [row[0] for row in rows if row[2] == "primary"]
     words = {
         "01_guidance": ["CLoM − CCLoM"],
-        "02_ensemble": ["CLoM: average of losses − one at random", "CLoM: average of losses (every 5th update) − one at random"],
+        "02_ensemble": [
+            "CLoM: average of losses − one at random",
+            "CLoM: average of losses (every 5th update) − one at random",
+        ],
     }
     assert primary == words[notebook]
 

@@ -19,7 +19,7 @@ from filelock import FileLock
 from ddlib.disk.paths import cache_folder
 from ddlib.disk.tensors import write_tensors
 from ddlib.guidance import GUIDANCE
-from ddlib.study import runs
+from ddlib.study import alphas, runs
 from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import sets_needed
@@ -214,13 +214,13 @@ def test_the_alphas_of_the_study_are_those_that_the_hold_out_chose():
     if missing := sum(not record.is_file() for record in planned):
         pytest.skip(f"of the grid desk-alpha {missing} of {len(planned)} records are missing")
     records, _ = runs.load_runs(folder)
-    chosen = runs.chosen_alphas(runs.reference(runs.alpha_grid(records, 0)))
+    chosen = alphas.chosen_alphas(runs.reference(alphas.alpha_grid(records, 0)))
     for name in ("desk-guidance", "desk-ensemble"):
         used = [
             {"arm": Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"]).name, **job.parameters}
             for job in study(name)
         ]
-        assert runs.unchosen_alphas(pd.DataFrame(used), chosen) == []
+        assert alphas.unchosen_alphas(pd.DataFrame(used), chosen) == []
 
 
 def test_records_are_named_as_the_notebooks_name_them(write):

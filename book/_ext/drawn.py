@@ -12,9 +12,10 @@ import vl_convert
 from findings import Findings, reference_lines
 from matplotlib.colors import to_hex
 
+from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.contrasts import planned_contrasts
-from ddlib.study.runs import alpha_grid, reference
+from ddlib.study.runs import reference
 from ddlib.study.statistics import MARGIN, summary
 
 VERSION = "6.4"  # of Vega-Lite

@@ -43,11 +43,17 @@ def parameter_rows() -> list[list[str]]:
 
 
 def strategy_rows(sources: Mapping[str, str]) -> list[list[str]]:
-    """Each strategy: name, in figures, rule, cost, source. Raises ValueError for sources of strategies that there are not."""
+    """Each strategy: name, name in figures, rule, cost, source. Raises ValueError for sources of unknown strategies."""
     if unknown := sorted(set(sources) - set(combine.STRATEGIES)):
         raise ValueError(f"no strategy is called {', '.join(unknown)}; known: {', '.join(combine.STRATEGIES)}")
     return [
-        [f"`{name}`", escaped(STRATEGY_LABELS.get(name, name)), formula(row.rule), escaped(row.cost), sources.get(name, escaped(row.source))]
+        [
+            f"`{name}`",
+            escaped(STRATEGY_LABELS.get(name, name)),
+            formula(row.rule),
+            escaped(row.cost),
+            sources.get(name, escaped(row.source)),
+        ]
         for name, row in combine.STRATEGIES.items()
     ]
 

@@ -54,10 +54,10 @@ def train_ptms(
 
     The recipe is that of the paper's code: SGD, the rate times 0.1 after one and after two thirds of the epochs,
     no augmentation. ``keep`` lists the epochs (0 to ``epochs``) whose checkpoints are wanted, by default the
-    last; sub-optimal PTMs are such early checkpoints of a long training, and epoch 0 is a network before any. Order: by initialisation, then
-    architecture, then epoch, so that a larger pool begins with a smaller one; ``first`` is the number of the first
-    initialisation, so that ``first=5`` gives those that a pool of five leaves out. ``precision`` and ``compile`` are
-    those of :class:`ddlib.compute.Compute`.
+    last; sub-optimal PTMs are such early checkpoints of a long training, and epoch 0 is a network before any.
+    Order: by initialisation, then architecture, then epoch, so that a larger pool begins with a smaller one;
+    ``first`` is the number of the first initialisation, so that ``first=5`` gives those that a pool of five leaves
+    out. ``precision`` and ``compile`` are those of :class:`ddlib.compute.Compute`.
 
     What is trained lands in ``cache`` (default :func:`ddlib.disk.paths.cache_folder`); a second process that wants
     the same PTM waits for the first. A damaged file there is trained again. Works on the device of ``dataset``.
@@ -73,7 +73,7 @@ def train_ptms(
     keep = sorted(set(keep))
     if num_ptms < 1 or epochs < 1 or not 0 <= keep[0] <= keep[-1] <= epochs:
         raise ValueError(
-            f"a pool needs num_ptms >= 1 and epochs to keep from 0 to {epochs}, of 1 or more; found {num_ptms} and {keep}."
+            f"a pool needs num_ptms and epochs >= 1, and epochs to keep from 0 to {epochs}; found {num_ptms} and {keep}."
         )
     if first < 0:
         raise ValueError(f"first is the number of an initialisation, from 0 on; found {first}.")

@@ -117,7 +117,7 @@ class Arm:
         return LABELS.get(self.guidance, self.guidance) + (", " if self.strategy else " ") * bool(detail) + detail
 
     def minus(self, other: "Arm") -> str:
-        """A difference in words; a guidance that both share stands in front: "CLoM: average of losses − one at random"."""
+        """A difference in words; a guidance that both share stands in front: "CLoM: average of losses − PCGrad"."""
         details = [arm._detail(as_text=True) for arm in (self, other)]
         if self.guided and self.guidance == other.guidance and all(details):
             return f"{Arm(self.guidance).label}: {' − '.join(details)}"

@@ -185,7 +185,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
 
 @style()
 def alpha_curve(grid: pd.DataFrame) -> Axes | None:
-    """Hold-out accuracy against alpha (log scale), one line for each arm, the best alpha ringed (``runs.alpha_grid``).
+    """Hold-out accuracy against alpha (log scale), a line for each arm, the best alpha ringed (``alphas.alpha_grid``).
 
     Runs without guidance and runs with alpha = 0 are the same thing, and have no place on a log scale: they
     are the dashed line.

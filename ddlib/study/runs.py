@@ -13,10 +13,9 @@ from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
 from ddlib.study.ablations import ABLATIONS, first_named
 from ddlib.study.allowed import counted
-from ddlib.study.arms import FILE, Arm, is_selection, ordered
+from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.record import read_record
-from ddlib.study.statistics import summary
 
 UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
 # The leading columns of the table that load_records gives.
@@ -148,10 +147,10 @@ def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     no setting.
     """
     records = records.assign(**{POOL: _unusual_pool(records)})
-    columns = [*_setting_columns(records), "dataset_hash", POOL]
-    keys, own = _keys(records, columns), _alphas_of_its_own(records)
+    columns = [*setting_columns(records), "dataset_hash", POOL]
+    keys, own = keys_of(records, columns), _alphas_of_its_own(records)
     if own.any():
-        rest = _keys(records, [name for name in columns if name not in ALPHAS.values()])
+        rest = keys_of(records, [name for name in columns if name not in ALPHAS.values()])
         usual = keys[~own].groupby(rest[~own]).agg(lambda of: of.mode().iloc[0])
         keys = keys.where(~own, rest.map(usual).fillna(keys))
     runs = records["run"].where(records["accuracy"].notna() & (records["base_method"] != FILE))
@@ -159,6 +158,7 @@ def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     return records.assign(setting=keys.map({key: index for index, key in enumerate(order)})).drop(columns=POOL)
 
 
+ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
 POOL = "unusual_pool"  # a column, for a while
 
 
@@ -246,7 +246,7 @@ def from_files(records: pd.DataFrame, chosen: pd.DataFrame, soft: bool = False, 
     files = files[files["label_kind"] == ("soft" if soft else "hard")]
     if files.empty:
         return files
-    files = files[_keys(files, [*JUDGED]).isin(_keys(chosen, [*JUDGED]))]
+    files = files[keys_of(files, [*JUDGED]).isin(keys_of(chosen, [*JUDGED]))]
     several = files.groupby(["arm", "seed"])["synthetic_hash"].transform("nunique") > 1
     return files.assign(
         arm=files["arm"].where(~several, files["arm"] + files["synthetic_hash"].str[:8].map(" ({})".format))
@@ -274,10 +274,10 @@ def as_long(records: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
     if longer.empty:
         return records.head(0)
     pool = longer["num_ptms"] * (longer["ptm_architectures"].str.count(",") + 1 if "ptm_architectures" in longer else 1)
-    columns = [name for name in _setting_columns(records) if name != "iterations"] + ["dataset_hash"]
-    wanted = {f"{key}|{n}" for key, n in zip(_keys(longer, columns), longer["iterations"] * pool, strict=True)}
+    columns = [name for name in setting_columns(records) if name != "iterations"] + ["dataset_hash"]
+    wanted = {f"{key}|{n}" for key, n in zip(keys_of(longer, columns), longer["iterations"] * pool, strict=True)}
     unguided = records[(records["arm"] == Arm().name) & records["augment"]]
-    rows = unguided[(_keys(unguided, columns) + "|" + unguided["iterations"].astype(str)).isin(wanted)]
+    rows = unguided[(keys_of(unguided, columns) + "|" + unguided["iterations"].astype(str)).isin(wanted)]
     rows = rows.drop_duplicates(["iterations", "seed", "architecture", "network"])
     return rows.assign(arm=Arm().label + ", " + rows["iterations"].astype(str) + " iterations")
 
@@ -293,110 +293,17 @@ def _why_left_out(here: bool, method: object, notebook: str, base_method: str) -
     return ""
 
 
-ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
-# What a grid of alphas may do without, for it looks at one network alone: these may differ from the setting's.
-SPARED = ("evaluate_on", "architectures", "num_eval", "eval_epochs_plain", "full_epochs", "judges")
-
-
-def alpha_folders(folder: str | Path) -> list[Path]:
-    """Where the hold-out runs of a sweep lie: its own and those of its profile, as far as folders hold records.
-
-    Of ``sweeps/desk-ensemble`` these are ``sweeps/desk-ensemble-alpha`` and ``sweeps/desk-alpha``.
-    """
-    folder = Path(folder)
-    names = dict.fromkeys(f"{name}-alpha" for name in (folder.name, folder.name.partition("-")[0]))
-    return [path for path in map(folder.with_name, names) if any(path.glob("*.json"))]
-
-
-def load_held_out(folder: str | Path) -> pd.DataFrame:
-    """The records from which the alphas of a sweep were chosen (``alpha_folders``); no rows if there are none."""
-    return stacked(*(load_runs(path)[0] for path in alpha_folders(folder)), pd.DataFrame())
-
-
-def alpha_grid(
-    records: pd.DataFrame, setting: int, base_method: str = "dm", held_out: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """The hold-out runs that share all but the alphas with a setting, with a column ``alpha``.
-
-    They stand among the records, or in a table of their own (``load_held_out``), and may be evaluated with fewer
-    networks. ``alpha`` is the one alpha that an arm uses, and NaN without guidance; arms with both losses have two, so
-    no curve, and are left out, as are real images. No rows unless some arm has several alphas.
-    """
-    apart = held_out is not None and not held_out.empty
-    together = stacked(records, held_out.assign(setting=-1)) if apart else records
-    columns = [name for name in _setting_columns(together) if name not in {*ALPHAS.values(), *SPARED}]
-    keys = _keys(together, columns)
-    shared = together[keys == keys[together["setting"] == setting].iloc[0]]
-    grid = shared[(shared.get("evaluate_on") == "holdout") & shared["augment"]]
-    grid = grid[grid["base_method"].isin([base_method, "none"])]
-    grid = grid[grid["guidance"].isin([name for name, losses in GUIDANCE.items() if len(losses) < 2])]
-    grid = grid.assign(alpha=[row.get(ALPHAS.get(GUIDANCE[row["guidance"]]), math.nan) for _, row in grid.iterrows()])
-    # A run is there once for each value of the alpha that it does not use.
-    grid = grid.drop_duplicates(["arm", "num_ptms", "alpha", "seed", "architecture", "network"])
-    return grid if (grid.groupby("arm")["alpha"].nunique() > 1).any() else grid.head(0)
-
-
-def chosen_alphas(grid: pd.DataFrame) -> pd.DataFrame:
-    """Which alpha the hold-out chooses for each arm of a grid (``alpha_grid``, of one architecture), a row each.
-
-    That with the best mean accuracy over sets; of equal ones the smallest. Alpha 0 is no guidance, and can be chosen
-    too where it was run.
-
-    Returns: ``alpha``, ``parameter`` (its name), ``accuracy`` (mean, a fraction), ``n`` (sets), ``edge`` (the smallest
-    or the largest that was run, so a better one may lie beyond), by arm.
-    """
-    guided = grid[grid["alpha"].notna()] if len(grid) else grid
-    if guided.empty:
-        return pd.DataFrame(columns=["alpha", "parameter", "accuracy", "n", "edge"])
-    rows = {}
-    for arm, cells in summary(guided, ["arm", "alpha"]).groupby("arm"):
-        best = cells.sort_values("alpha").loc[lambda line: line["mean"].round(12).idxmax()]
-        rows[arm] = {
-            "alpha": best["alpha"],
-            "parameter": ALPHAS[GUIDANCE[Arm.named(arm).guidance]],
-            "accuracy": best["mean"],
-            "n": int(best["n"]),
-            "edge": best["alpha"] in (cells["alpha"].min(), cells["alpha"].max()),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def unchosen_alphas(records: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
-    """A line for each guided arm on the test split whose alpha is not the one that the hold-out chose.
-
-    ``chosen`` is that of ``chosen_alphas``. What a loss alone or a strategy was not chosen for itself, it has from the
-    loss with a base loss and one PTM; ``both`` has that of each of its losses.
-    """
-    tested = records[records["evaluate_on"] == "test"] if "evaluate_on" in records else records.head(0)
-    lines = []
-    for name in ordered(tested["arm"].unique()):
-        arm = Arm.named(name)
-        for loss in GUIDANCE.get(arm.guidance, ()):
-            column = f"alpha_{loss}"
-            there = sorted(tested.loc[tested["arm"] == name, column].dropna().unique()) if column in tested else []
-            own = arm.name if arm.guidance == loss and arm.name in chosen.index else Arm(loss).name
-            best = chosen["alpha"].get(own)
-            if best is None and there:
-                lines.append(f"{arm.label}: {column} {_listed(there)} was not chosen on a hold-out")
-            elif there and there != [best]:
-                lines.append(f"{arm.label}: {column} is {_listed(there)}, and the hold-out chose {best:g}")
-    return lines
-
-
-def _listed(numbers: Iterable[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
-
-
 def _of_setting(runs: pd.DataFrame, setting: int, base_method: str) -> pd.DataFrame:
     of_all = (base_method, "none", FILE)
     methods = [name for name in runs["base_method"].unique() if name in of_all or is_selection(name)]
     return runs[(runs["setting"] == setting) & runs["base_method"].isin(methods)]
 
 
-def _keys(records: pd.DataFrame, columns: list[str]) -> pd.Series:
-    # None and NaN are one: a column of numbers has no None.
+def keys_of(records: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Some columns of each row as one text; None and NaN are one, for a column of numbers has no None."""
     return records[columns].map(lambda value: "None" if pd.isna(value) else str(value)).agg("|".join, axis=1)
 
 
-def _setting_columns(records: pd.DataFrame) -> list[str]:
+def setting_columns(records: pd.DataFrame) -> list[str]:
+    """The parameters that make a setting: all but those that tell its arms apart."""
     return [name for name in records if (name in PARAMETERS or name in FILES) and name not in ARM_COLUMNS]

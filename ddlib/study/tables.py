@@ -9,10 +9,11 @@ from pandas.io.formats.style import Styler
 
 from ddlib.ptms.ptm import PTM
 from ddlib.study.ablations import ABLATIONS
+from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.run import Run
-from ddlib.study.runs import _keys, _setting_columns, chosen_alphas
+from ddlib.study.runs import keys_of, setting_columns
 from ddlib.study.statistics import (
     MARGIN,
     PILOT_STD,
@@ -31,7 +32,7 @@ def settings_table(records: pd.DataFrame) -> pd.DataFrame:
 
     Where the data of one name are not the same, a hash of their images stands beside the name.
     """
-    columns = [name for name in _setting_columns(records) if records[name].astype(str).nunique() > 1]
+    columns = [name for name in setting_columns(records) if records[name].astype(str).nunique() > 1]
     columns = [name for name in columns if name != "dataset_files"]
     groups = records.assign(dataset=_told_apart(records)).groupby("setting")
     table = groups.agg(
@@ -43,7 +44,7 @@ def settings_table(records: pd.DataFrame) -> pd.DataFrame:
 
 def _told_apart(records: pd.DataFrame) -> pd.Series:
     """Names of data sets; with a hash where equal names, sizes and splits have several."""
-    same = _keys(records, [name for name in ("dataset", "image_size", "evaluate_on") if name in records])
+    same = keys_of(records, [name for name in ("dataset", "image_size", "evaluate_on") if name in records])
     several = records["dataset_hash"].groupby(same).transform("nunique") > 1
     return records["dataset"].where(~several, records["dataset"] + " (" + records["dataset_hash"].str[:8] + ")")
 
@@ -145,7 +146,7 @@ def _p(value: float | None) -> str:
 
 
 def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
-    """Hold-out accuracy of each alpha of a grid (``runs.alpha_grid``, of one architecture), and which is chosen.
+    """Hold-out accuracy of each alpha of a grid (``alphas.alpha_grid``, of one architecture), and which is chosen.
 
     The first row is that without guidance. One that is chosen at the edge of what was run says so.
     """

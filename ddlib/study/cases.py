@@ -1,0 +1,137 @@
+"""Settings side by side: what a study varies around its usual setting, in words, and contrasts within each case.
+
+The two ablations compare arms within one setting. Two further questions do not: whether a result holds elsewhere (the
+same contrasts in several settings), and what the options of a PTM do (one arm in several settings, against the usual).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import pandas as pd
+
+from ddlib.study.ablations import ABLATIONS, Contrast
+from ddlib.study.allowed import names
+from ddlib.study.arms import Arm
+from ddlib.study.contradictions import IMAGENET
+from ddlib.study.contrasts import compare
+from ddlib.study.runs import reference
+
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST"}
+TITLES |= {"svhn": "SVHN", "digits": "digits", IMAGENET: "ImageNet"}
+
+
+def counted(number: object, of: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{int(number)} {of}" + "s" * (number != 1)
+
+
+def title_of(dataset: object) -> str:
+    """The name of a data set as the text spells it."""
+    return TITLES.get(str(dataset), str(dataset))
+
+
+def epoch(number: object) -> str:
+    """How long a PTM was trained."""
+    return f"PTM of epoch {int(number)}" if number else "untrained network"
+
+
+def architectures(listed: object) -> str:
+    """Those of PTMs: one by its name, several by their number."""
+    those = names(str(listed))
+    return f"PTM is {those[0]}" if len(those) == 1 else f"PTMs of {len(those)} architectures"
+
+
+# Parameters that make cases, and the words for a value; of the settings and of the PTMs, in the order of the text.
+SETTINGS: dict[str, Callable[[object], str]] = {
+    "dataset": title_of,
+    "base_method": lambda method: str(method).upper(),
+    "ipc": lambda ipc: f"{counted(ipc, 'image')} per class",
+    "width": lambda width: f"width {int(width)}",
+    "batch_real": lambda batch: f"{counted(batch, 'real image')} per class",
+}
+OPTIONS: dict[str, Callable[[object], str]] = {
+    "num_ptms": lambda number: counted(number, "PTM"),
+    "ptm_architectures": architectures,
+    "ptm_epoch": epoch,
+    "source_dataset": lambda dataset: f"PTM of {title_of(dataset)}",
+    "ptm_seed": lambda seed: "one pool for all sets",
+}
+USUAL = "as in the ablations"  # the words of no difference
+
+
+def case_of(row: Mapping[str, object], usual: Mapping[str, object], words: Mapping[str, Callable]) -> str:
+    """What differs from the usual parameters, in words; of ImageNet's PTMs the source says it all."""
+    differ = [name for name in words if name in row and not same(row[name], usual.get(name))]
+    if row.get("source_dataset") == IMAGENET:
+        differ = [name for name in differ if name not in ("ptm_architectures", "ptm_seed")]
+    return ", ".join(words[name](row[name]) for name in differ) or USUAL
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two values of a parameter are one; a column of numbers has NaN for None."""
+    nothing = [value is None or value != value for value in (a, b)]
+    return all(nothing) or (not any(nothing) and a == b)
+
+
+def with_cases(records: pd.DataFrame, usual: Mapping[str, object], words: Mapping[str, Callable]) -> pd.DataFrame:
+    """The records with a column ``case``."""
+    columns = [name for name in words if name in records]
+    told = {key: case_of(dict(zip(columns, key, strict=True)), usual, words) for key in _rows(records, columns)}
+    return records.assign(case=[told[key] for key in _rows(records, columns)])
+
+
+def _rows(records: pd.DataFrame, columns: list[str]) -> list[tuple]:
+    values = records[columns].astype(object).where(records[columns].notna(), None)
+    return list(values.itertuples(index=False, name=None))
+
+
+def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
+    """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
+
+    All are exploratory: those of one case and ablation share a Holm correction.
+    """
+    tables = []
+    for (case, notebook), rows in with_cases(records, usual, SETTINGS).groupby(["case", "notebook"], sort=False):
+        arms, row = {Arm.named(name) for name in rows["arm"].unique()}, ABLATIONS[notebook]
+        found = compare(reference(rows), [], [*row.primary(arms), *row.exploratory(arms)])
+        tables.append(found.assign(case=case, contrast=case + ": " + found["contrast"].astype(str)))
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def options(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
+    """The records with ``case`` of ``OPTIONS``, where the arm's name says it too: ``CLoM, PTM of epoch 1``."""
+    records = with_cases(records, usual, OPTIONS)
+    guided = records["guidance"] != "none"
+    case = records["case"].where(guided, USUAL)
+    label = records["guidance"].map(lambda name: Arm(name).label)
+    return records.assign(case=case, arm=label.where(case == USUAL, label + ", " + case))
+
+
+def options_against_usual(records: pd.DataFrame) -> pd.DataFrame:
+    """Each option minus the usual PTM with the same guidance, paired by seed; all share a Holm correction."""
+    table, planned = records.drop_duplicates("arm"), []
+    for guidance, rows in table.groupby("guidance", sort=False):
+        usual = Arm(guidance).label
+        others = [arm for arm, case in zip(rows["arm"], rows["case"], strict=True) if case != USUAL]
+        planned += [against(arm, usual) for arm in others]
+        if guidance != "none":
+            planned.insert(0, against(usual, Arm().label))
+    return compare(reference(records), [], planned)
+
+
+def against(arm: str, usual: str) -> Contrast:
+    """One case minus another, by their names."""
+    words = arm.removeprefix(f"{usual}, ") + " − " + usual
+    return Contrast((arm, usual), (1.0, -1.0), words, f"{arm} better", f"{usual} better")
+
+
+def in_order(arms: Iterable[str], records: pd.DataFrame) -> list[str]:
+    """Names of arms by guidance, and each as its option counts: 2, 5, 10 PTMs, epochs 0, 1, 2."""
+    columns = ["guidance", *OPTIONS]
+    keys = records.drop_duplicates("arm").set_index("arm")[[name for name in columns if name in records]]
+
+    def place(arm: str) -> tuple:
+        guidance, *values = keys.loc[arm]
+        return Arm(guidance).order, *(("", -1) if pd.isna(value) else (str(type(value)), value) for value in values)
+
+    return sorted(arms, key=place)
