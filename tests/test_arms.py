@@ -210,9 +210,9 @@ def test_a_new_row_leaves_all_other_colours_as_they_are(monkeypatch):
 
 def test_the_contrasts_that_are_planned_are_between_arms_that_can_be_run():
     there = every_arm()
-    for row in ABLATIONS.values():
+    for name, row in ABLATIONS.items():
         primary, exploratory = row.primary(there), row.exploratory(there)
-        assert primary, "without one an ablation has no question"
+        assert bool(primary) == (name != "06_ptm_options"), "without one an ablation has no question"
         planned = primary + exploratory
         assert len(set(planned)) == len({contrast.words for contrast in planned}) == len(planned)
         assert {arm for contrast in planned for arm in contrast.arms} <= {arm.name for arm in there}

@@ -149,6 +149,7 @@ def test_the_book_shows_the_arms_that_notebooks_run_by_default_and_the_notebooks
     assert shown == {
         "01_guidance": "01_guidance-clom-seeds0-2",
         "02_ensemble": "02_ensemble-loss_avg-seeds0-2",
+        "06_ptm_options": "06_ptm_options-num_ptms2-seeds0-2",
         "03_compare": "of a sweep",
     }
 

@@ -13,7 +13,7 @@ import yaml
 from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared, type_of
 
 ROOT = Path(__file__).parents[1]
-ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble")]
+ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble", "06_ptm_options")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
 OF_THE_ARM = {"guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "base_method", "device", "runs_folder"}
@@ -50,10 +50,11 @@ def test_defaults_pass_the_guard(path):
     assert vars(p) == values
 
 
-def test_both_ablations_have_the_same_parameters():
-    first, second = (defaults(path) for path in ARMS)
-    assert list(first) == list(second)
-    assert {name for name in first if first[name] != second[name]} == {"strategy", "num_ptms"}
+def test_notebooks_that_run_an_arm_have_the_same_parameters():
+    first, *others = (defaults(path) for path in ARMS)
+    differ = [{name for name in first if first[name] != other[name]} for other in others]
+    assert all(list(other) == list(first) for other in others)
+    assert differ == [{"strategy", "num_ptms"}] * 2
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)

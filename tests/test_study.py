@@ -11,8 +11,9 @@ import torch
 
 import ddlib
 from ddlib.memory import ADVICE
-from ddlib.study import figures, images, pools, tables
+from ddlib.study import figures, images, pools, run_tables
 from ddlib.study import run as study
+from ddlib.study.pools import share_recognised
 from ddlib.study.record import read_record, synthetic_path
 from ddlib.study.runs import load_failures, load_records
 
@@ -363,21 +364,24 @@ def test_a_driver_that_is_too_old_is_told(monkeypatch, capsys):
 
 def test_tables_and_pictures(arm):
     runs = arm(num_sets=2, num_eval=2)
-    means = tables.mean_accuracies(runs)
+    means = run_tables.mean_accuracies(runs)
     assert means.index.tolist() == ["seed 5", "seed 6"]
     assert means.loc["seed 6", "ConvNet-3"] == pytest.approx(100 * runs[1].accuracies["accuracy"].mean())
     p = SimpleNamespace(**SHORT)
     data = study.open_dataset(p)
-    table = tables.ptm_table(study.open_ptms(p, data))
+    table = run_tables.ptm_table(study.open_ptms(p, data))
     assert table.index.tolist() == ["ConvNet-3 #0 @1", "ConvNet-3 #1 @1"]
     assert (table["storage (MB)"] > 0).all()
     assert table["on"].tolist() == ["cpu"] * 2
     assert table["recipe"].str.contains("epochs 1, width 4, lr 0.01").all()
-    recorded = tables.recorded_ptm_table(load_records(runs[0].record.parent))
+    recorded = run_tables.recorded_ptm_table(load_records(runs[0].record.parent))
     pd.testing.assert_frame_equal(recorded, table, check_dtype=False)
     assert len(images.picture(runs[0], data).axes) == 2
     assert len(figures.curves(runs[0]).axes) == 2
-    tour = tables.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
+    tour = run_tables.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
     assert tour["networks"].tolist() == [2, 2]
-    both = tables.mean_accuracies(arm(eval_epochs_plain=1))
+    said = run_tables.recognised_table(runs)
+    shares = [share_recognised(ptm, run.synthetic) for run in runs for ptm in study.open_ptms(p, data)]
+    assert said["recognised (%)"].tolist() == pytest.approx([100 * share for share in shares])
+    both = run_tables.mean_accuracies(arm(eval_epochs_plain=1))
     assert both.columns.names == ["architecture", "augment"]

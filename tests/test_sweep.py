@@ -104,7 +104,7 @@ def test_the_smoke_grid_is_what_the_book_runs():
     assert [p["strategy"] for p in ensemble if p["equal_passes"]] == ["random"]
     assert [(p["strategy"], p["guide_every"]) for p in ensemble if p["guide_every"] > 1] == [("loss_avg", 5)]
     shown = [(job.notebook, job.arm) for job in jobs if job.shown]  # in the book
-    assert shown == [("01_guidance", "clom"), ("02_ensemble", "loss_avg")]
+    assert shown == [("01_guidance", "clom"), ("02_ensemble", "loss_avg"), ("06_ptm_options", "num_ptms2")]
 
 
 def test_a_list_is_an_arm_for_each_value(write):

@@ -492,6 +492,7 @@ COMMANDS = {
     "executed/00_tour": "papermill notebooks/00_tour.ipynb out.ipynb",
     "executed/01_guidance": "papermill notebooks/01_guidance.ipynb out.ipynb -f params/smoke.yaml",
     "executed/02_ensemble": "papermill notebooks/02_ensemble.ipynb out.ipynb -f params/smoke.yaml",
+    "executed/06_ptm_options": "papermill notebooks/06_ptm_options.ipynb out.ipynb -f params/smoke.yaml",
     "executed/03_compare": "papermill notebooks/03_compare.ipynb out.ipynb -p runs_folder runs/sweeps/smoke",
     "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
 }

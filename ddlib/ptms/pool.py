@@ -73,7 +73,7 @@ def train_ptms(
     keep = sorted(set(keep))
     if num_ptms < 1 or epochs < 1 or not 0 <= keep[0] <= keep[-1] <= epochs:
         raise ValueError(
-            f"a pool needs num_ptms and epochs >= 1, and epochs to keep from 0 to {epochs}; found {num_ptms} and {keep}."
+            f"a pool needs num_ptms and epochs >= 1, and epochs to keep from 0 to {epochs}; found {num_ptms}, {keep}."
         )
     if first < 0:
         raise ValueError(f"first is the number of an initialisation, from 0 on; found {first}.")

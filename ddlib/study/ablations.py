@@ -157,5 +157,11 @@ ABLATIONS: dict[str, Ablation] = {
         exploratory=other_strategies,
         one_method={"grad_avg": "loss_avg"},
     ),
+    # its arms are one arm in several settings, which ddlib.study.cases compares
+    "06_ptm_options": Ablation(
+        title="The paper's options: which PTMs?",
+        question="Does a better PTM guide better: more of them, longer trained, of other architectures or data?",
+        primary=none_planned,
+    ),
 }
 """Every ablation by the name of its notebook. A new one is one row here."""

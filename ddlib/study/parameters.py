@@ -95,7 +95,9 @@ class Parameters(BaseModel):
     num_ptms: whole(1) = Field(1, description="initialisations of each PTM architecture")
     ptm_architectures: NETWORKS_OR_OTHERS = Field("ConvNet-3", description="of the PTMs, joined by commas")
     ptm_epochs: whole(1) = Field(15, description="epochs of training of a PTM")
-    ptm_epoch: or_none(whole(0), "the last") = Field(None, description="its checkpoint to use; 0 is untrained")
+    ptm_epoch: or_none(whole(0), "the last") = Field(
+        None, description="its checkpoint to use, 0 for that before any training"
+    )
     ptm_seed: or_none(whole(0), "a pool for each set, of its seed") = Field(
         0, description="of the pool, which all sets share"
     )
