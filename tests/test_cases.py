@@ -89,7 +89,7 @@ def test_options_are_compared_with_the_usual_ptm_of_the_same_guidance():
     values = {key: draw.normal(0.4, 0.02, 6) for key in made}
     plain = pd.DataFrame([row for key, changes in made.items() for row in rows(key[0], values[key], **changes)])
     records = cases.options(plain, USUAL)
-    assert list(dict.fromkeys(records["arm"])) == [label for _, label in made]
+    assert set(records["arm"]) == {label for _, label in made}
     table = cases.options_against_usual(records)
     by_arm = {label: of for (_, label), of in values.items()}
     pairs = {("CLoM", "no guidance"), ("CCLoM", "no guidance"), ("CLoM, untrained network", "CLoM")}
@@ -104,8 +104,17 @@ def test_options_stand_in_the_order_of_their_values():
     made = [{"num_ptms": 10}, {"num_ptms": 2}, {"ptm_epoch": 20}, {}, {"ptm_epoch": 0}, {"source_dataset": "cifar100"}]
     plain = [row for changes in made for row in rows("clom", [0.4], **changes)] + rows("none", [0.3])
     records = cases.options(pd.DataFrame(plain), USUAL)
-    assert cases.in_order(records["arm"].unique(), records) == [
+    assert list(dict.fromkeys(records["arm"])) == [
         "no guidance",
         *("CLoM, untrained network", "CLoM", "CLoM, PTM of CIFAR-100", "CLoM, PTM of epoch 20"),
         *("CLoM, 2 PTMs", "CLoM, 10 PTMs"),
+    ]
+
+
+def test_settings_stand_side_by_side_in_the_order_of_their_values():
+    made = [("clom", {"ipc": 50}), ("none", {"ipc": 50}), ("clom", {"ipc": 1}), ("clom", {"dataset": "fashion_mnist"})]
+    records = cases.named_by_case(pd.DataFrame([row for arm, ch in made for row in rows(arm, [0.4], **ch)]), USUAL)
+    assert list(records["arm"]) == [
+        *("1 image per class: CLoM", "50 images per class: no guidance", "50 images per class: CLoM"),
+        "Fashion-MNIST: CLoM",
     ]

@@ -15,7 +15,7 @@ from ddlib.study import provenance
 from ddlib.study import record as records
 from ddlib.study.provenance import environment, git_commit, peak_memory_bytes, run_hash
 from ddlib.study.record import parameter_hash, read_record, reason, record_path, write_failure, write_record
-from ddlib.study.runs import FIRST_COLUMNS, load_failures, load_records, load_runs
+from ddlib.study.runs import FIRST_COLUMNS, load_failures, load_gradients, load_records, load_runs
 from ddlib.study.schema import Record
 
 PARAMETERS = {
@@ -75,6 +75,19 @@ def test_parameter_hash_ignores_order_and_sees_every_digit():
 def test_parameter_hash_rejects_what_json_cannot_hold(value, error):
     with pytest.raises(error, match=r"parameters\['alpha'\] is"):
         parameter_hash({"alpha": value})
+
+
+def test_gradients_are_a_row_for_each_pair(tmp_path):
+    cosines = [[1.0, 0.5, -0.2], [0.5, 1.0, 0.1], [-0.2, 0.1, 1.0]]
+    logged = [{"iteration": 7, "norms": [2.0, 1.0, 0.0], "cosines": cosines}]
+    write_record(tmp_path, **run(ptm_gradients=logged))
+    write_record(tmp_path, **run(arm="clom", parameters=PARAMETERS | {"num_ptms": 1}))
+    table = load_gradients(tmp_path)
+    assert table[["arm", "seed", "iteration", "pair", "cosine", "ratio"]].values.tolist() == [
+        ["clom loss_avg", 3, 7, "0-1", 0.5, 2.0],
+        ["clom loss_avg", 3, 7, "0-2", -0.2, math.inf],
+        ["clom loss_avg", 3, 7, "1-2", 0.1, math.inf],
+    ]
 
 
 def test_round_trip(tmp_path):

@@ -4,19 +4,22 @@ Labels stand above the marks, not beside them, so that a chart fits a phone; not
 that is shown without a script is the same, drawn once (``picture``).
 """
 
+import math
 from typing import NamedTuple
 
 import altair as alt
 import pandas as pd
 import vl_convert
-from findings import Findings, reference_lines
+from findings import Findings, reference_lines, usual
 from matplotlib.colors import to_hex
+from scipy.stats import spearmanr
 
 from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import Arm, ordered
+from ddlib.study.cases import SETTINGS, USUAL, with_cases
 from ddlib.study.contrasts import planned_contrasts
 from ddlib.study.runs import reference
-from ddlib.study.statistics import MARGIN, summary
+from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 
 VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW = 640, 46  # pixels
@@ -102,9 +105,9 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 1) -> str:
     """With its sign, and a true minus."""
-    return f"{value:+z.1f}".replace("-", "−")
+    return f"{value:+z.{digits}f}".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:
@@ -250,7 +253,8 @@ def recognised(found: Findings) -> Drawn | None:
     table = table.assign(recognised=[100 * shares[run] for run in table["run"]]).dropna().round(4)
     order = list(dict.fromkeys(table["arm"]))
     table["spoken"] = [f"{row.label}, seed {row.seed}: {row.recognised:.0f} %" for row in table.itertuples()]
-    scale = alt.Scale(domain=order, range=[to_hex(Arm.named(arm).colour) for arm in order])
+    names = [Arm.named(arm).label for arm in order]
+    scale = alt.Scale(domain=names, range=[to_hex(Arm.named(arm).colour) for arm in order])
     who = "PTMs held back" if kind == "judge" else "the PTMs that guided it"
     chart = (
         alt.Chart(table)
@@ -258,22 +262,92 @@ def recognised(found: Findings) -> Drawn | None:
         .encode(
             x=alt.X("recognised:Q", title=f"share of the set that {who} recognise, %", scale=alt.Scale(zero=False)),
             y=alt.Y("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False)),
-            color=alt.Color("arm:N", legend=None, scale=scale),
+            color=alt.Color("label:N", title=None, scale=scale, legend=alt.Legend(orient="top", columns=3)),
             tooltip=["label:N", "seed:N", "recognised:Q", "accuracy:Q"],
             description=alt.Description("spoken:N"),
         )
         .properties(width="container", height=320)
     )
     seen = f"{len(table)} sets by the share that {who} recognise and by the accuracy of networks trained on them."
+    if len(table) >= MIN_PAIRS:
+        seen += f" Rank correlation {signed(spearmanr(table['recognised'], table['accuracy'])[0], 2)}."
     return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
 
 
-def alpha(found: Findings) -> Drawn | None:
-    """Hold-out accuracy against alpha: a line for each arm, the base method without guidance as a dashed one."""
-    if found.records.empty:
+AVERAGE, ONE = Arm("clom", "loss_avg"), Arm("clom", "single")
+
+
+def gradients(found: Findings) -> Drawn | None:
+    """Cosines between the gradients of PTMs over an averaging run: every pair of every set, and the mean."""
+    table = found.gradients[found.gradients["arm"] == AVERAGE.name]
+    if table.empty:
         return None
-    grid = reference(alpha_grid(found.records, 0))
-    if grid.empty:
+    table = table.drop(columns=["run", "arm"]).replace({"ratio": {math.inf: None}})
+    x = alt.X("iteration:Q", title="iteration")
+    y = alt.Y("cosine:Q", title="cosine of two PTMs' gradients", scale=alt.Scale(domain=[-1, 1]))
+    pairs = alt.Chart(table).mark_circle(size=36, opacity=0.35, color=to_hex(AVERAGE.colour))
+    tips = ["seed:N", "pair:N", "iteration:Q", alt.Tooltip("cosine:Q", format=".3f")]
+    tips.append(alt.Tooltip("ratio:Q", format=".2f", title="longer : shorter"))
+    means = table.groupby("iteration", as_index=False)["cosine"].mean().round(4)
+    layers = (
+        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(y=alt.Y("zero:Q")),
+        pairs.encode(x=x, y=y, tooltip=tips),
+        alt.Chart(means).mark_line(color=INK, strokeWidth=2).encode(x=x, y=y),
+    )
+    below, ratio = 100 * (table["cosine"] < 0).mean(), table["ratio"].median()
+    seen = (
+        f"{len(table)} cosines of {table['seed'].nunique()} sets: mean {table['cosine'].mean():.2f}, from"
+        f" {table['cosine'].min():.2f} to {table['cosine'].max():.2f}, {below:.1f} % below zero."
+        f" Of two gradients the longer one is {ratio:.2f} times as long, the median."
+    )
+    return Drawn(_plain(alt.layer(*layers).properties(width="container", height=300)), table, seen)
+
+
+def gains(found: Findings) -> Drawn | None:
+    """What averaging gained over one fixed PTM, set by set, against how far its PTMs agreed."""
+    agreed = found.gradients[found.gradients["arm"] == AVERAGE.name].groupby("seed")["cosine"].mean()
+    sets = found.sets.pivot_table(index="seed", columns="arm", values="accuracy") if len(found.sets) else found.sets
+    if agreed.empty or not {AVERAGE.name, ONE.name} <= set(sets):
+        return None
+    table = pd.DataFrame({"gain": sets[AVERAGE.name] - sets[ONE.name], "cosine": agreed}).dropna().round(4)
+    table = table.reset_index()
+    table["spoken"] = [
+        f"seed {row.seed}: cosine {row.cosine:.2f}, {signed(row.gain)} points" for row in table.itertuples()
+    ]
+    chart = (
+        alt.Chart(table)
+        .mark_circle(size=110, opacity=0.9, color=to_hex(AVERAGE.colour), stroke="white", strokeWidth=0.7)
+        .encode(
+            x=alt.X("cosine:Q", title="mean cosine of the PTMs' gradients", scale=alt.Scale(zero=False)),
+            y=alt.Y("gain:Q", title=f"{AVERAGE.minus(ONE)}, points", scale=alt.Scale(zero=False)),
+            tooltip=["seed:N", "cosine:Q", alt.Tooltip("gain:Q", format="+.2f")],
+            description=alt.Description("spoken:N"),
+        )
+        .properties(width="container", height=300)
+    )
+    seen = f"{len(table)} sets by the mean cosine of their PTMs' gradients and by what averaging them gained."
+    if len(table) >= MIN_PAIRS:
+        rho, p = spearmanr(table["cosine"], table["gain"])
+        seen += f" Rank correlation {signed(rho, 2)}, p = {p:.2g}, n = {len(table)}."
+    return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
+
+
+def alpha_grids(found: Findings) -> dict[str, pd.DataFrame]:
+    """The grid of alphas of each case that has one, of the architecture that is distilled with."""
+    if found.plain.empty:
+        return {}
+    by_case = with_cases(found.plain, usual(), SETTINGS).groupby("case", sort=False)
+    grids = {case: reference(alpha_grid(rows, rows["setting"].min())) for case, rows in by_case}
+    return {case: grid for case, grid in grids.items() if len(grid)}
+
+
+def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
+    """Hold-out accuracy against alpha in one case: a line for each arm, a small dot for each set.
+
+    The base method without guidance is a dashed line.
+    """
+    grid = alpha_grids(found).get(case)
+    if grid is None:
         return None
     plain = (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
     cells = summary(grid[~plain], ["arm", "alpha"])
@@ -289,8 +363,11 @@ def alpha(found: Findings) -> Drawn | None:
     )
     tips = ["label:N", "alpha:Q", alt.Tooltip("mean:Q", format=".2f"), "n:Q"]
     base = alt.Chart(cells[["arm", "label", "alpha", "mean", "low", "high", "n"]]).encode(x=x, color=colour)
+    sets = set_means(grid[~plain], ["arm", "alpha"])
+    sets = sets.assign(mean=(100 * sets["accuracy"]).round(4), label=[Arm.named(arm).label for arm in sets["arm"]])
+    dots = alt.Chart(sets[["label", "alpha", "seed", "mean"]]).mark_circle(size=30, opacity=0.5)
     layers = [
-        base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title="hold-out accuracy, %"), y2="high:Q"),
+        dots.encode(x=x, y=y, color=colour, tooltip=["label:N", "seed:N", alt.Tooltip("mean:Q", format=".2f")]),
         base.mark_line().encode(y=y),
         base.mark_circle(size=100, opacity=1).encode(y=y, tooltip=tips, description=alt.Description("label:N")),
     ]

@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,36 +17,71 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ddlib.study import contrasts, runs
+from ddlib.study import cases, contrasts, runs
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.statistics import MIN_PAIRS, set_means, summary
-from workflow.grid import read_grid
+from workflow.grid import read_grid, read_profile
 from workflow.plan import GridError
 from workflow.published import published_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" / "smoke"
 GRIDS = ROOT / "params" / "sweeps"
-DATASETS = {"digits": "handwritten digits of 8 × 8 pixels", "cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+DATASETS = cases.TITLES | {"digits": "handwritten digits of 8 × 8 pixels"}
+Rows = pd.DataFrame
+
+
+@cache
+def usual() -> dict[str, object]:
+    """The parameters around which the study varies others."""
+    return read_profile("desk") | {"num_ptms": 1, "base_method": "dm"}
+
+
+def as_options(records: Rows) -> Rows:
+    """Arms by what their PTMs have of their own."""
+    return cases.options(records, usual())
+
+
+def of_options(found: "Findings") -> Rows:
+    """Each option against the usual PTM."""
+    return cases.options_against_usual(found.records)
+
+
+def of_settings(found: "Findings") -> Rows:
+    """The contrasts of the ablations in each setting, those of the ablations themselves among them."""
+    here = [findings(key).plain for key in ("guidance", "ensemble") if findings(key).lasting]
+    there = [rows[rows["arm"].isin(found.plain["arm"].unique())] for rows in here]
+    return cases.elsewhere(runs.stacked(*there, found.plain), usual())
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter with results: the sweep that it waits for, and the rows of records that it shows."""
+    """One chapter with results: the sweep that it waits for, and what it makes of its records."""
 
     title: str
     grid: str  # in params/sweeps, and of its folder below book/results/sweeps
+    page: str
     notebook: str = ""  # a key of ABLATIONS; empty: whatever the sweep holds
-    page: str = ""
+    named: Callable[[Rows], Rows] = lambda records: records  # its arms, where their names do not tell them apart
+    compared: Callable[["Findings"], Rows] = lambda found: Rows()
 
 
 CHAPTERS = {
-    "guidance": Chapter("which guidance", "desk-guidance", "01_guidance", "ablation_1"),
-    "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "02_ensemble", "ablation_2"),
-    "alpha": Chapter("how alpha was chosen", "desk-alpha"),
-    "options": Chapter("the paper's options", "desk-options"),
-    "elsewhere": Chapter("does it hold elsewhere", "desk-elsewhere"),
+    "guidance": Chapter("which guidance", "desk-guidance", "ablation_1", "01_guidance"),
+    "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble"),
+    "alpha": Chapter("how alpha was chosen", "desk-alpha", "alpha"),
+    "alphas": Chapter("alphas of strategies", "desk-ensemble-alpha", "alpha"),
+    "alphas_elsewhere": Chapter("alphas of other settings", "desk-elsewhere-alpha", "alpha"),
+    "options": Chapter("the paper's options", "desk-options", "options", named=as_options, compared=of_options),
+    "elsewhere": Chapter(
+        "does it hold elsewhere",
+        "desk-elsewhere",
+        "elsewhere",
+        named=lambda records: cases.named_by_case(records, usual()),
+        compared=of_settings,
+    ),
 }
+PAGES = dict.fromkeys(chapter.page for chapter in CHAPTERS.values())
 
 
 @dataclass(frozen=True)
@@ -56,8 +91,13 @@ class Findings:
     chapter: Chapter
     folder: Path
     lasting: bool
-    records: pd.DataFrame = field(repr=False)  # of all architectures
+    plain: pd.DataFrame = field(repr=False)  # of all architectures, arms as the records name them
     failed: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """The same with the arms of the chapter."""
+        return self.plain if self.plain.empty else self.chapter.named(self.plain)
 
     @cached_property
     def shown(self) -> pd.DataFrame:
@@ -67,9 +107,17 @@ class Findings:
     @cached_property
     def contrasts(self) -> pd.DataFrame:
         """The planned contrasts whose arms are there."""
-        if not self.chapter.notebook or self.records.empty:
+        if self.records.empty:
             return pd.DataFrame()
+        if not self.chapter.notebook:
+            return self.chapter.compared(self)
         return contrasts.planned_contrasts(self.shown, self.chapter.notebook)
+
+    def in_order(self, arms: Iterable[str]) -> list[str]:
+        """Names of arms as tables and figures have them."""
+        if self.chapter.notebook:
+            return ordered(arms)
+        return [arm for arm in self.records["arm"].unique() if arm in set(arms)]
 
     @cached_property
     def sets(self) -> pd.DataFrame:
@@ -79,7 +127,7 @@ class Findings:
         sets = set_means(self.shown, ["arm"])
         first = self.shown.drop_duplicates(["arm", "seed"]).set_index(["arm", "seed"])["run"]
         sets["run"] = [first[arm, seed] for arm, seed in zip(sets["arm"], sets["seed"], strict=True)]
-        order = {arm: place for place, arm in enumerate(ordered(sets["arm"].unique()))}
+        order = {arm: place for place, arm in enumerate(self.in_order(sets["arm"].unique()))}
         sets = sets.assign(accuracy=100 * sets["accuracy"], label=[Arm.named(arm).label for arm in sets["arm"]])
         return sets.sort_values("seed").sort_values("arm", key=lambda arms: arms.map(order), kind="stable")
 
@@ -89,9 +137,14 @@ class Findings:
         if self.shown.empty:
             return pd.DataFrame(columns=["arm", "label", "mean", "low", "high", "n"])
         table = summary(self.shown, ["arm"]).set_index("arm")
-        table = table.loc[ordered(table.index)].reset_index()
+        table = table.loc[self.in_order(table.index)].reset_index()
         percent = {name: 100 * table[name] for name in ("mean", "std", "low", "high")}
         return table.assign(label=[Arm.named(arm).label for arm in table["arm"]], **percent)
+
+    @cached_property
+    def gradients(self) -> pd.DataFrame:
+        """A row for each logged pair of PTMs (``runs.load_gradients``)."""
+        return runs.load_gradients(self.folder) if len(self.plain) else pd.DataFrame(columns=["arm"])
 
     @property
     def of_study(self) -> pd.DataFrame:
@@ -168,9 +221,13 @@ def number(text: str) -> str:
     key, kind, name, what = (*path.strip().split("."), "", "", "", "")[:4]
     if key not in CHAPTERS or kind not in ("arms", "contrasts"):
         raise KeyError(f"{path!r}; expected <{'|'.join(CHAPTERS)}>.<arms|contrasts>.<name>.<what>")
-    known = findings(key).facts[kind].get(name)
+    found = findings(key)
+    known = found.facts[kind].get(name)
     if known is None:
-        require_arms(name)
+        if found.chapter.notebook:
+            require_arms(name)
+        elif len(set(progress(found.chapter))) == 1:  # all is there, under other names
+            raise KeyError(f"{name!r}; known: {', '.join(found.facts[kind])}")
         return "not measured yet"
     value = known[what]
     if isinstance(value, float) and math.isnan(value):
@@ -189,13 +246,21 @@ def require_arms(name: str) -> None:
 
 def scale_in_words(found: Findings) -> str:
     """Data, images per class, base method, width: what the shown runs share."""
-    first = found.records.iloc[0]
-    data = DATASETS.get(first["dataset"], first["dataset"])
-    method = str(first["base_method"]).upper() if first["base_method"] in ("dm", "dc", "dsa") else ""
-    method = method or next((str(m).upper() for m in found.records["base_method"] if m in ("dm", "dc", "dsa")), "")
-    parts = [data, f"{first['ipc']} images per class", method]
-    parts += [f"{first['iterations']} iterations", f"networks of width {first['width']}"]
-    return ", ".join(filter(None, parts)).replace("1 images", "1 image")
+
+    def values(name: str) -> list[object]:
+        return sorted(found.plain[name].dropna().unique())
+
+    data = either([DATASETS.get(name, str(name)) for name in values("dataset")])
+    method = either([str(name).upper() for name in values("base_method") if name in ("dm", "dc", "dsa")])
+    numbers = {name: either([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
+    images = "image" if numbers["ipc"] == "1" else "images"
+    parts = [data, f"{numbers['ipc']} {images} per class", method, f"{numbers['iterations']} iterations"]
+    return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
+
+
+def either(words: list[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def evidence(key: str) -> list[str]:

@@ -8,6 +8,7 @@ synthetic images, ``{toy}`` combines gradients by hand, ``{literature}`` sets pu
 """
 
 import json
+import re
 from collections.abc import Iterable
 from html import escape
 from importlib.metadata import version
@@ -26,6 +27,9 @@ from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from ddlib.study.arms import Arm
+from ddlib.study.cases import USUAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,7 +185,7 @@ class Chart(FromRecords):
 
     required_arguments = 2
     has_content = True
-    option_spec: ClassVar = {"name": directives.unchanged}
+    option_spec: ClassVar = {"name": directives.unchanged, "case": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """A numbered figure, or a sentence that says what is missing."""
@@ -189,10 +193,10 @@ class Chart(FromRecords):
         kind, key = self.arguments
         self.arguments = [key]
         found = study.findings(self.chapter())
-        chart = draw(kind, found)
+        chart = draw(kind, found, self.options.get("case"))
         if chart is None:
             return self.parsed([f"*No figure yet: no runs to draw ({study.evidence(key)[-1]})*"])
-        name = f"{kind}-{key}"
+        name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
         figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
         caption = nodes.caption()
         for child in self.parsed(self.content):
@@ -204,8 +208,8 @@ class Chart(FromRecords):
         return [figure]
 
 
-def draw(kind: str, found: study.Findings) -> object:
-    """A chart by its kind."""
+def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
+    """A chart by its kind; where several settings lie side by side, of one case."""
     import drawn  # altair takes a second, which builds of other pages save
 
     kinds = {
@@ -215,7 +219,9 @@ def draw(kind: str, found: study.Findings) -> object:
         "growing": lambda: drawn.growing(found),
         "costs": lambda: drawn.costs(found),
         "recognised": lambda: drawn.recognised(found),
-        "alpha": lambda: drawn.alpha(found),
+        "alpha": lambda: drawn.alpha(found, *filter(None, [case])),
+        "gradients": lambda: drawn.gradients(found),
+        "gains": lambda: drawn.gains(found),
     }
     return kinds[kind]()
 
@@ -295,10 +301,11 @@ class Results(FromRecords):
         self.note()
         kind, key = self.arguments
         self.arguments = [key]
-        found = study.findings(self.chapter())
-        if found.sets.empty or (kind == "contrasts" and found.contrasts.empty):
+        head, rows = {"contrasts": contrast_cells, "arms": arm_cells, "alphas": alpha_cells}[kind](
+            study.findings(self.chapter())
+        )
+        if not rows:
             return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])
-        head, rows = contrast_cells(found) if kind == "contrasts" else arm_cells(found)
         return [generated(html_table(head, rows))]
 
 
@@ -325,6 +332,8 @@ def _kind(name: str) -> str:
 
 def contrast_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
     """All planned contrasts whose arms are there."""
+    if found.contrasts.empty:
+        return [], []
     from drawn import interval, signed
 
     from ddlib.study.tables import _p
@@ -344,9 +353,28 @@ def arm_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
     """Mean accuracies of all networks, arms by architectures."""
     from ddlib.study.tables import accuracy_table
 
+    if found.records.empty:
+        return [], []
     table = accuracy_table(found.records, found.failed)
+    if not found.chapter.notebook:
+        table = table.loc[found.in_order(table.index)]
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     return ["arm", *map(str, table.columns)], rows
+
+
+def alpha_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
+    """The alpha that the hold-out chooses for each arm, in every case of a grid of alphas."""
+    from drawn import alpha_grids
+
+    from ddlib.study.alphas import chosen_alphas
+
+    rows = []
+    for case, grid in alpha_grids(found).items():
+        for arm, row in chosen_alphas(grid).iterrows():
+            label = Arm.named(arm).label if case == USUAL else f"{case}: {Arm.named(arm).label}"
+            edge = "the last that was tried" if row["edge"] else ""
+            rows.append([label, f"{row['alpha']:g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
+    return ["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows
 
 
 class Literature(FromRecords):
@@ -496,10 +524,10 @@ COMMANDS = {
     "executed/03_compare": "papermill notebooks/03_compare.ipynb out.ipynb -p runs_folder runs/sweeps/smoke",
     "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
 }
+GRIDS = {page: [c.grid for c in study.CHAPTERS.values() if c.page == page] for page in study.PAGES}
 COMMANDS |= {
-    chapter.page: f"make study STUDY=params/sweeps/{chapter.grid}.yaml && make book"
-    for chapter in study.CHAPTERS.values()
-    if chapter.page
+    page: f'make study STUDY="{" ".join(f"params/sweeps/{grid}.yaml" for grid in grids)}" && make book'
+    for page, grids in GRIDS.items()
 }
 
 

@@ -84,6 +84,22 @@ def _rows(records: pd.DataFrame, columns: list[str]) -> list[tuple]:
     return list(values.itertuples(index=False, name=None))
 
 
+def _sorted(records: pd.DataFrame, before: Iterable[str], after: Iterable[str]) -> pd.DataFrame:
+    """By some parameters, the guidance and the arm, and more parameters; a value that is None comes first."""
+
+    def place(row: pd.Series) -> tuple:
+        first, last = (
+            tuple(
+                ("", -1) if pd.isna(row[name]) else (str(type(row[name])), row[name]) for name in names if name in row
+            )
+            for names in (before, after)
+        )
+        return first, Arm(row["guidance"]).order, last, Arm.named(row["arm"]).order
+
+    places = records.apply(place, axis=1)
+    return records.loc[places.sort_values(kind="stable").index]
+
+
 def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
 
@@ -98,9 +114,21 @@ def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFram
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def named_by_case(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
+    """The records with ``case`` of ``SETTINGS``, where the arm's name says it too: ``Fashion-MNIST: CLoM``.
+
+    Sorted by the settings, then as arms are.
+    """
+    records = _sorted(with_cases(records, usual, SETTINGS), SETTINGS, [])
+    return records.assign(arm=records["case"] + ": " + records["arm"].map(lambda arm: Arm.named(arm).label))
+
+
 def options(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
-    """The records with ``case`` of ``OPTIONS``, where the arm's name says it too: ``CLoM, PTM of epoch 1``."""
-    records = with_cases(records, usual, OPTIONS)
+    """The records with ``case`` of ``OPTIONS``, where the arm's name says it too: ``CLoM, PTM of epoch 1``.
+
+    Sorted by guidance, then as options count: 2, 5, 10 PTMs, epochs 0, 1, 2.
+    """
+    records = _sorted(with_cases(records, usual, OPTIONS), [], OPTIONS)
     guided = records["guidance"] != "none"
     case = records["case"].where(guided, USUAL)
     label = records["guidance"].map(lambda name: Arm(name).label)
@@ -123,15 +151,3 @@ def against(arm: str, usual: str) -> Contrast:
     """One case minus another, by their names."""
     words = arm.removeprefix(f"{usual}, ") + " − " + usual
     return Contrast((arm, usual), (1.0, -1.0), words, f"{arm} better", f"{usual} better")
-
-
-def in_order(arms: Iterable[str], records: pd.DataFrame) -> list[str]:
-    """Names of arms by guidance, and each as its option counts: 2, 5, 10 PTMs, epochs 0, 1, 2."""
-    columns = ["guidance", *OPTIONS]
-    keys = records.drop_duplicates("arm").set_index("arm")[[name for name in columns if name in records]]
-
-    def place(arm: str) -> tuple:
-        guidance, *values = keys.loc[arm]
-        return Arm(guidance).order, *(("", -1) if pd.isna(value) else (str(type(value)), value) for value in values)
-
-    return sorted(arms, key=place)

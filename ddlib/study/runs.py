@@ -1,5 +1,6 @@
 """A folder of run records as one table, and what is chosen from it: settings, ablations, failures."""
 
+import itertools
 import json
 import math
 import warnings
@@ -61,6 +62,27 @@ def load_failures(folder: str | Path) -> pd.DataFrame:
         if record["status"] == "failed"
     ]
     return _ordered_columns(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*SETTING, "seed", "error"])
+
+
+def load_gradients(folder: str | Path) -> pd.DataFrame:
+    """How the gradients of PTMs lay to each other in the runs of a folder, a row for each logged pair.
+
+    Columns: ``run``, ``arm``, ``seed``, ``iteration``, ``pair`` (two numbers of PTMs), ``cosine``, ``ratio`` (of the
+    longer gradient to the shorter; infinite beside one of length 0). No rows for runs of one PTM. Raises as
+    ``load_records`` does for no or damaged records.
+    """
+    rows = [
+        {
+            **{"run": run, "arm": record["arm"], "seed": record["seed"], "iteration": logged["iteration"]},
+            **{"pair": f"{i}-{j}", "cosine": logged["cosines"][i][j]},
+            "ratio": max(norms) / min(norms) if min(norms) > 0 else math.inf,
+        }
+        for run, record in _read_all(folder).items()
+        for logged in record.get("ptm_gradients", [])
+        for i, j in itertools.combinations(range(len(logged["norms"])), 2)
+        for norms in [(logged["norms"][i], logged["norms"][j])]
+    ]
+    return pd.DataFrame(rows, columns=["run", "arm", "seed", "iteration", "pair", "cosine", "ratio"])
 
 
 def _read_all(folder: str | Path) -> dict[str, dict[str, object]]:
