@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import findings
 import pytest
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
-sys.path.insert(0, str(BOOK / "_ext"))
 # A number with a decimal that is called per cent or points, or stands before a spread.
 ACCURACY = re.compile(r"\b\d{1,2}\.\d+(?= ?(?:%|± ?\d|(?:percentage )?points?\b))")
 # Measured and typed before there were records for it: what rounding alone does (promises), by a test of its own.
@@ -56,8 +55,6 @@ def test_what_counts_as_typed(text, count):
 
 
 def test_a_number_is_of_the_records_or_says_that_it_is_missing():
-    import findings
-
     text = findings.number("guidance.arms.clom alone every_9.mean")
     assert text == "not measured yet"
     for wrong in ("nothing.arms.clom.mean", "guidance.arms.clomm.mean", "guidance.means.clom.mean"):

@@ -1,0 +1,175 @@
+"""What pages make of records: numbers, sentences, charts and tables, from sweeps that nobody ran."""
+
+import json
+import math
+from pathlib import Path
+
+import drawn
+import findings as study
+import pandas as pd
+import pytest
+from imagined import write_study
+from scipy import stats
+
+GRIDS = ("guidance", "ensemble", "alpha", "options", "elsewhere")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    write_study(folder, GRIDS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(results):
+    """The pages' functions on a whole study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "RESULTS", results)
+        study.findings.cache_clear()
+        yield results
+    study.findings.cache_clear()
+
+
+def accuracies(folder: Path, **wanted: object) -> dict[int, float]:
+    """Mean accuracy of ConvNet-3 (%) by seed, of the records with some parameters: read by hand."""
+    found = {}
+    for path in folder.glob("*.json"):
+        record = json.loads(path.read_text())
+        if all((record | record["parameters"])[name] == value for name, value in wanted.items()):
+            networks = zip(record["accuracies"]["architecture"], record["accuracies"]["accuracy"], strict=True)
+            values = [value for name, value in networks if name == "ConvNet-3"]
+            found[record["seed"]] = 100 * sum(values) / len(values)
+    return found
+
+
+def test_what_is_missing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "SMOKE", tmp_path)
+    study.findings.cache_clear()
+    assert study.evidence("guidance") == [
+        "Evidence: none yet.",
+        "For this chapter, 0 of 95 planned runs are there.",
+    ]
+    assert study.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
+    assert drawn.forest(study.findings("guidance"), True) is None
+    study.findings.cache_clear()
+
+
+def test_numbers_of_the_prose_are_those_of_the_records(whole):
+    clom = accuracies(whole / "desk-guidance", arm="clom")
+    cclom = accuracies(whole / "desk-guidance", arm="cclom")
+    pairs = [clom[seed] - cclom[seed] for seed in clom]
+    mean = sum(pairs) / len(pairs)
+    assert len(pairs) == 10
+    low, high = stats.t.interval(0.95, 9, mean, stats.sem(pairs))
+    told = {what: study.number(f"guidance.contrasts.clom - cclom.{what}:+.3f") for what in ("points", "low", "high")}
+    by_hand = {"points": mean, "low": low, "high": high}
+    assert told == {name: f"{value:+.3f}".replace("-", "−") for name, value in by_hand.items()}
+    assert study.number("guidance.contrasts.clom - cclom.n") == "10"
+    assert study.number("guidance.arms.clom.mean") == f"{sum(clom.values()) / 10:.1f}"
+    of_option = accuracies(whole / "desk-options", guidance="clom", ptm_epoch=0)
+    assert study.number("options.arms.CLoM, untrained network.mean:.3f") == f"{sum(of_option.values()) / 6:.3f}"
+
+
+def test_a_number_that_there_cannot_be_is_an_error(whole):
+    for wrong in ("guidance.arms.clam.mean", "guidance.arms.clom.median", "nothing.arms.clom.mean"):
+        with pytest.raises(KeyError):
+            study.number(wrong)
+    with pytest.raises(KeyError, match="5 PTMs"):
+        study.number("options.arms.CLoM, 6 PTMs.mean")
+
+
+def test_a_whole_sweep_misses_nothing(whole):
+    assert study.progress(study.CHAPTERS["guidance"]) == (95, 95)
+    first, scale, *rest = study.evidence("guidance")
+    assert first == "Evidence: from the study's runs."
+    assert "CIFAR-10, 10 images per class, DM, 500 iterations, networks of width 32. n = 10 sets an arm" in scale
+    assert not any("missing" in line for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "n", "lasting", "says"),
+    [
+        ("CLoM better", 10, True, "CLoM is the better choice here."),
+        ("CLoM better, within ±1 points", 10, True, "CLoM is the better choice here, though by less than a point."),
+        ("equal (±1 points)", 10, True, "No difference larger than a point: choose the cheaper one."),
+        ("undecided", 10, True, "These runs do not tell the two apart: choose by cost."),
+        ("no verdict (n < 6)", 5, True, "Too few sets so far for a choice."),
+        ("CLoM better", 10, False, "Not measured yet: smoke runs are no ground for a choice."),
+    ],
+)
+def test_advice_follows_the_verdict(verdict, n, lasting, says):
+    assert study.advice(pd.Series({"verdict": verdict, "n": n}), lasting) == says
+
+
+CHARTS = {
+    "forest guidance": (lambda found: drawn.forest(found, True), 1),
+    "others ensemble": (lambda found: drawn.forest(found, False), None),
+    "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),
+    "growing ensemble": (drawn.growing, 9 * 2),
+    "costs ensemble": (drawn.costs, None),
+    "recognised guidance": (drawn.recognised, 7 * 10),
+    "gradients ensemble": (drawn.gradients, 10 * 3 * 10),
+    "gains ensemble": (drawn.gains, 10),
+    "others options": (lambda found: drawn.forest(found, False), None),
+    "strips options": (lambda found: drawn.strips(found, {}), 96),
+    "others elsewhere": (lambda found: drawn.forest(found, False), None),
+    "alpha alpha": (drawn.alpha, None),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_charts_hold_what_they_show_and_say_it(name, whole):
+    draw, rows = CHARTS[name]
+    found = study.findings(name.split()[1])
+    chart = draw(found)
+    assert len(chart.table) == (rows or len(chart.table)) > 0
+    picture = drawn.picture(chart.chart)
+    assert picture.startswith("<svg")
+    assert "NaN" not in picture
+    assert len(chart.seen) > 40
+    assert chart.seen.endswith(".")
+    json.dumps(drawn.specification(chart.chart), allow_nan=False)
+
+
+def test_a_forest_shows_what_the_contrasts_say(whole):
+    found = study.findings("guidance")
+    chart = drawn.forest(found, True)
+    (row,) = chart.table.to_dict("records")
+    assert row["contrast"] == "CLoM − CCLoM"
+    assert row["difference"] == pytest.approx(100 * found.of_study.iloc[0]["difference"], abs=1e-4)
+    assert f"CLoM − CCLoM   {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace(
+        "\xa0", " "
+    )
+
+
+def test_gains_pair_a_pool_with_its_own_set(whole):
+    found = study.findings("ensemble")
+    table = drawn.gains(found).table.set_index("seed")
+    average = accuracies(whole / "desk-ensemble", arm="clom loss_avg")
+    one = accuracies(whole / "desk-ensemble", arm="clom single")
+    for seed in average:
+        assert table["gain"][seed] == pytest.approx(average[seed] - one[seed], abs=1e-3)
+    logged = found.gradients.query("arm == 'clom loss_avg' and seed == 12")["cosine"]
+    assert table["cosine"][12] == pytest.approx(logged.mean(), abs=1e-4)
+
+
+def test_elsewhere_stands_beside_the_ablations(whole):
+    found = study.findings("elsewhere")
+    table = found.contrasts
+    assert {"as in the ablations", "Fashion-MNIST", "1 image per class", "DSA, 1 image per class"} <= set(table["case"])
+    row = table[(table["case"] == "Fashion-MNIST") & (table["a"] == "clom") & (table["b"] == "cclom")].iloc[0]
+    clom = accuracies(whole / "desk-elsewhere", arm="clom", dataset="fashion_mnist")
+    cclom = accuracies(whole / "desk-elsewhere", arm="cclom", dataset="fashion_mnist")
+    assert 100 * row["difference"] == pytest.approx(sum(clom[seed] - cclom[seed] for seed in clom) / 10)
+    here = table[(table["case"] == "as in the ablations") & (table["b"] == "cclom")].iloc[0]
+    assert here["difference"] == pytest.approx(study.findings("guidance").of_study.iloc[0]["difference"])
+    assert not math.isnan(row["p_holm"])
+
+
+def test_a_wide_page_knows_its_commands():
+    import study_pages
+
+    assert study_pages.COMMANDS["options"] == 'make study STUDY="params/sweeps/desk-options.yaml" && make book'
+    assert study_pages.COMMANDS["alpha"].count("params/sweeps/") == 3
