@@ -69,7 +69,7 @@ def test_numbers_of_the_prose_are_those_of_the_records(whole):
     assert study.number("guidance.contrasts.clom - cclom.n") == "10"
     assert study.number("guidance.arms.clom.mean") == f"{sum(clom.values()) / 10:.1f}"
     of_option = accuracies(whole / "desk-options", guidance="clom", ptm_epoch=0)
-    assert study.number("options.arms.CLoM, untrained network.mean:.3f") == f"{sum(of_option.values()) / 6:.3f}"
+    assert study.number("options.arms.CLoM, untrained network.mean:.3f") == f"{sum(of_option.values()) / 8:.3f}"
 
 
 def test_a_number_that_there_cannot_be_is_an_error(whole):
@@ -113,7 +113,8 @@ CHARTS = {
     "gradients ensemble": (drawn.gradients, 10 * 3 * 10),
     "gains ensemble": (drawn.gains, 10),
     "others options": (lambda found: drawn.forest(found, False), None),
-    "strips options": (lambda found: drawn.strips(found, {}), 96),
+    "strips options": (lambda found: drawn.strips(found, {}), 126),
+    "forest elsewhere": (lambda found: drawn.forest(found, True), 2 * 5 + 1),
     "others elsewhere": (lambda found: drawn.forest(found, False), None),
     "alpha alpha": (drawn.alpha, None),
 }

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from ddlib.study.ablations import ABLATIONS, Contrast
+from ddlib.study.ablations import Contrast
 from ddlib.study.allowed import names
 from ddlib.study.arms import Arm
 from ddlib.study.contradictions import IMAGENET
-from ddlib.study.contrasts import compare
+from ddlib.study.contrasts import compare, planned_contrasts
 from ddlib.study.runs import reference
 
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST"}
@@ -100,51 +100,72 @@ def _sorted(records: pd.DataFrame, before: Iterable[str], after: Iterable[str]) 
     return records.loc[places.sort_values(kind="stable").index]
 
 
-def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
-    """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
-
-    All are exploratory: those of one case and ablation share a Holm correction.
-    """
-    tables = []
-    for (case, notebook), rows in with_cases(records, usual, SETTINGS).groupby(["case", "notebook"], sort=False):
-        arms, row = {Arm.named(name) for name in rows["arm"].unique()}, ABLATIONS[notebook]
-        found = compare(reference(rows), [], [*row.primary(arms), *row.exploratory(arms)])
-        tables.append(found.assign(case=case, contrast=case + ": " + found["contrast"].astype(str)))
-    tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def named_by_case(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     """The records with ``case`` of ``SETTINGS``, where the arm's name says it too: ``Fashion-MNIST: CLoM``.
 
     Sorted by the settings, then as arms are.
     """
-    records = _sorted(with_cases(records, usual, SETTINGS), SETTINGS, [])
+    records = with_cases(records, usual, SETTINGS)
+    places = [(*_values(row, SETTINGS), Arm.named(row["arm"]).order) for row in records.to_dict("records")]
+    records = _sorted(records, places)
     return records.assign(arm=records["case"] + ": " + records["arm"].map(lambda arm: Arm.named(arm).label))
 
 
 def options(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     """The records with ``case`` of ``OPTIONS``, where the arm's name says it too: ``CLoM, PTM of epoch 1``.
 
-    Sorted by guidance, then as options count: 2, 5, 10 PTMs, epochs 0, 1, 2.
+    Also with ``option``, the first parameter in which they differ, empty for the usual PTM; sorted by guidance, by
+    option, and as its values count: 2, 5, 10 PTMs, epochs 0, 1, 2.
     """
-    records = _sorted(with_cases(records, usual, OPTIONS), [], OPTIONS)
-    guided = records["guidance"] != "none"
-    case = records["case"].where(guided, USUAL)
+    records = with_cases(records, usual, OPTIONS)
+    rows = records.to_dict("records")
+    differ = [[name for name in OPTIONS if name in row and not same(row[name], usual.get(name))] for row in rows]
+    guided = [row["guidance"] != "none" for row in rows]
+    option = [those[0] if those and there else "" for those, there in zip(differ, guided, strict=True)]
     label = records["guidance"].map(lambda name: Arm(name).label)
-    return records.assign(case=case, arm=label.where(case == USUAL, label + ", " + case))
+    case = records["case"].where(guided, USUAL)
+    records = records.assign(case=case, option=option, arm=label.where(case == USUAL, label + ", " + case))
+    ranks = [list(OPTIONS).index(name) if name else -1 for name in option]
+    places = [(Arm(row["guidance"]).order, rank, *_values(row, OPTIONS)) for row, rank in zip(rows, ranks, strict=True)]
+    return _sorted(records, places)
+
+
+def _values(row: Mapping[str, object], names: Iterable[str]) -> list[tuple[str, object]]:
+    """To sort by: None comes first, and a number is no text."""
+    return [("", -1) if pd.isna(row[name]) else (type(row[name]).__name__, row[name]) for name in names if name in row]
+
+
+def _sorted(records: pd.DataFrame, places: list[tuple]) -> pd.DataFrame:
+    return records.iloc[sorted(range(len(places)), key=places.__getitem__)]
+
+
+def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
+    """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
+
+    What is primary in an ablation is so in each case; the others of a case and ablation share their corrections.
+    """
+    tables = []
+    for (case, notebook), rows in with_cases(records, usual, SETTINGS).groupby(["case", "notebook"], sort=False):
+        found = planned_contrasts(reference(rows), notebook)
+        tables.append(found.assign(case=case, contrast=case + ": " + found["contrast"].astype(str)))
+    return _below_each_other(tables)
 
 
 def options_against_usual(records: pd.DataFrame) -> pd.DataFrame:
-    """Each option minus the usual PTM with the same guidance, paired by seed; all share a Holm correction."""
-    table, planned = records.drop_duplicates("arm"), []
-    for guidance, rows in table.groupby("guidance", sort=False):
-        usual = Arm(guidance).label
-        others = [arm for arm, case in zip(rows["arm"], rows["case"], strict=True) if case != USUAL]
-        planned += [against(arm, usual) for arm in others]
-        if guidance != "none":
-            planned.insert(0, against(usual, Arm().label))
-    return compare(reference(records), [], planned)
+    """Each option (``options``) minus the usual PTM with the same guidance, paired by seed.
+
+    The contrasts of one option share their corrections; and so do those of the usual PTMs minus no guidance.
+    """
+    table, families = reference(records).drop_duplicates("arm"), {}
+    for guidance, option, arm in zip(table["guidance"], table["option"], table["arm"], strict=True):
+        if option or guidance != "none":
+            families.setdefault(option, []).append(against(arm, Arm(guidance).label if option else Arm().label))
+    return _below_each_other([compare(reference(records), [], planned) for planned in families.values()])
+
+
+def _below_each_other(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def against(arm: str, usual: str) -> Contrast:
