@@ -106,6 +106,7 @@ def test_advice_follows_the_verdict(verdict, n, lasting, says):
 CHARTS = {
     "forest guidance": (lambda found: drawn.forest(found, True), 1),
     "others ensemble": (lambda found: drawn.forest(found, False), None),
+    "effects guidance": (drawn.effects, 3),
     "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),
     "growing ensemble": (drawn.growing, 9 * 2),
     "costs ensemble": (drawn.costs, None),

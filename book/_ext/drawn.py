@@ -69,6 +69,17 @@ def forest(found: Findings, primary: bool) -> Drawn | None:
     if len(table):
         distilled = table["b"].map(lambda arm: not Arm.named(arm).selection)
         table = table[(table["primary"].astype(bool) == primary) & distilled]
+    return of_contrasts(table)
+
+
+def effects(found: Findings) -> Drawn | None:
+    """The contrasts of four arms: distance, form, interaction."""
+    table = found.contrasts
+    return of_contrasts(table[table["a"].str.contains(" + ", regex=False)] if len(table) else table)
+
+
+def of_contrasts(table: pd.DataFrame) -> Drawn | None:
+    """A forest of some contrasts."""
     if table.empty:
         return None
     rows = contrast_rows(table)
@@ -283,7 +294,7 @@ def gradients(found: Findings) -> Drawn | None:
     if table.empty:
         return None
     table = table.drop(columns=["run", "arm"]).replace({"ratio": {math.inf: None}})
-    x = alt.X("iteration:Q", title="iteration")
+    x = alt.X("iteration:Q", title="iteration", axis=alt.Axis(tickCount=6))
     y = alt.Y("cosine:Q", title="cosine of two PTMs' gradients", scale=alt.Scale(domain=[-1, 1]))
     pairs = alt.Chart(table).mark_circle(size=36, opacity=0.35, color=to_hex(AVERAGE.colour))
     tips = ["seed:N", "pair:N", "iteration:Q", alt.Tooltip("cosine:Q", format=".3f")]
@@ -318,7 +329,12 @@ def gains(found: Findings) -> Drawn | None:
         alt.Chart(table)
         .mark_circle(size=110, opacity=0.9, color=to_hex(AVERAGE.colour), stroke="white", strokeWidth=0.7)
         .encode(
-            x=alt.X("cosine:Q", title="mean cosine of the PTMs' gradients", scale=alt.Scale(zero=False)),
+            x=alt.X(
+                "cosine:Q",
+                title="mean cosine of the PTMs' gradients",
+                scale=alt.Scale(zero=False),
+                axis=alt.Axis(tickCount=6),
+            ),
             y=alt.Y("gain:Q", title=f"{AVERAGE.minus(ONE)}, points", scale=alt.Scale(zero=False)),
             tooltip=["seed:N", "cosine:Q", alt.Tooltip("gain:Q", format="+.2f")],
             description=alt.Description("spoken:N"),

@@ -335,7 +335,12 @@ def advice(row: pd.Series, lasting: bool) -> str:
 
 
 def reference_lines(found: Findings) -> dict[str, float]:
-    """Mean accuracy (%) of no guidance and of the full data, where they were run."""
+    """Mean accuracy (%) of no guidance and of the full data, where they were run.
+
+    Beside strategies no guidance is that of the first ablation, in the same setting; the full data would squeeze them.
+    """
     means = found.cells.set_index("arm")["mean"]
+    if found.chapter.notebook == "02_ensemble" and found.lasting and findings("guidance").lasting:
+        return {"no guidance": float(findings("guidance").cells.set_index("arm")["mean"]["none"])}
     names = {"none": "no guidance", FULL_NAME: "full data"}
     return {label: float(means[arm]) for arm, label in names.items() if arm in means}

@@ -214,6 +214,7 @@ def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
 
     kinds = {
         "forest": lambda: drawn.forest(found, True),
+        "effects": lambda: drawn.effects(found),
         "others": lambda: drawn.forest(found, False),
         "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
         "growing": lambda: drawn.growing(found),
@@ -292,7 +293,7 @@ def png(stem: Path, classes: int) -> bytes | None:
 
 
 class Results(FromRecords):
-    """``{results} contrasts guidance``: contrasts or arms; on a phone a card for each row."""
+    """``{results} contrasts guidance``: contrasts, arms, alphas or spread; on a phone a card for each row."""
 
     required_arguments = 2
 
@@ -301,15 +302,14 @@ class Results(FromRecords):
         self.note()
         kind, key = self.arguments
         self.arguments = [key]
-        head, rows = {"contrasts": contrast_cells, "arms": arm_cells, "alphas": alpha_cells}[kind](
-            study.findings(self.chapter())
-        )
+        cells = {"contrasts": contrast_cells, "arms": arm_cells, "alphas": alpha_cells, "spread": spread_cells}
+        head, rows = cells[kind](study.findings(self.chapter()))
         if not rows:
             return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])
         return [generated(html_table(head, rows))]
 
 
-WORDS, PRIMARY = ("verdict",), " (primary)"
+WORDS, PRIMARY = ("verdict", "PTMs", "edge of the grid"), " (primary)"
 
 
 def html_table(head: list[str], rows: list[list[str]]) -> str:
@@ -356,6 +356,20 @@ def arm_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
     if found.records.empty:
         return [], []
     table = accuracy_table(found.records, found.failed)
+    if not found.chapter.notebook:
+        table = table.loc[found.in_order(table.index)]
+    rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return ["arm", *map(str, table.columns)], rows
+
+
+def spread_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
+    """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
+    from ddlib.study.tables import spread_table
+
+    if found.shown.empty:
+        return [], []
+    replicated = found.shown[[Arm.named(arm).replicated for arm in found.shown["arm"]]]
+    table = spread_table(replicated)
     if not found.chapter.notebook:
         table = table.loc[found.in_order(table.index)]
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
