@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 AXE = Path(axe.__file__).with_name("axe.min.js")
-FORMULAS, CHARTS = 2_200_000, 600_000  # bytes on top: MathJax; Vega, 0.9 MB, where a page has charts
+FORMULAS = 2_200_000  # bytes of MathJax on top, where a page has formulas
 SCROLL = """async () => {
   for (let y = 0; y < document.body.scrollHeight; y += 600) {
     scrollTo(0, y);
@@ -118,9 +118,8 @@ def test_a_page_shuts_nobody_out_is_cut_nowhere_and_loads_little(open_page, name
 def weighed(page) -> list[str]:
     """Whether it is too heavy: MathJax and the scripts of charts come on top,."""
     formulas = any("tex-svg" in url for url in page.loaded)
-    charts = any("vega.js" in url for url in page.loaded)
     most, heavy = 1_500_000 + formulas * FORMULAS, weight(page.loaded)
-    return [f"weighs {heavy}"] if heavy > most + charts * CHARTS else []
+    return [f"weighs {heavy}"] if heavy > most else []
 
 
 def read(page) -> list[str]:
@@ -143,7 +142,7 @@ def test_a_dot_tells_its_seed_and_its_record_on_hover(open_page):
     dots = page.locator('.chart-box:has(img[src*="strips"]) .mark-symbol path')
     dots.first.wait_for(state="attached")
     dots.nth(1).hover(force=True)
-    tip = page.locator("#vg-tooltip-element")
+    tip = page.locator(".chart-tip")
     tip.wait_for(state="visible")
     assert {"seed", "accuracy", "run"} <= set(tip.inner_text().split())
     dots.nth(1).click(force=True)
@@ -265,7 +264,7 @@ def test_focus_is_seen_in_the_sidebar(open_page):
 
 def test_hidden_answers_open(open_page):
     page = open_page("ablation_1")
-    answer = page.locator("details.sd-dropdown").first
+    answer = page.locator("details.answer-of-exercise").first
     assert not answer.evaluate("(d) => d.open")
     answer.locator("summary").click()
     assert answer.evaluate("(d) => d.open")

@@ -47,6 +47,15 @@ REPAIRS: list[tuple[str, str | Callable[[re.Match], str]]] = [
     (r'role="doc-biblioentry"', 'role="listitem"'),
     (r'role="doc-backlink" ', ""),
 ]
+# The index of the search, 0.2 MB: a search opens a page of its own, and that alone needs it.
+SEARCHED, SEARCH = "search.html", r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\n?'
+# Style sheets and scripts that a page needs only if it has what they are for.
+FOR = {
+    r"<link [^>]*/mystnb\.[^>]*>\n?": r'class="[^"]*\bcell\b',
+    r"<link [^>]*/sphinx-design\.[^>]*>\n?": r'class="[^"]*\bsd-',
+    r"<link [^>]*/sphinx-thebe\.[^>]*>\n?": r'class="[^"]*\bthebe',
+    r"<script [^>]*/design-tabs\.js[^>]*></script>\n?": r'class="[^"]*\bsd-tab',
+}
 
 
 def say_where_from(app: Sphinx, config: Config) -> None:
@@ -126,13 +135,17 @@ def definitions(app: Sphinx) -> dict[str, str]:
 
 
 def repair(app: Sphinx, error: Exception | None) -> None:
-    """Apply ``REPAIRS`` to all pages."""
+    """Apply ``REPAIRS`` to all pages, and leave style sheets and scripts to those that need them."""
     if error or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
         old = text = path.read_text(encoding="utf-8")
         for pattern, new in REPAIRS:
             text = re.sub(pattern, new, text, flags=re.DOTALL)
+        for pattern, used in FOR.items():
+            text = text if re.search(used, text) else re.sub(pattern, "", text)
+        if path.name != SEARCHED:
+            text = re.sub(SEARCH, "", text)
         if text != old:
             path.write_text(text, encoding="utf-8")
 

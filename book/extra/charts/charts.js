@@ -14,21 +14,37 @@
   // Ink of the picture, on paper; on a page it is that of the page.
   const inked = (part, ink) => Array.isArray(part) ? part.map((p) => inked(p, ink)) : part && typeof part === "object"
     ? Object.fromEntries(Object.entries(part).map(([key, value]) => [key, value === "#262626" || value === "#666666" ? ink : inked(value, ink)])) : part;
+  // What a mark stands for, beside the pointer: a row for each of its fields, and its picture.
+  const tip = Object.assign(document.createElement("div"), {className: "chart-tip", hidden: true});
+  document.body.append(tip);
+  const tell = (event, value) => {
+    tip.hidden = !value || typeof value !== "object";
+    if (tip.hidden) return;
+    tip.replaceChildren(...Object.entries(value).filter(([, content]) => content !== "null").map(([name, content]) => {
+      const row = document.createElement("div");
+      if (name === "image") row.append(Object.assign(document.createElement("img"), {src: content, alt: ""}));
+      else row.append(Object.assign(document.createElement("b"), {textContent: name}), ` ${content}`);
+      return row;
+    }));
+    const {width, height} = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - width - 4))}px`;
+    tip.style.top = `${Math.max(4, event.clientY + 12 + height < innerHeight ? event.clientY + 12 : event.clientY - height - 12)}px`;
+  };
   const draw = (box) => (box.drawing = (box.drawing ?? Promise.resolve()).then(() => drawNow(box)));
   async function drawNow(box) {
     await load();
-    const {config: _, ...spec} = JSON.parse(box.querySelector(".chart-spec").textContent);
+    const spec = JSON.parse(box.querySelector(".chart-spec").textContent);
     const still = box.querySelector(".chart-still");
     const live = box.querySelector(".chart-live") ?? Object.assign(document.createElement("div"), {className: "chart-live"});
-    const state = box.view ? Object.fromEntries((spec.params ?? []).filter((p) => p.bind).map((p) => [p.name, box.view.signal(p.name)])) : {};
+    const bound = (spec.signals ?? []).filter((signal) => signal.bind);
+    const state = box.view ? bound.map(({name}) => [name, box.view.signal(name)]) : [];
     box.view?.finalize();
     box.append(live);
     still.hidden = true;
-    const theme = document.documentElement.dataset.theme === "dark" ? "dark" : "light";
-    const result = await vegaEmbed(live, inked(spec, css("--pst-color-text-base")), {actions: false, renderer: "svg", config: config(), tooltip: {theme}});
-    for (const [name, value] of Object.entries(state)) result.view.signal(name, value);
-    await result.view.runAsync();
-    box.view = result.view;
+    const parsed = vega.parse(inked(spec, css("--pst-color-text-base")), config());
+    const view = new vega.View(parsed, {renderer: "svg", container: live, hover: true, tooltip: (_, event, item, value) => tell(event, value)});
+    for (const [name, value] of state) view.signal(name, value);
+    box.view = await view.runAsync();
     live.querySelector("svg")?.setAttribute("aria-label", still.querySelector("img").alt);
   }
   const near = new IntersectionObserver((entries) => {
