@@ -6,6 +6,7 @@ that is shown without a script is the same, drawn once (``picture``).
 
 import math
 import re
+import textwrap
 from typing import NamedTuple
 
 import altair as alt
@@ -23,7 +24,8 @@ from ddlib.study.runs import reference
 from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 
 VERSION = "6.4"  # of Vega-Lite
-WIDTH, ROW = 640, 46  # pixels
+WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
+LETTERS = 46  # of such a line: as many as a phone has room for
 INK = "#262626"
 POINTS = "difference of test accuracy, percentage points"
 ACCURACY = "test accuracy, %"
@@ -69,6 +71,38 @@ def bundle() -> str:
     return f"(() => {{{vl_convert.javascript_bundle(source, vl_version=VERSION)}}})();"
 
 
+class Rows(NamedTuple):
+    """Rows of words above marks: the height of each, and how far below its middle the marks lie."""
+
+    count: int
+    height: int
+
+    @classmethod
+    def of(cls, texts: pd.Series) -> "Rows":
+        """As high as the text with most lines asks for."""
+        return cls(len(texts), ROW + LINE * (1 + int(texts.str.count("\n").max())))
+
+    @property
+    def below(self) -> float:
+        """Pixels."""
+        return self.height / 2 - 17
+
+    def words(self, base: alt.Chart, column: str) -> alt.Chart:
+        """The layer of words."""
+        style = {"align": "left", "baseline": "top", "fontSize": 13, "lineHeight": LINE, "lineBreak": "\n"}
+        text = base.mark_text(**style, dy=3 - self.height / 2, color=INK)
+        return text.encode(x=alt.value(0), text=alt.Text(f"{column}:N"))
+
+    def finished(self, chart: alt.LayerChart) -> alt.LayerChart:
+        """The chart at its height."""
+        return _plain(chart.properties(width="container", height=self.height * self.count + 14))
+
+
+def folded(text: str) -> str:
+    """In lines that a phone has room for."""
+    return "\n".join(textwrap.wrap(text, LETTERS))
+
+
 def forest(found: Findings, primary: bool) -> Drawn | None:
     """The planned contrasts, the primary ones or the others: mean, interval, margin of equality.
 
@@ -96,17 +130,18 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
     tips = ["contrast", "points", "interval", "n", "p", "verdict"]
     base = alt.Chart(rows).encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
     band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
-    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(nice=True))
+    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(nice=True), axis=alt.Axis(tickCount=8))
+    place = Rows.of(rows["label"])
     layers = (
         band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
-        base.mark_rule(color=INK, strokeWidth=2.5).encode(x=x, x2="high:Q"),
-        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1).encode(
+        base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
+        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
             x="difference:Q", description=alt.Description("spoken:N")
         ),
-        base.mark_text(align="left", dy=-15, fontSize=13, color=INK).encode(x=alt.value(0), text=alt.Text("label:N")),
+        place.words(base, "label"),
     )
-    chart = _finished(alt.layer(*layers), len(rows))
+    chart = place.finished(alt.layer(*layers))
     seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
     return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
 
@@ -120,6 +155,7 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
     rows["p"] = [f"{value:.2g}" for value in table["p_value"]]
     rows["label"] = rows["contrast"] + "   " + rows["points"] + " " + rows["interval"] + ", n = " + rows["n"].map(str)
+    rows["label"] = rows["label"].map(folded)
     rows["spoken"] = rows["contrast"] + ": " + rows["points"] + " points " + rows["interval"] + ", n = "
     rows["spoken"] += rows["n"].map(str)
     return rows.reset_index(drop=True)
@@ -146,11 +182,10 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
         f"{row.label}, seed {row.seed}: {row.accuracy:.1f} % over {row.networks} networks" for row in sets.itertuples()
     ]
     sets["accuracy"] = sets["accuracy"].round(4)
+    bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in cells.itertuples()]
     cells["text"] = [
-        f"{row.label}   {row.mean:.1f}"
-        + ("" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]")
-        + f", n = {row.n}"
-        for row in cells.itertuples()
+        folded(f"{row.label}   {row.mean:.1f}{bound}, n = {row.n}")
+        for row, bound in zip(cells.itertuples(), bounds, strict=True)
     ]
     order = list(cells["arm"])
     colours = alt.Color(
@@ -163,11 +198,12 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     tips = [alt.Tooltip(f"{name}:N") for name in ("label", "seed", "networks", "run", "image")]
     tips.insert(2, alt.Tooltip("accuracy:Q", format=".2f"))
     lines = pd.DataFrame([{"what": name, "accuracy": value} for name, value in reference_lines(found).items()])
+    place = Rows.of(cells["text"])
     layers = [
-        means.mark_text(align="left", dy=-15, fontSize=13, color=INK).encode(y=y, x=alt.value(0), text="text:N"),
-        means.mark_rule(strokeWidth=2.5, color=INK, yOffset=6).encode(y=y, x="low:Q", x2="high:Q"),
-        means.mark_tick(thickness=3, height=12, color=INK, yOffset=6).encode(y=y, x="mean:Q"),
-        dots.mark_circle(size=110, opacity=0.9, yOffset=6, stroke="white", strokeWidth=0.7).encode(
+        place.words(means.encode(y=y), "text"),
+        means.mark_rule(strokeWidth=2.5, color=INK, yOffset=place.below).encode(y=y, x="low:Q", x2="high:Q"),
+        means.mark_tick(thickness=3, height=12, color=INK, yOffset=place.below).encode(y=y, x="mean:Q"),
+        dots.mark_circle(size=110, opacity=0.9, yOffset=place.below, stroke="white", strokeWidth=0.7).encode(
             x=x, y=y, color=colours, tooltip=tips, href=alt.Href("record:N"), description=alt.Description("spoken:N")
         ),
     ]
@@ -179,7 +215,7 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
                 y=alt.value(4), text="what:N"
             )
         )
-    chart = _finished(alt.layer(*layers), len(order))
+    chart = place.finished(alt.layer(*layers))
     best = cells.loc[cells["mean"].idxmax()]
     seen = f"{len(order)} arms, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
     table = sets[["arm", "seed", "accuracy", "networks", "run"]]
@@ -198,11 +234,12 @@ def growing(found: Findings) -> Drawn | None:
         some = contrast_rows(some[some["primary"].astype(bool)])
         rows.append(some.assign(first=n))
     data = pd.concat(rows, ignore_index=True)
-    data["text"] = data["label"] + ": " + data["verdict"]
+    data["text"] = (data["label"].str.replace("\n", " ") + ": " + data["verdict"]).map(folded)
     slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
     lows, highs = data["low"].clip(lower=-20), data["high"].clip(upper=20)
     domain = [float(min(lows.min(), -1.2)), float(max(highs.max(), 1.2))]
-    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(domain=domain, clamp=True))
+    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(domain=domain, clamp=True), axis=alt.Axis(tickCount=8))
+    place = Rows.of(data["text"])._replace(count=data["contrast"].nunique())
     names = list(dict.fromkeys(data["contrast"]))
     y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
     base = alt.Chart(data).transform_filter("datum.first == first_sets").encode(y=y)
@@ -210,15 +247,15 @@ def growing(found: Findings) -> Drawn | None:
     layers = (
         band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
-        base.mark_rule(color=INK, strokeWidth=2.5).encode(x=x, x2="high:Q"),
-        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1).encode(
+        base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
+        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
             x="difference:Q",
             tooltip=["contrast:N", "n:Q", "points:N", "interval:N", "verdict:N"],
             description=alt.Description("spoken:N"),
         ),
-        base.mark_text(align="left", dy=-15, fontSize=13, color=INK).encode(x=alt.value(0), text="text:N"),
+        place.words(base, "text"),
     )
-    chart = _finished(alt.layer(*layers).add_params(slider), len(names))
+    chart = place.finished(alt.layer(*layers).add_params(slider))
     seen = f"Primary contrasts from all {most} sets; a slider takes the first 2 to {most} of them alone."
     return Drawn(chart, data.drop(columns=["label", "spoken", "text"]), seen)
 
@@ -241,7 +278,8 @@ def costs(found: Findings) -> Drawn | None:
         return None
     table = table[["arm", "label", "mean", "low", "high", "n", *COSTS]].round(4)
     table = table.sort_values("mean", ascending=False, kind="stable")
-    table["text"] = [f"{row.label}   {row.mean:.1f} %, n = {row.n}" for row in table.itertuples()]
+    table["text"] = [folded(f"{row.label}   {row.mean:.1f} %, n = {row.n}") for row in table.itertuples()]
+    place = Rows.of(table["text"])
     order = list(table["arm"])
     choice = alt.param(name="cost", value="passes", bind=alt.binding_radio(options=list(COSTS), name="cost: "))
     colours = alt.Color(
@@ -252,12 +290,12 @@ def costs(found: Findings) -> Drawn | None:
     tips = ["label:N", alt.Tooltip("mean:Q", format=".1f"), *(alt.Tooltip(f"{c}:Q", format=".4~r") for c in COSTS)]
     base = alt.Chart(table).transform_calculate(x="datum[cost]").encode(y=y)
     layers = (
-        base.mark_bar(height=12, yOffset=6).encode(
+        base.mark_bar(height=12, yOffset=place.below).encode(
             x=x, color=colours, tooltip=[*tips, "n:Q"], description=alt.Description("text:N")
         ),
-        base.mark_text(align="left", dy=-12, fontSize=13, color=INK).encode(x=alt.value(0), text="text:N"),
+        place.words(base, "text"),
     )
-    chart = _finished(alt.layer(*layers).add_params(choice), len(order))
+    chart = place.finished(alt.layer(*layers).add_params(choice))
     seen = f"{len(table)} arms, the most accurate first, with bars for PTM passes, or for updates"
     return Drawn(chart, table.drop(columns="text"), f"{seen} or seconds.")
 
@@ -405,10 +443,6 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
     best = cells.loc[cells.groupby("arm")["mean"].idxmax()]
     seen = "; ".join(f"{row.label} is best at alpha {row.alpha:g}" for row in best.itertuples())
     return Drawn(_plain(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")
-
-
-def _finished(chart: alt.LayerChart, rows: int) -> alt.LayerChart:
-    return _plain(chart.properties(width="container", height=ROW * rows + 14))
 
 
 def _plain(chart: alt.LayerChart) -> alt.LayerChart:

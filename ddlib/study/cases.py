@@ -60,10 +60,13 @@ USUAL = "as in the ablations"  # the words of no difference
 
 def case_of(row: Mapping[str, object], usual: Mapping[str, object], words: Mapping[str, Callable]) -> str:
     """What differs from the usual parameters, in words; of ImageNet's PTMs the source says it all."""
-    differ = [name for name in words if name in row and not same(row[name], usual.get(name))]
-    if row.get("source_dataset") == IMAGENET:
-        differ = [name for name in differ if name not in ("ptm_architectures", "ptm_seed")]
-    return ", ".join(words[name](row[name]) for name in differ) or USUAL
+    return ", ".join(words[name](row[name]) for name in differing(row, usual, words)) or USUAL
+
+
+def differing(row: Mapping[str, object], usual: Mapping[str, object], names: Iterable[str]) -> list[str]:
+    """The parameters with another value than the usual one; of ImageNet's PTMs the source alone."""
+    found = [name for name in names if name in row and not same(row[name], usual.get(name))]
+    return ["source_dataset"] if row.get("source_dataset") == IMAGENET and "source_dataset" in found else found
 
 
 def same(a: object, b: object) -> bool:
@@ -119,9 +122,8 @@ def options(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     """
     records = with_cases(records, usual, OPTIONS)
     rows = records.to_dict("records")
-    differ = [[name for name in OPTIONS if name in row and not same(row[name], usual.get(name))] for row in rows]
     guided = [row["guidance"] != "none" for row in rows]
-    option = [those[0] if those and there else "" for those, there in zip(differ, guided, strict=True)]
+    option = [(differing(row, usual, OPTIONS) or [""])[0] if row["guidance"] != "none" else "" for row in rows]
     label = records["guidance"].map(lambda name: Arm(name).label)
     case = records["case"].where(guided, USUAL)
     records = records.assign(case=case, option=option, arm=label.where(case == USUAL, label + ", " + case))
