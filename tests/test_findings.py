@@ -141,7 +141,7 @@ def test_a_forest_shows_what_the_contrasts_say(whole):
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
     assert row["difference"] == pytest.approx(100 * found.of_study.iloc[0]["difference"], abs=1e-4)
-    assert f"CLoM − CCLoM   {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace(
+    assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace(
         "\xa0", " "
     )
 

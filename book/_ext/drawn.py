@@ -25,7 +25,7 @@ from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 
 VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
-LETTERS = 46  # of such a line: as many as a phone has room for
+LETTERS = 54  # of such a line: as many as a phone has room for
 INK = "#262626"
 POINTS = "difference of test accuracy, percentage points"
 ACCURACY = "test accuracy, %"
@@ -98,9 +98,14 @@ class Rows(NamedTuple):
         return _plain(chart.properties(width="container", height=self.height * self.count + 14))
 
 
+def unbroken(text: str) -> str:
+    """With spaces at which no line ends."""
+    return text.replace(" ", "\u00a0")
+
+
 def folded(text: str) -> str:
     """In lines that a phone has room for."""
-    return "\n".join(textwrap.wrap(text, LETTERS))
+    return "\n".join(textwrap.wrap(text, LETTERS, break_on_hyphens=False))
 
 
 def forest(found: Findings, primary: bool) -> Drawn | None:
@@ -154,8 +159,8 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["points"] = rows["difference"].map(signed)
     rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
     rows["p"] = [f"{value:.2g}" for value in table["p_value"]]
-    rows["label"] = rows["contrast"] + "   " + rows["points"] + " " + rows["interval"] + ", n = " + rows["n"].map(str)
-    rows["label"] = rows["label"].map(folded)
+    numbers = rows["points"] + " " + rows["interval"] + ", n = " + rows["n"].map(str)
+    rows["label"] = (rows["contrast"] + " " + numbers.map(unbroken)).map(folded)
     rows["spoken"] = rows["contrast"] + ": " + rows["points"] + " points " + rows["interval"] + ", n = "
     rows["spoken"] += rows["n"].map(str)
     return rows.reset_index(drop=True)
@@ -184,7 +189,7 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     sets["accuracy"] = sets["accuracy"].round(4)
     bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in cells.itertuples()]
     cells["text"] = [
-        folded(f"{row.label}   {row.mean:.1f}{bound}, n = {row.n}")
+        folded(f"{row.label} " + unbroken(f" {row.mean:.1f}{bound}, n = {row.n}"))
         for row, bound in zip(cells.itertuples(), bounds, strict=True)
     ]
     order = list(cells["arm"])
@@ -278,7 +283,9 @@ def costs(found: Findings) -> Drawn | None:
         return None
     table = table[["arm", "label", "mean", "low", "high", "n", *COSTS]].round(4)
     table = table.sort_values("mean", ascending=False, kind="stable")
-    table["text"] = [folded(f"{row.label}   {row.mean:.1f} %, n = {row.n}") for row in table.itertuples()]
+    table["text"] = [
+        folded(f"{row.label} " + unbroken(f" {row.mean:.1f} %, n = {row.n}")) for row in table.itertuples()
+    ]
     place = Rows.of(table["text"])
     order = list(table["arm"])
     choice = alt.param(name="cost", value="passes", bind=alt.binding_radio(options=list(COSTS), name="cost: "))

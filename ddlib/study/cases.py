@@ -108,10 +108,14 @@ def named_by_case(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.Data
 
     Sorted by the settings, then as arms are.
     """
+    records = _by_setting(records, usual)
+    return records.assign(arm=records["case"] + ": " + records["arm"].map(lambda arm: Arm.named(arm).label))
+
+
+def _by_setting(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     records = with_cases(records, usual, SETTINGS)
     places = [(*_values(row, SETTINGS), Arm.named(row["arm"]).order) for row in records.to_dict("records")]
-    records = _sorted(records, places)
-    return records.assign(arm=records["case"] + ": " + records["arm"].map(lambda arm: Arm.named(arm).label))
+    return _sorted(records, places)
 
 
 def options(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
@@ -144,13 +148,18 @@ def _sorted(records: pd.DataFrame, places: list[tuple]) -> pd.DataFrame:
 def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
 
-    What is primary in an ablation is so in each case; the others of a case and ablation share their corrections.
+    What is primary in an ablation is so in each case; the others of a case and ablation share their corrections. The
+    cases of one contrast stand below each other.
     """
     tables = []
-    for (case, notebook), rows in with_cases(records, usual, SETTINGS).groupby(["case", "notebook"], sort=False):
-        found = planned_contrasts(reference(rows), notebook)
-        tables.append(found.assign(case=case, contrast=case + ": " + found["contrast"].astype(str)))
-    return _below_each_other(tables)
+    for (case, notebook), rows in _by_setting(records, usual).groupby(["case", "notebook"], sort=False):
+        tables.append(planned_contrasts(reference(rows), notebook).assign(case=case))
+    table = _below_each_other(tables)
+    if table.empty:
+        return table
+    ranks = {contrast: rank for rank, contrast in enumerate(table["contrast"].unique())}
+    table = table.sort_values("contrast", key=lambda words: words.map(ranks), kind="stable", ignore_index=True)
+    return table.assign(contrast=table["contrast"] + ", " + table["case"])
 
 
 def options_against_usual(records: pd.DataFrame) -> pd.DataFrame:
