@@ -41,11 +41,16 @@ document.addEventListener("DOMContentLoaded", () => {
   addEventListener("load", mark);
 });
 
-{ // paper is light
-  let theme;
+{ // paper is light, and nobody can open an answer on it
+  let theme, closed;
   addEventListener("beforeprint", () => {
     theme = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
+    closed = [...document.querySelectorAll(".bd-article details:not(.hide, [open])")];
+    closed.forEach((details) => (details.open = true));
   });
-  addEventListener("afterprint", () => (document.documentElement.dataset.theme = theme));
+  addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = theme;
+    closed.forEach((details) => (details.open = false));
+  });
 }
