@@ -17,6 +17,7 @@ TINY |= {"ptm_epochs": 1, "ptm_seed": None, "judges": 0}
 def grid(tmp_path, monkeypatch):
     """A grid of two arms with three seeds, each a job, and a place of its own for what is kept."""
     monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    monkeypatch.setitem(study.PICTURED, "tiny", 2)
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
     monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "results" / "ptms"))
