@@ -141,9 +141,7 @@ def test_a_forest_shows_what_the_contrasts_say(whole):
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
     assert row["difference"] == pytest.approx(100 * found.of_study.iloc[0]["difference"], abs=1e-4)
-    assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace(
-        "\xa0", " "
-    )
+    assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace("\xa0", " ")
 
 
 def test_gains_pair_a_pool_with_its_own_set(whole):
@@ -175,3 +173,30 @@ def test_a_wide_page_knows_its_commands():
 
     assert study_pages.COMMANDS["options"] == 'make study STUDY="params/sweeps/desk-options.yaml" && make book'
     assert study_pages.COMMANDS["alpha"].count("params/sweeps/") == 3
+
+
+@pytest.mark.parametrize(
+    ("expected", "difference", "verdict", "outcome"),
+    [
+        (("above",), 0.03, "CLoM better", "as expected"),
+        (("below",), 0.03, "CLoM better", "otherwise"),
+        (("equal",), 0.03, "CLoM better", "otherwise"),
+        (("equal",), 0.005, "CLoM better, within ±1 points", "as expected"),
+        (("above",), 0.005, "CLoM better, within ±1 points", "as expected"),
+        (("below",), 0.005, "CLoM better, within ±1 points", "otherwise"),
+        (("equal",), -0.001, "no interaction (±1 points)", "as expected"),
+        (("above",), 0.001, "equal (±1 points)", "otherwise"),
+        (("equal", "below"), -0.02, "CCLoM better", "as expected"),
+        (("above",), 0.02, "undecided", "open"),
+        (("above",), 0.02, "no verdict (n < 6)", "open"),
+    ],
+)
+def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, verdict, outcome):
+    assert study.outcome(expected, {"difference": difference, "verdict": verdict}) == outcome
+
+
+@pytest.mark.parametrize("key", ["guidance", "ensemble"])
+def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, whole):
+    planned = {f"{row.a} - {row.b}" for row in study.findings(key).contrasts.itertuples()}
+    assert planned == set(study.expectations(key))
+    assert {sign for those in study.expectations(key).values() for sign in those} <= set(study.SIGNS)

@@ -14,12 +14,13 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ddlib.study import cases, contrasts, runs
 from ddlib.study.arms import FULL_NAME, Arm, ordered
-from ddlib.study.statistics import MIN_PAIRS, set_means, summary
+from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 from workflow.grid import read_grid, read_profile
 from workflow.plan import GridError
 from workflow.published import published_table
@@ -332,6 +333,31 @@ def advice(row: pd.Series, lasting: bool) -> str:
     if verdict.startswith("undecided"):
         return "These runs do not tell the two apart: choose by cost."
     return "No difference larger than a point: choose the cheaper one."
+
+
+SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
+
+
+@cache
+def expectations(key: str) -> dict[str, tuple[str, ...]]:
+    """What was expected of each contrast of an ablation before its first run, in one or more words of ``SIGNS``."""
+    written = yaml.safe_load((ROOT / "book" / "expectations.yaml").read_text(encoding="utf-8"))[key]
+    return {name: tuple(those) if isinstance(those, list) else (those,) for name, those in written.items()}
+
+
+def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
+    """Whether a contrast came out as expected, by its verdict: ``open`` where that decides nothing.
+
+    A difference that is clear and within the margin agrees with its sign and with ``equal``.
+    """
+    verdict = str(row["verdict"])
+    if verdict.startswith(("no verdict", "undecided")):
+        return "open"
+    within = f"±{100 * MARGIN:g} points" in verdict
+    found = {"equal"} if within else set()
+    if not within or ", within" in verdict:
+        found.add("above" if row["difference"] > 0 else "below")
+    return "as expected" if found & set(expected) else "otherwise"
 
 
 def reference_lines(found: Findings) -> dict[str, float]:

@@ -293,23 +293,25 @@ def png(stem: Path, classes: int) -> bytes | None:
 
 
 class Results(FromRecords):
-    """``{results} contrasts guidance``: contrasts, arms, alphas or spread; on a phone a card for each row."""
+    """``{results} contrasts guidance``: contrasts, outcomes, arms, alphas or spread; on a phone a card for each row."""
 
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         """The table."""
         self.note()
+        self.env.note_dependency(str(ROOT / "book" / "expectations.yaml"))
         kind, key = self.arguments
         self.arguments = [key]
         cells = {"contrasts": contrast_cells, "arms": arm_cells, "alphas": alpha_cells, "spread": spread_cells}
+        cells |= {"outcomes": outcome_cells}
         head, rows = cells[kind](study.findings(self.chapter()))
         if not rows:
             return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])
         return [generated(html_table(head, rows))]
 
 
-WORDS, PRIMARY = ("verdict", "PTMs", "edge of the grid"), " (primary)"
+WORDS, PRIMARY = ("verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
 
 
 def html_table(head: list[str], rows: list[list[str]]) -> str:
@@ -347,6 +349,22 @@ def contrast_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
         if row["primary"]:
             rows[-1][0] += PRIMARY
     return head, rows
+
+
+def outcome_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
+    """What was expected of each planned contrast, and what was found."""
+    from drawn import interval, signed
+
+    key = next(name for name, chapter in study.CHAPTERS.items() if chapter == found.chapter)
+    rows = []
+    for row in found.contrasts.to_dict("records"):
+        expected = study.expectations(key)[f"{row['a']} - {row['b']}"]
+        measured = f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip()
+        result = study.outcome(expected, row) if found.lasting else "open: smoke runs"
+        rows.append([row["contrast"], " or ".join(study.SIGNS[sign] for sign in expected), measured, result])
+        if row["primary"]:
+            rows[-1][0] += PRIMARY
+    return ["contrast", "expected", "found, points", "outcome"], rows
 
 
 def arm_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
