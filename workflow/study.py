@@ -2,8 +2,8 @@
 
 ``python workflow/study.py GRID ... [--jobs N]`` runs the jobs whose records do not lie in ``book/results/sweeps`` yet,
 as a sweep in ``runs/``, and puts each record there when it is whole; so any checkout goes on where the last stopped.
-PTMs lie in ``book/results/ptms``. Of the first seed of an arm that is judged on test images, in the two ablations of the
-first two, the synthetic set is kept too, as one picture.
+PTMs lie in ``book/results/ptms``. Of the first seed of an arm that is judged on test images, and of the second in the
+two ablations, the synthetic set is kept too, as one picture.
 """
 
 import argparse
@@ -47,10 +47,11 @@ def keep(grid: Grid, job: Job) -> None:
     if not (grid.folder / job.marker).is_file():
         return
     first = min(other.parameters["seed"] for other in grid.jobs)
+    pictured = range(first, first + PICTURED.get(grid.path.stem, 1)) if job.parameters["evaluate_on"] == "test" else ()
     for record in job.records:
         seed = int(Path(record).stem.rpartition("-seed")[2])
         saved = (grid.folder / record).with_suffix(".safetensors")
-        if seed < first + PICTURED.get(grid.path.stem, 1) and saved.is_file() and job.parameters["evaluate_on"] == "test":
+        if seed in pictured and saved.is_file():
             SyntheticSet.load(saved).save_grid((kept_in(grid) / record).with_suffix(".png"), gap=0)
         with replacing(kept_in(grid) / record) as temporary:
             shutil.copy2(grid.folder / record, temporary)
