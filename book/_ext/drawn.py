@@ -25,7 +25,7 @@ from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 
 VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
-LETTERS = 54  # of such a line: as many as a phone has room for
+LETTERS = 52  # of such a line: as many as a phone has room for
 INK = "#262626"
 POINTS = "difference of test accuracy, percentage points"
 ACCURACY = "test accuracy, %"
