@@ -27,6 +27,7 @@ VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
 LETTERS = 52  # of such a line: as many as a phone has room for
 INK = "#262626"
+DECIDED = "!test(/^(no verdict|undecided)/, datum.verdict)"  # else a mark is hollow
 POINTS = "difference of test accuracy, percentage points"
 ACCURACY = "test accuracy, %"
 
@@ -141,8 +142,10 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
         band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
         base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
-        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
-            x="difference:Q", description=alt.Description("spoken:N")
+        base.mark_point(stroke=INK, fill=INK, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
+            x="difference:Q",
+            description=alt.Description("spoken:N"),
+            fillOpacity=alt.condition(DECIDED, alt.value(1), alt.value(0)),
         ),
         place.words(base, "label"),
     )

@@ -259,6 +259,16 @@ def scale_in_words(found: Findings) -> str:
     return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
 
 
+def arms_in_words(found: Findings) -> str:
+    """How many arms have how many sets."""
+    counts = found.plain.groupby(found.records["arm"].reindex(found.plain.index))["seed"].nunique()
+    if counts.nunique() > 3:
+        return f"{len(counts)} arms of {counts.min()} to {counts.max()} sets"
+    numbers = counts.value_counts().sort_index(ascending=False)
+    parts = [f"{cases.counted(arms, 'arm')} of {cases.counted(sets, 'set')}" for sets, arms in numbers.items()]
+    return either(parts).replace(" or ", " and ")
+
+
 def either(words: list[str]) -> str:
     """``a``, ``a or b``, ``a, b or c``."""
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
@@ -275,19 +285,16 @@ def evidence(key: str) -> list[str]:
     if found.records.empty:
         return ["Evidence: none yet.", f"For this chapter, {of}."]
     table = found.records.drop_duplicates("run")
-    counts = found.shown.groupby("arm")["seed"].nunique()
-    counts = counts[[Arm.named(arm).replicated for arm in counts.index]]
-    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (1, 1)
-    n = f"n = {low}" if low == high else f"n = {low} to {high}"
     commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
     days = sorted({str(day)[:10] for day in table["created"]})
     hours = float(table[[name for name in table if name.startswith("seconds_")]].sum().sum()) / 3600
     lines = [
         "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
-        f"Scale: {scale_in_words(found)}. {n} sets an arm, {table['arm'].nunique()} arms, {len(table)} runs,"
-        f" {hours:.1f} hours of computing.",
+        f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing.",
         f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
+    if found.lasting and (twins := done - len(table)) and found.chapter.notebook:
+        lines.append(f"{twins} more runs check that averaging gradients is averaging losses.")
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
     elif done != wanted:

@@ -180,6 +180,9 @@ def small_forest(rows: list[object]) -> str:
     return f'<svg viewBox="0 0 320 {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
 
 
+TOLD = ("gradients", "gains", "recognised")  # charts whose caption says in numbers what is seen
+
+
 class Chart(FromRecords):
     """``{chart} forest guidance``: the kinds are those of ``draw``. The body is the caption."""
 
@@ -199,7 +202,8 @@ class Chart(FromRecords):
         name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
         figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
         caption = nodes.caption()
-        for child in self.parsed(self.content):
+        told = ["", chart.seen] if kind in TOLD else []
+        for child in self.parsed([*self.content, *told]):
             caption += child.children if isinstance(child, nodes.paragraph) else [child]
         figure += caption
         self.set_source_info(figure)
