@@ -27,6 +27,8 @@ def rows(arm, values, notebook="01_guidance", **changes):
         ({"dataset": "fashion_mnist"}, cases.SETTINGS, "Fashion-MNIST"),
         ({"ipc": 1}, cases.SETTINGS, "1 image per class"),
         ({"ipc": 1, "base_method": "dsa"}, cases.SETTINGS, "DSA, 1 image per class"),
+        ({"base_method": "none"}, cases.SETTINGS, "as in the ablations"),
+        ({"base_method": "herding", "dataset": "mnist"}, cases.SETTINGS, "MNIST"),
         ({"width": 128.0, "batch_real": 256}, cases.SETTINGS, "width 128, 256 real images per class"),
         ({"ptm_epoch": 0}, cases.OPTIONS, "untrained network"),
         ({"ptm_epoch": 2.0}, cases.OPTIONS, "PTM of epoch 2"),

@@ -4,8 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import drawn
 import findings
 import pytest
+
+from ddlib.study.statistics import summary
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -60,3 +63,27 @@ def test_a_number_is_of_the_records_or_says_that_it_is_missing():
     for wrong in ("nothing.arms.clom.mean", "guidance.arms.clomm.mean", "guidance.means.clom.mean"):
         with pytest.raises(KeyError):
             findings.number(wrong)
+
+
+def held_out(arm: str) -> dict[float, float]:
+    """Mean hold-out accuracy in points of the grid of alphas, by alpha."""
+    (grid,) = drawn.alpha_grids(findings.findings("alpha")).values()
+    cells = summary(grid[grid["arm"] == arm].fillna({"alpha": 0}), ["alpha"])
+    return dict(zip(cells["alpha"], 100 * cells["mean"], strict=True))
+
+
+def test_what_the_page_on_alpha_says_is_so():
+    """Its sentences are about these numbers."""
+    if len(set(findings.progress(findings.CHAPTERS["alpha"]))) != 1:
+        pytest.skip("the sweep desk-alpha is not whole")
+    none = held_out("none")[0]
+    clom, cclom, ratio, cosine = map(held_out, ("clom", "cclom", "ce_ratio", "cos_mean"))
+    best = max(clom, key=clom.get)
+    assert max(clom.values()) == max(max(of.values()) for of in (clom, cclom, ratio, cosine))
+    assert clom[best] - clom[max(clom)] > 2, "beyond its best alpha"
+    assert 3 <= max(clom) / best < 3.5, "half a decade"
+    middle = sorted(cclom)[1:4]
+    assert max(cclom[a] for a in middle) - min(cclom[a] for a in middle) < 1
+    assert abs(max(ratio.values()) - max(cclom.values())) < 0.25
+    assert max(cosine.values()) - none < 0.5
+    assert max(max(held_out(f"{arm} alone").values()) for arm in ("clom", "cclom")) < none - 5

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ddlib.study.ablations import Contrast
 from ddlib.study.allowed import names
-from ddlib.study.arms import Arm
+from ddlib.study.arms import Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.contrasts import compare, planned_contrasts
 from ddlib.study.runs import reference
@@ -64,8 +64,13 @@ def case_of(row: Mapping[str, object], usual: Mapping[str, object], words: Mappi
 
 
 def differing(row: Mapping[str, object], usual: Mapping[str, object], names: Iterable[str]) -> list[str]:
-    """The parameters with another value than the usual one; of ImageNet's PTMs the source alone."""
+    """The parameters with another value than the usual one; of ImageNet's PTMs the source alone.
+
+    Guidance alone and real images have no base method of their own: they stand beside any.
+    """
     found = [name for name in names if name in row and not same(row[name], usual.get(name))]
+    if row.get("base_method") == "none" or is_selection(str(row.get("base_method"))):
+        found = [name for name in found if name != "base_method"]
     return ["source_dataset"] if row.get("source_dataset") == IMAGENET and "source_dataset" in found else found
 
 
