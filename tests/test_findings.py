@@ -169,6 +169,13 @@ def test_elsewhere_stands_beside_the_ablations(whole):
     assert not math.isnan(row["p_holm"])
 
 
+def test_every_planned_arm_is_listed_with_what_was_run(whole):
+    rows = {(sweep, arm): (runs, hours) for sweep, arm, runs, hours in study.arms_there()}
+    assert rows["desk-guidance", "clom"][0] == "10 of 10"
+    assert rows["desk-ensemble-alpha", "num_ptms5-loss_avg-alpha_clom1000.0"] == ("0 of 3", "–")
+    assert rows["desk-guidance", "none"] == ("10 of 10", f"{10 * 160 / 3600:.1f}")
+
+
 def test_a_wide_page_knows_its_commands():
     import study_pages
 

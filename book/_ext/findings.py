@@ -5,6 +5,7 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 """
 
 import hashlib
+import json
 import math
 import re
 import sys
@@ -320,6 +321,24 @@ def sweeps_there() -> list[list[str]]:
             commits = span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
             rows.append([folder.name, days, str(len(table)), str(table["arm"].nunique()), commits])
     return rows
+
+
+def arms_there() -> list[list[str]]:
+    """For each arm of each grid of the study: sweep, arm, runs that are there and that are planned, hours."""
+    rows = []
+    for path in sorted(GRIDS.glob("desk-*.yaml")):
+        arms: dict[str, list[Path]] = {}
+        for job in read_grid(path).jobs:
+            arms.setdefault(job.arm, []).extend(RESULTS / path.stem / name for name in job.records)
+        for arm, records in arms.items():
+            there = [json.loads(record.read_text(encoding="utf-8")) for record in records if record.is_file()]
+            hours = sum(record["seconds"][part] for record in there for part in OF_A_RUN if part in record["seconds"])
+            took = f"{hours / 3600:.1f}" if there else "–"
+            rows.append([path.stem, arm, f"{len(there)} of {len(records)}", took])
+    return rows
+
+
+OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by arms
 
 
 def span(words: list[str]) -> str:

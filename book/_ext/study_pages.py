@@ -452,11 +452,15 @@ def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]
 
 
 class RunsTable(FromRecords):
-    """``{runs-table}``: the sweeps that lie in the book, when they ran, and with which code."""
+    """``{runs-table}``: the sweeps in the book, when they ran, and with which code; ``{runs-table} arms``: all arms."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """A row for each sweep, or a sentence."""
+        """A row for each sweep, or a sentence; a row for each arm that is planned."""
         self.note()
+        if self.arguments:
+            return [generated(html_table(["sweep", "arm", "runs", "hours"], study.arms_there()))]
         rows = study.sweeps_there()
         if not rows:
             return self.parsed(["*No run of the study is there yet. The figures of this version show smoke runs.*"])
