@@ -188,9 +188,9 @@ def test_the_spread_says_whether_it_holds_that_of_pools(guidance):
 def test_power_table_is_computed():
     table = tables.power_table(10, tests=13)
     assert table.index.tolist() == ["0.3", "0.5", "0.7"]
-    assert table.loc["0.5"].tolist() == ["± 0.36", "0.50", table.loc["0.5"].iloc[2]]
+    assert table.loc["0.5"].tolist() == ["± 0.36", "0.50", table.loc["0.5"].iloc[2], "100 %", "90 %"]
     assert float(table.loc["0.5"].iloc[2]) > 0.5
-    assert len(tables.power_table(6).columns) == 2
+    assert len(tables.power_table(6).columns) == 4
 
 
 def test_accuracy_table_says_which_arms_had_failed_runs(guidance):

@@ -18,6 +18,7 @@ from ddlib.study.statistics import (
     bca_interval,
     detectable,
     equal_sets_as_one,
+    equality_power,
     half_width,
     own_pools,
     power,
@@ -500,6 +501,15 @@ def test_power_is_the_share_of_simulated_studies_that_find_the_difference(n, tes
     found = stats.ttest_1samp(draws, 0, axis=1).pvalue < LEVEL / tests
     assert power(difference, spread, n, tests) == pytest.approx(0.8)
     assert found.mean() == pytest.approx(0.8, abs=0.012)
+
+
+@pytest.mark.parametrize(("n", "tests", "difference"), [(10, 1, 0.0), (10, 1, 0.005), (6, 1, 0.003), (10, 13, 0.0)])
+def test_equality_power_is_the_share_of_simulated_studies_that_are_called_equal(n, tests, difference):
+    spread, draw = 0.007, np.random.default_rng(n + tests)
+    sets = draw.normal(difference, spread, (20_000, n))
+    one_sided = [stats.ttest_1samp(sign * sets + MARGIN, 0, axis=1, alternative="greater").pvalue for sign in (1, -1)]
+    equal = np.maximum(*one_sided) < LEVEL / tests
+    assert equality_power(difference, spread, n, tests) == pytest.approx(equal.mean(), abs=0.012)
 
 
 def test_the_sign_flip_test_finds_about_as_much():

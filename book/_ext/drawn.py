@@ -162,6 +162,12 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["points"] = rows["difference"].map(signed)
     rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
     rows["p"] = [f"{value:.2g}" for value in table["p_value"]]
+    rows["p_holm"], rows["p_equal_holm"] = (
+        table["p_holm"].map("{:.2g}".format),
+        table["p_equivalence_holm"].map("{:.2g}".format),
+    )
+    rows["bca_low"], rows["bca_high"] = (100 * table["bca_low"]).round(4), (100 * table["bca_high"]).round(4)
+    rows["share_above_0"] = table["improvement"]
     numbers = rows["points"] + " " + rows["interval"] + ", n = " + rows["n"].map(str)
     rows["label"] = (rows["contrast"] + " " + numbers.map(unbroken)).map(folded)
     rows["spoken"] = rows["contrast"] + ": " + rows["points"] + " points " + rows["interval"] + ", n = "

@@ -319,7 +319,7 @@ def sweeps_there() -> list[list[str]]:
             table = runs.load_runs(folder)[0].drop_duplicates("run")
             days = span(sorted({str(day)[:10] for day in table["created"]}))
             commits = span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
-            rows.append([folder.name, days, str(len(table)), str(table["arm"].nunique()), commits])
+            rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
     return rows
 
 
@@ -344,6 +344,15 @@ OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by arm
 def span(words: list[str]) -> str:
     """The first and the last."""
     return "" if not words else words[0] if len(words) == 1 else f"{words[0]} to {words[-1]}"
+
+
+def headline(rows: list[pd.Series], lasting: bool) -> str:
+    """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
+    if len(rows) == 1 or not lasting or any(row["n"] < MIN_PAIRS for row in rows):
+        return advice(rows[0], lasting)
+    places = ("At equal updates", "at equal passes")
+    parts = [f"{place}: {row['verdict']}" for place, row in zip(places, rows, strict=True)]
+    return "; ".join(parts) + ". One at random costs a fifth of the passes of averaging in every update."
 
 
 def advice(row: pd.Series, lasting: bool) -> str:

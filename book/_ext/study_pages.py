@@ -137,9 +137,8 @@ def card(key: str, question: str) -> str:
         says = "Not measured yet: no run of the planned comparison is there."
         parts.append(f'<p class="verdict">{says}</p>')
     else:
-        says = study.advice(found.of_study.iloc[0], found.lasting)
-        parts.append(f'<p class="verdict">{escape(says)}</p>')
         rows = [row for _, row in found.of_study.iterrows()]
+        parts.append(f'<p class="verdict">{escape(study.headline(rows, found.lasting))}</p>')
         parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
     done, wanted = study.progress(chapter)
     state = f"{done} of {wanted} planned runs are there" if wanted else "The study has not run it yet"
@@ -348,7 +347,7 @@ def contrast_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in found.contrasts.to_dict("records"):
         points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
-        p = _p(row["p_value"]), *("–" if row["primary"] else _p(row[key]) for key in ("p_holm", "p_equivalence_holm"))
+        p = map(_p, (row["p_value"], row["p_holm"], row["p_equivalence_holm"]))  # primary ones are not raised
         rows.append([row["contrast"], *points, str(row["n"]), row["verdict"], *p])
         if row["primary"]:
             rows[-1][0] += PRIMARY

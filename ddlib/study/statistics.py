@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import integrate, optimize, stats
 
 from ddlib.study.arms import Arm
 
@@ -167,6 +167,22 @@ def detectable(spread: float, n: int, tests: int = 1) -> float:
     0.5
     """
     return float(optimize.brentq(lambda x: power(x, spread, n, tests) - POWER, 0, 20 * spread))
+
+
+def equality_power(difference: float, spread: float, n: int, tests: int = 1, margin: float = MARGIN) -> float:
+    """How probably ``n`` pairs are called equal by two one-sided t tests against ``margin``, each at ``LEVEL / tests``.
+
+    The mean and the standard deviation of the pairs are independent: the integral is over the second.
+    """
+    limit, error = stats.t.ppf(1 - LEVEL / tests, n - 1), spread / math.sqrt(n)
+
+    def inside(ratio: float) -> float:
+        """How probably the mean lies where both tests succeed, if the spread that is found is ``ratio`` times the true."""
+        room = margin - limit * ratio * error
+        places = stats.norm.cdf([(room - difference) / error, (-room - difference) / error])
+        return (places[0] - places[1]) * stats.chi.pdf(ratio * math.sqrt(n - 1), n - 1) * math.sqrt(n - 1)
+
+    return float(integrate.quad(inside, 0, margin / (limit * error), limit=200)[0])
 
 
 def own_pools(accuracies: pd.DataFrame) -> bool | None:

@@ -17,6 +17,7 @@ from ddlib.study.statistics import (
     POWER,
     STUDY_SETS,
     detectable,
+    equality_power,
     half_width,
     own_pools,
     summary,
@@ -180,6 +181,8 @@ def power_table(n: int = STUDY_SETS, tests: int = 1) -> pd.DataFrame:
             f"found with {100 * POWER:.0f} % power": f"{100 * detectable(spread, n):.2f}",
         }
         | ({f"the same, as one of {tests}": f"{100 * detectable(spread, n, tests):.2f}"} if tests > 1 else {})
+        | {"called equal if there is no difference": f"{100 * equality_power(0, spread, n):.0f} %"}
+        | {"called equal if it is half a point": f"{100 * equality_power(MARGIN / 2, spread, n):.0f} %"}
         for spread in PILOT_STD
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="standard deviation of differences, points")
