@@ -177,7 +177,7 @@ def equality_power(difference: float, spread: float, n: int, tests: int = 1, mar
     limit, error = stats.t.ppf(1 - LEVEL / tests, n - 1), spread / math.sqrt(n)
 
     def inside(ratio: float) -> float:
-        """How probably the mean lies where both tests succeed, if the spread that is found is ``ratio`` times the true."""
+        """How probably the mean lies where both tests succeed, if the spread found is ``ratio`` times the true."""
         room = margin - limit * ratio * error
         places = stats.norm.cdf([(room - difference) / error, (-room - difference) / error])
         return (places[0] - places[1]) * stats.chi.pdf(ratio * math.sqrt(n - 1), n - 1) * math.sqrt(n - 1)
