@@ -1,5 +1,6 @@
 """The rules that the book tells are those that the code follows."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -71,9 +72,17 @@ def test_the_page_lists_the_contrasts_that_are_planned_and_can_be_decided(rules,
 
 def test_the_page_says_when_it_was_committed(rules):
     assert re.fullmatch(
-        r"First committed as \w+ of \d{4}-\d\d-\d\d, (not changed since|last changed by \w+ of .*)\.",
+        r"README.md: first committed as \w+ at [-\d]{10} [:\d]{5} UTC, (not changed since|last changed by \w+ at .*)\.",
         rules.committed("README.md"),
     )
     assert rules.committed("no/such/file") == (
         "When no/such/file was committed is not known here: there is no history of it."
     )
+
+
+def test_the_page_says_when_test_images_were_first_used(rules, tmp_path):
+    assert rules.first_test_run([tmp_path]) == "No run of the two ablations on test images is in the book yet."
+    for name, created in (("a", "2026-11-27T10:00:00+00:00"), ("b", "2026-11-26T18:05:59+00:00")):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"created": created}))
+    said = "The first run of the two ablations on test images was recorded at 2026-11-26 18:05 UTC."
+    assert rules.first_test_run([tmp_path]) == said

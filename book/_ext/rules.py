@@ -7,8 +7,11 @@ was first and last committed.
 """
 
 import inspect
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -148,20 +151,36 @@ class Power(Table):
 
 
 class Committed(SphinxDirective):
-    """``{committed} FILE``: a sentence with the first and the last commit of a file of the project."""
+    """``{committed} FILE ...``: when files were first and last committed, and when test images were first used."""
 
     required_arguments = 1
+    optional_arguments = 9
 
     def run(self) -> list[nodes.Node]:
-        """One paragraph."""
-        return [nodes.paragraph("", nodes.Text(committed(self.arguments[0])))]
+        """A list, and a paragraph."""
+        items = [nodes.list_item("", nodes.paragraph("", nodes.Text(committed(file)))) for file in self.arguments]
+        return [nodes.bullet_list("", *items), nodes.paragraph("", nodes.Text(first_test_run(STUDIED)))]
+
+
+STUDIED = [PROJECT / "book" / "results" / "sweeps" / name for name in ("desk-guidance", "desk-ensemble")]
+
+
+def first_test_run(folders: Sequence[Path]) -> str:
+    """In words, when the first run on test images that lies in some folders was recorded."""
+    times = [json.loads(path.read_text(encoding="utf-8"))["created"] for of in folders for path in of.glob("*.json")]
+    if not times:
+        return "No run of the two ablations on test images is in the book yet."
+    return f"The first run of the two ablations on test images was recorded at {min(times)[:16].replace('T', ' ')} UTC."
 
 
 def committed(file: str) -> str:
     """In words, when a file was first and last committed."""
-    command = ["git", "-C", str(PROJECT), "log", "--format=%h of %cs", "--", file]
+    form = ["--format=%h at %cd", "--date=format-local:%Y-%m-%d %H:%M UTC"]
+    command = ["git", "-C", str(PROJECT), "log", *form, "--", file]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+        lines = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | {"TZ": "UTC"}
+        ).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         lines = []
     commits = [line for line in lines if line]
@@ -169,7 +188,7 @@ def committed(file: str) -> str:
         return f"When {file} was committed is not known here: there is no history of it."
     first, last = commits[-1], commits[0]
     since = "not changed since" if first == last else f"last changed by {last}"
-    return f"First committed as {first}, {since}."
+    return f"{file}: first committed as {first}, {since}."
 
 
 def setup(app: Sphinx) -> dict:
