@@ -107,6 +107,9 @@ def test_advice_follows_the_verdict(verdict, n, lasting, says):
 CHARTS = {
     "forest guidance": (lambda found: drawn.forest(found, True), 1),
     "others ensemble": (lambda found: drawn.forest(found, False), None),
+    "architectures guidance": (drawn.architectures, 5),
+    "architectures ensemble": (drawn.architectures, 10),
+    "costs guidance": (drawn.costs, None),
     "effects guidance": (drawn.effects, 3),
     "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),
     "growing ensemble": (drawn.growing, 9 * 2),

@@ -16,10 +16,11 @@ from findings import Findings, reference_lines, usual
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
+from ddlib.study.ablations import ABLATIONS
 from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import SETTINGS, USUAL, with_cases
-from ddlib.study.contrasts import planned_contrasts
+from ddlib.study.contrasts import common_seeds, effect, planned_contrasts
 from ddlib.study.runs import reference
 from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 
@@ -154,6 +155,25 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
     return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
 
 
+def architectures(found: Findings) -> Drawn | None:
+    """The primary contrasts judged by each architecture: intervals, and no verdicts."""
+    if found.records.empty:
+        return None
+    there, tables = set(found.records["arm"]), []
+    for contrast in ABLATIONS[found.chapter.notebook].primary({Arm.named(name) for name in there}):
+        if set(contrast.arms) <= there:
+            rows = common_seeds(found.records[found.records["arm"].isin(contrast.arms)])
+            if len(rows):
+                tables.append(effect(rows, contrast))
+    if not tables:
+        return None
+    table = pd.concat(tables, ignore_index=True)
+    words = table["contrast"] + ", " + table["architecture"]
+    return of_contrasts(
+        table.assign(contrast=words, verdict="no verdict", p_holm=math.nan, p_equivalence_holm=math.nan)
+    )
+
+
 def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Contrasts in points and in words."""
     rows = pd.DataFrame({"contrast": table["contrast"], "n": table["n"], "verdict": table["verdict"]})
@@ -275,18 +295,20 @@ def growing(found: Findings) -> Drawn | None:
 
 
 COSTS = {"steps": "updates of the images", "passes": "PTM passes", "seconds": "seconds of distillation"}
+COSTS |= {"training": "seconds of the training of its PTMs"}
 
 
 def costs(found: Findings) -> Drawn | None:
-    """What each arm costs, the most accurate first; a choice of updates, passes or seconds."""
+    """What each arm costs, the most accurate first; a choice of updates, passes, seconds, or training of the PTMs."""
     if found.sets.empty:
         return None
     runs = found.shown.drop_duplicates(["arm", "seed"])
     # A run with equal passes takes K times as many updates; its record counts one pass for each.
     longer = runs["equal_passes"].eq(True) & (runs["ptm_passes"] > 0) if "equal_passes" in runs else False
     runs = runs.assign(steps=runs["iterations"].where(~longer, runs["ptm_passes"]))
-    means = runs.groupby("arm")[["steps", "ptm_passes", "seconds_distill"]].mean()
-    table = found.cells.join(means, on="arm").rename(columns={"ptm_passes": "passes", "seconds_distill": "seconds"})
+    names = {"ptm_passes": "passes", "seconds_distill": "seconds", "seconds_ptms": "training"}
+    means = runs.groupby("arm")[["steps", *names]].mean().rename(columns=names)
+    table = found.cells.join(means, on="arm")
     table = table[[Arm.named(arm).selection == "" for arm in table["arm"]]]
     if table.empty:
         return None

@@ -218,6 +218,7 @@ def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
     kinds = {
         "forest": lambda: drawn.forest(found, True),
         "effects": lambda: drawn.effects(found),
+        "architectures": lambda: drawn.architectures(found),
         "others": lambda: drawn.forest(found, False),
         "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
         "growing": lambda: drawn.growing(found),
