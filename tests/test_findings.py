@@ -206,6 +206,17 @@ def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, v
     assert study.outcome(expected, {"difference": difference, "verdict": verdict}) == outcome
 
 
+def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypatch):
+    import study_pages
+
+    found = study.findings("ensemble")
+    more = found.contrasts.assign(a=found.contrasts["a"].replace("clom mgda", "clom accuracy_weighted"))
+    monkeypatch.setitem(vars(found), "contrasts", more)
+    head, rows = study_pages.outcome_cells(found)
+    assert len(rows) == len(more) - 1
+    assert head == ["contrast", "expected", "found, points", "outcome"]
+
+
 @pytest.mark.parametrize("key", ["guidance", "ensemble"])
 def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, whole):
     planned = {f"{row.a} - {row.b}" for row in study.findings(key).contrasts.itertuples()}
