@@ -269,7 +269,7 @@ def test_every_executed_notebook_is_whole():
     folder = ROOT / "runs" / "sweeps" / "smoke"
     executed += [read_plan(folder / PLAN).executed(job) for job in read_plan(folder / PLAN).jobs if job.shown]
     executed.append(folder / "notebooks" / "03_compare.ipynb")
-    assert len(executed) == 5
+    assert len(executed) == 6
     found = {path.name: execute.problems(path) for path in executed}
     assert not any(found.values()), found
 
