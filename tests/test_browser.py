@@ -159,7 +159,7 @@ def test_a_chart_keeps_its_slider_when_the_page_turns_dark(open_page):
     page.wait_for_timeout(300)
     after = box.locator(".chart-live svg").text_content()
     assert before != after
-    assert "n = 2" in after
+    assert "n\u00a0=\u00a02" in after
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     page.wait_for_timeout(800)
     assert box.locator("input[type=range]").input_value() == "2"
