@@ -163,7 +163,7 @@ def test_a_chart_keeps_its_slider_when_the_page_turns_dark(open_page):
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     page.wait_for_timeout(800)
     assert box.locator("input[type=range]").input_value() == "2"
-    assert "n = 2" in box.locator(".chart-live svg").text_content()
+    assert "n\u00a0=\u00a02" in box.locator(".chart-live svg").text_content()
 
 
 def test_costs_are_updates_passes_or_seconds(open_page):
