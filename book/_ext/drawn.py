@@ -366,7 +366,10 @@ def recognised(found: Findings) -> Drawn | None:
     )
     seen = f"{len(table)} sets by the share that {who} recognise and by the accuracy of networks trained on them."
     if len(table) >= MIN_PAIRS:
-        seen += f" Rank correlation {signed(spearmanr(table['recognised'], table['accuracy'])[0], 2)}."
+        within = table[["recognised", "accuracy"]] - table.groupby("arm")[["recognised", "accuracy"]].transform("mean")
+        seen += (
+            f" Within arms the rank correlation is {signed(spearmanr(within['recognised'], within['accuracy'])[0], 2)}."
+        )
     return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
 
 

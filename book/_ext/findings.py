@@ -95,6 +95,7 @@ class Findings:
     lasting: bool
     plain: pd.DataFrame = field(repr=False)  # of all architectures, arms as the records name them
     failed: Mapping[str, int] = field(default_factory=dict)
+    twins: int = 0  # runs of arms that another one stands for, which is the same method
 
     @cached_property
     def records(self) -> pd.DataFrame:
@@ -181,7 +182,8 @@ def findings(key: str) -> Findings:
             failed = runs.failed_arms(failures, chosen, 0)[chapter.notebook]
             rows = runs.ablation(chosen, chapter.notebook)
             if len(rows):
-                return Findings(chapter, folder, lasting, rows, failed)
+                there = chosen.loc[chosen["notebook"] == chapter.notebook, "run"].nunique()
+                return Findings(chapter, folder, lasting, rows, failed, there - rows["run"].nunique())
     return Findings(chapter, RESULTS / chapter.grid, False, pd.DataFrame())
 
 
@@ -294,8 +296,8 @@ def evidence(key: str) -> list[str]:
         f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing.",
         f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
-    if found.lasting and (twins := done - len(table)) and found.chapter.notebook:
-        lines.append(f"{twins} more runs check that averaging gradients is averaging losses.")
+    if found.lasting and found.twins:
+        lines.append(f"{found.twins} more runs check that averaging gradients is averaging losses.")
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
     elif done != wanted:
@@ -352,7 +354,7 @@ def headline(rows: list[pd.Series], lasting: bool) -> str:
         return advice(rows[0], lasting)
     places = ("At equal updates", "at equal passes")
     parts = [f"{place}: {row['verdict']}" for place, row in zip(places, rows, strict=True)]
-    return "; ".join(parts) + ". One at random costs a fifth of the passes of averaging in every update."
+    return "; ".join(parts) + ". One at random takes one pass an update, averaging in every update one for each PTM."
 
 
 def advice(row: pd.Series, lasting: bool) -> str:

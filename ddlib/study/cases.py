@@ -63,12 +63,12 @@ def case_of(row: Mapping[str, object], usual: Mapping[str, object], words: Mappi
     return ", ".join(words[name](row[name]) for name in differing(row, usual, words)) or USUAL
 
 
-def differing(row: Mapping[str, object], usual: Mapping[str, object], names: Iterable[str]) -> list[str]:
+def differing(row: Mapping[str, object], usual: Mapping[str, object], parameters: Iterable[str]) -> list[str]:
     """The parameters with another value than the usual one; of ImageNet's PTMs the source alone.
 
     Guidance alone and real images have no base method of their own: they stand beside any.
     """
-    found = [name for name in names if name in row and not same(row[name], usual.get(name))]
+    found = [name for name in parameters if name in row and not same(row[name], usual.get(name))]
     if row.get("base_method") == "none" or is_selection(str(row.get("base_method"))):
         found = [name for name in found if name != "base_method"]
     return ["source_dataset"] if row.get("source_dataset") == IMAGENET and "source_dataset" in found else found
@@ -83,29 +83,14 @@ def same(a: object, b: object) -> bool:
 def with_cases(records: pd.DataFrame, usual: Mapping[str, object], words: Mapping[str, Callable]) -> pd.DataFrame:
     """The records with a column ``case``."""
     columns = [name for name in words if name in records]
-    told = {key: case_of(dict(zip(columns, key, strict=True)), usual, words) for key in _rows(records, columns)}
-    return records.assign(case=[told[key] for key in _rows(records, columns)])
+    rows = _rows(records, columns)
+    told = {row: case_of(dict(zip(columns, row, strict=True)), usual, words) for row in set(rows)}
+    return records.assign(case=[told[row] for row in rows])
 
 
 def _rows(records: pd.DataFrame, columns: list[str]) -> list[tuple]:
     values = records[columns].astype(object).where(records[columns].notna(), None)
     return list(values.itertuples(index=False, name=None))
-
-
-def _sorted(records: pd.DataFrame, before: Iterable[str], after: Iterable[str]) -> pd.DataFrame:
-    """By some parameters, the guidance and the arm, and more parameters; a value that is None comes first."""
-
-    def place(row: pd.Series) -> tuple:
-        first, last = (
-            tuple(
-                ("", -1) if pd.isna(row[name]) else (str(type(row[name])), row[name]) for name in names if name in row
-            )
-            for names in (before, after)
-        )
-        return first, Arm(row["guidance"]).order, last, Arm.named(row["arm"]).order
-
-    places = records.apply(place, axis=1)
-    return records.loc[places.sort_values(kind="stable").index]
 
 
 def named_by_case(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
@@ -132,7 +117,7 @@ def options(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
     records = with_cases(records, usual, OPTIONS)
     rows = records.to_dict("records")
     guided = [row["guidance"] != "none" for row in rows]
-    option = [(differing(row, usual, OPTIONS) or [""])[0] if row["guidance"] != "none" else "" for row in rows]
+    option = [(differing(row, usual, OPTIONS) or [""])[0] * there for row, there in zip(rows, guided, strict=True)]
     label = records["guidance"].map(lambda name: Arm(name).label)
     case = records["case"].where(guided, USUAL)
     records = records.assign(case=case, option=option, arm=label.where(case == USUAL, label + ", " + case))
