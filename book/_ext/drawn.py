@@ -133,13 +133,21 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
     if table.empty:
         return None
     rows = contrast_rows(table)
-    y = alt.Y("contrast:N", sort=list(rows["contrast"]), axis=None, scale=alt.Scale(padding=0.3))
-    tips = ["contrast", "points", "interval", "n", "p", "verdict"]
-    base = alt.Chart(rows).encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
-    band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
-    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(nice=True), axis=alt.Axis(tickCount=8))
     place = Rows.of(rows["label"])
-    layers = (
+    layers = intervals(alt.Chart(rows), list(rows["contrast"]), alt.Scale(nice=True), place, "label")
+    chart = place.finished(layers)
+    seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
+    return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
+
+
+def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Rows, words: str) -> alt.LayerChart:
+    """A row for each contrast: words, interval and mean, hollow where a verdict decides nothing, and the margin."""
+    y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
+    x = alt.X("low:Q", title=POINTS, scale=scale, axis=alt.Axis(tickCount=8))
+    tips = ["contrast", "points", "interval", "n", "p", "verdict"]
+    base = rows.encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
+    band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
+    return alt.layer(
         band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
         base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
@@ -148,11 +156,8 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
             description=alt.Description("spoken:N"),
             fillOpacity=alt.condition(DECIDED, alt.value(1), alt.value(0)),
         ),
-        place.words(base, "label"),
+        place.words(base, words),
     )
-    chart = place.finished(alt.layer(*layers))
-    seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
-    return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
 
 
 def architectures(found: Findings) -> Drawn | None:
@@ -272,24 +277,11 @@ def growing(found: Findings) -> Drawn | None:
     slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
     lows, highs = data["low"].clip(lower=-20), data["high"].clip(upper=20)
     domain = [float(min(lows.min(), -1.2)), float(max(highs.max(), 1.2))]
-    x = alt.X("low:Q", title=POINTS, scale=alt.Scale(domain=domain, clamp=True), axis=alt.Axis(tickCount=8))
-    place = Rows.of(data["text"])._replace(count=data["contrast"].nunique())
     names = list(dict.fromkeys(data["contrast"]))
-    y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
-    base = alt.Chart(data).transform_filter("datum.first == first_sets").encode(y=y)
-    band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
-    layers = (
-        band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
-        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
-        base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
-        base.mark_point(color=INK, filled=True, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
-            x="difference:Q",
-            tooltip=["contrast:N", "n:Q", "points:N", "interval:N", "verdict:N"],
-            description=alt.Description("spoken:N"),
-        ),
-        place.words(base, "text"),
-    )
-    chart = place.finished(alt.layer(*layers).add_params(slider))
+    place = Rows.of(data["text"])._replace(count=len(names))
+    chosen = alt.Chart(data).transform_filter("datum.first == first_sets")
+    layers = intervals(chosen, names, alt.Scale(domain=domain, clamp=True), place, "text")
+    chart = place.finished(layers.add_params(slider))
     seen = f"Primary contrasts from all {most} sets; a slider takes the first 2 to {most} of them alone."
     return Drawn(chart, data.drop(columns=["label", "spoken", "text"]), seen)
 
