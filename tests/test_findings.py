@@ -8,6 +8,7 @@ import drawn
 import findings as study
 import pandas as pd
 import pytest
+import result_tables
 from imagined import write_study
 from scipy import stats
 
@@ -173,7 +174,7 @@ def test_elsewhere_stands_beside_the_ablations(whole):
 
 
 def test_every_planned_arm_is_listed_with_what_was_run(whole):
-    rows = {(sweep, arm): (runs, hours) for sweep, arm, runs, hours in study.arms_there()}
+    rows = {(sweep, arm): (runs, hours) for sweep, arm, runs, hours in result_tables.arms_there()}
     assert rows["desk-guidance", "clom"][0] == "10 of 10"
     assert rows["desk-ensemble-alpha", "num_ptms5-loss_avg-alpha_clom1000.0"] == ("0 of 3", "–")
     assert rows["desk-guidance", "none"] == ("10 of 10", f"{10 * 160 / 3600:.1f}")
@@ -207,12 +208,10 @@ def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, v
 
 
 def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypatch):
-    import study_pages
-
     found = study.findings("ensemble")
     more = found.contrasts.assign(a=found.contrasts["a"].replace("clom mgda", "clom accuracy_weighted"))
     monkeypatch.setitem(vars(found), "contrasts", more)
-    head, rows = study_pages.outcome_cells(found)
+    head, rows = result_tables.outcome_cells(found)
     assert len(rows) == len(more) - 1
     assert head == ["contrast", "expected", "found, points", "outcome"]
 

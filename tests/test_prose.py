@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import drawn
 import findings
 import pytest
 
@@ -67,7 +66,7 @@ def test_a_number_is_of_the_records_or_says_that_it_is_missing():
 
 def held_out(arm: str) -> dict[float, float]:
     """Mean hold-out accuracy in points of the grid of alphas, by alpha."""
-    (grid,) = drawn.alpha_grids(findings.findings("alpha")).values()
+    (grid,) = findings.findings("alpha").alpha_grids.values()
     cells = summary(grid[grid["arm"] == arm].fillna({"alpha": 0}), ["alpha"])
     return dict(zip(cells["alpha"], 100 * cells["mean"], strict=True))
 

@@ -12,17 +12,16 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 import vl_convert
-from findings import Findings, reference_lines, usual
+from findings import Findings, reference_lines
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
 from ddlib.study.ablations import ABLATIONS
-from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import Arm, ordered
-from ddlib.study.cases import SETTINGS, USUAL, with_cases
+from ddlib.study.cases import USUAL
 from ddlib.study.contrasts import common_seeds, effect, planned_contrasts
-from ddlib.study.runs import reference
 from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
+from ddlib.study.words import interval, signed
 
 VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
@@ -108,6 +107,11 @@ def unbroken(text: str) -> str:
 def folded(text: str) -> str:
     """In lines that a phone has room for."""
     return "\n".join(textwrap.wrap(text, LETTERS, break_on_hyphens=False))
+
+
+def colours_of(arms: list[str], names: list[str] | None = None) -> alt.Scale:
+    """The colour of each arm, the same in all figures; ``names`` are what the data call them, else the arms' names."""
+    return alt.Scale(domain=names or arms, range=[to_hex(Arm.named(arm).colour) for arm in arms])
 
 
 def forest(found: Findings, primary: bool) -> Drawn | None:
@@ -200,16 +204,6 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def signed(value: float, digits: int = 1) -> str:
-    """With its sign, and a true minus."""
-    return f"{value:+z.{digits}f}".replace("-", "−")
-
-
-def interval(low: float, high: float) -> str:
-    """In brackets; empty for a single set."""
-    return "" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
-
-
 def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     """One dot a synthetic set, and mean and interval over them; ``pictures`` are the addresses of the sets' images."""
     if found.sets.empty:
@@ -227,9 +221,7 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
         for row, bound in zip(cells.itertuples(), bounds, strict=True)
     ]
     order = list(cells["arm"])
-    colours = alt.Color(
-        "arm:N", legend=None, scale=alt.Scale(domain=order, range=[to_hex(Arm.named(arm).colour) for arm in order])
-    )
+    colours = alt.Color("arm:N", legend=None, scale=colours_of(order))
     y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
     x = alt.X("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False, nice=True))
     dots = alt.Chart(sets[["arm", "label", "seed", "accuracy", "networks", "run", "record", "image", "spoken"]])
@@ -299,8 +291,8 @@ def costs(found: Findings) -> Drawn | None:
     longer = runs["equal_passes"].eq(True) & (runs["ptm_passes"] > 0) if "equal_passes" in runs else False
     runs = runs.assign(steps=runs["iterations"].where(~longer, runs["ptm_passes"]))
     names = {"ptm_passes": "passes", "seconds_distill": "seconds", "seconds_ptms": "training"}
-    means = runs.groupby("arm")[["steps", *names]].mean().rename(columns=names)
-    table = found.cells.join(means, on="arm")
+    medians = runs.groupby("arm")[["steps", *names]].median().rename(columns=names)  # a run may have been interrupted
+    table = found.cells.join(medians, on="arm")
     table = table[[Arm.named(arm).selection == "" for arm in table["arm"]]]
     if table.empty:
         return None
@@ -312,11 +304,9 @@ def costs(found: Findings) -> Drawn | None:
     place = Rows.of(table["text"])
     order = list(table["arm"])
     choice = alt.param(name="cost", value="passes", bind=alt.binding_radio(options=list(COSTS), name="cost: "))
-    colours = alt.Color(
-        "arm:N", legend=None, scale=alt.Scale(domain=order, range=[to_hex(Arm.named(arm).colour) for arm in order])
-    )
+    colours = alt.Color("arm:N", legend=None, scale=colours_of(order))
     y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
-    x = alt.X("x:Q", title="updates, PTM passes or seconds, as chosen: mean over sets", scale=alt.Scale(zero=True))
+    x = alt.X("x:Q", title="updates, PTM passes or seconds, as chosen: median over sets", scale=alt.Scale(zero=True))
     tips = ["label:N", alt.Tooltip("mean:Q", format=".1f"), *(alt.Tooltip(f"{c}:Q", format=".4~r") for c in COSTS)]
     base = alt.Chart(table).transform_calculate(x="datum[cost]").encode(y=y)
     layers = (
@@ -342,7 +332,7 @@ def recognised(found: Findings) -> Drawn | None:
     order = list(dict.fromkeys(table["arm"]))
     table["spoken"] = [f"{row.label}, seed {row.seed}: {row.recognised:.0f} %" for row in table.itertuples()]
     names = [Arm.named(arm).label for arm in order]
-    scale = alt.Scale(domain=names, range=[to_hex(Arm.named(arm).colour) for arm in order])
+    scale = colours_of(order, names)
     who = "PTMs held back" if kind == "judge" else "the PTMs that guided it"
     chart = (
         alt.Chart(table)
@@ -428,21 +418,12 @@ def gains(found: Findings) -> Drawn | None:
     return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
 
 
-def alpha_grids(found: Findings) -> dict[str, pd.DataFrame]:
-    """The grid of alphas of each case that has one, of the architecture that is distilled with."""
-    if found.plain.empty:
-        return {}
-    by_case = with_cases(found.plain, usual(), SETTINGS).groupby("case", sort=False)
-    grids = {case: reference(alpha_grid(rows, rows["setting"].min())) for case, rows in by_case}
-    return {case: grid for case, grid in grids.items() if len(grid)}
-
-
 def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
     """Hold-out accuracy against alpha in one case: a line for each arm, a small dot for each set.
 
     The base method without guidance is a dashed line.
     """
-    grid = alpha_grids(found).get(case)
+    grid = found.alpha_grids.get(case)
     if grid is None:
         return None
     plain = (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
@@ -450,13 +431,10 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
     percent = {name: (100 * cells[name]).round(4) for name in ("mean", "low", "high")}
     cells = cells.assign(label=[Arm.named(arm).label for arm in cells["arm"]], **percent)
     order = ordered(cells["arm"].unique())
-    colours = [to_hex(Arm.named(arm).colour) for arm in order]
     names = [Arm.named(arm).label for arm in order]
     x = alt.X("alpha:Q", title="alpha, the weight of the guidance", scale=alt.Scale(type="log"))
     y = alt.Y("mean:Q", title="hold-out accuracy, %", scale=alt.Scale(zero=False))
-    colour = alt.Color(
-        "label:N", title=None, scale=alt.Scale(domain=names, range=colours), legend=alt.Legend(orient="top")
-    )
+    colour = alt.Color("label:N", title=None, scale=colours_of(order, names), legend=alt.Legend(orient="top"))
     tips = ["label:N", "alpha:Q", alt.Tooltip("mean:Q", format=".2f"), "n:Q"]
     base = alt.Chart(cells[["arm", "label", "alpha", "mean", "low", "high", "n"]]).encode(x=x, color=colour)
     sets = set_means(grid[~plain], ["arm", "alpha"])

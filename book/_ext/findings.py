@@ -5,12 +5,11 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 """
 
 import hashlib
-import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -20,11 +19,13 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ddlib.study import cases, contrasts, runs
+from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import FULL_NAME, Arm, ordered
+from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
+from ddlib.study.words import plural
 from workflow.grid import read_grid, read_profile
 from workflow.plan import GridError
-from workflow.published import published_table
 
 ROOT = Path(__file__).parents[2]
 RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" / "smoke"
@@ -149,6 +150,15 @@ class Findings:
         """A row for each logged pair of PTMs (``runs.load_gradients``)."""
         return runs.load_gradients(self.folder) if len(self.plain) else pd.DataFrame(columns=["arm"])
 
+    @cached_property
+    def alpha_grids(self) -> dict[str, pd.DataFrame]:
+        """The grid of alphas of each case that has one, of the architecture that is distilled with."""
+        if self.plain.empty:
+            return {}
+        by_case = cases.with_cases(self.plain, usual(), cases.SETTINGS).groupby("case", sort=False)
+        grids = {case: runs.reference(alpha_grid(rows, rows["setting"].min())) for case, rows in by_case}
+        return {case: grid for case, grid in grids.items() if len(grid)}
+
     @property
     def of_study(self) -> pd.DataFrame:
         """The contrasts that count as answers: those planned as primary."""
@@ -268,13 +278,24 @@ def arms_in_words(found: Findings) -> str:
     if counts.nunique() > 3:
         return f"{len(counts)} arms of {counts.min()} to {counts.max()} sets"
     numbers = counts.value_counts().sort_index(ascending=False)
-    parts = [f"{cases.counted(arms, 'arm')} of {cases.counted(sets, 'set')}" for sets, arms in numbers.items()]
+    parts = [f"{plural(arms, 'arm')} of {plural(sets, 'set')}" for sets, arms in numbers.items()]
     return either(parts).replace(" or ", " and ")
 
 
 def either(words: list[str]) -> str:
     """``a``, ``a or b``, ``a, b or c``."""
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by runs
+
+
+def training_in_words(runs_there: Rows) -> str:
+    """What PTMs took, each counted once; the median, since an interrupted training counts the time between too."""
+    seconds = recorded_ptm_table(runs_there)["training (s)"].dropna()
+    if seconds.empty:
+        return "no PTM trained for it"
+    return f"without the training of {plural(len(seconds), 'PTM')}, {seconds.median() / 60:.1f} minutes each (median)"
 
 
 def evidence(key: str) -> list[str]:
@@ -290,10 +311,11 @@ def evidence(key: str) -> list[str]:
     table = found.records.drop_duplicates("run")
     commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
     days = sorted({str(day)[:10] for day in table["created"]})
-    hours = float(table[[name for name in table if name.startswith("seconds_")]].sum().sum()) / 3600
+    hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
     lines = [
         "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
-        f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing.",
+        f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing,"
+        f" {training_in_words(table)}.",
         f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
     if found.lasting and found.twins:
@@ -303,44 +325,6 @@ def evidence(key: str) -> list[str]:
     elif done != wanted:
         lines.append(missing or f"So far, {of}.")
     return lines
-
-
-def published() -> list[dict[str, object]]:
-    """Our numbers beside published ones, of the sweep ``published`` in the book; none where it has not been run."""
-    folder = RESULTS / "published"
-    if not any(folder.glob("*.json")):
-        return []
-    return published_table(replace(read_grid(GRIDS / "published.yaml"), folder=folder)).to_dict("records")
-
-
-def sweeps_there() -> list[list[str]]:
-    """For each sweep in the book: name, days, runs, arms, commits."""
-    rows = []
-    for folder in sorted(RESULTS.glob("*")):
-        if any(folder.glob("*.json")):
-            table = runs.load_runs(folder)[0].drop_duplicates("run")
-            days = span(sorted({str(day)[:10] for day in table["created"]}))
-            commits = span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
-            rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
-    return rows
-
-
-def arms_there() -> list[list[str]]:
-    """For each arm of each grid of the study: sweep, arm, runs that are there and that are planned, hours."""
-    rows = []
-    for path in sorted(GRIDS.glob("desk-*.yaml")):
-        arms: dict[str, list[Path]] = {}
-        for job in read_grid(path).jobs:
-            arms.setdefault(job.arm, []).extend(RESULTS / path.stem / name for name in job.records)
-        for arm, records in arms.items():
-            there = [json.loads(record.read_text(encoding="utf-8")) for record in records if record.is_file()]
-            hours = sum(record["seconds"][part] for record in there for part in OF_A_RUN if part in record["seconds"])
-            took = f"{hours / 3600:.1f}" if there else "–"
-            rows.append([path.stem, arm, f"{len(there)} of {len(records)}", took])
-    return rows
-
-
-OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by arms
 
 
 def span(words: list[str]) -> str:

@@ -12,24 +12,23 @@ import re
 from collections.abc import Iterable
 from html import escape
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import ClassVar
 
 import findings as study
-import numpy as np
+import result_tables
 import toy
 import yaml
+from cards import card
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from pictures import pictures_of, snapshots
+from result_tables import html_table
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-
-from ddlib.study.arms import Arm
-from ddlib.study.cases import USUAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,57 +127,6 @@ class Answers(FromRecords):
         return [generated(f'<div class="answers">{"".join(cards)}</div>\n')]
 
 
-def card(key: str, question: str) -> str:
-    """HTML of an answer."""
-    found = study.findings(key)
-    chapter = study.CHAPTERS[key]
-    parts = [f'<p class="question">{escape(question)}</p>']
-    if found.of_study.empty:
-        says = "Not measured yet: no run of the planned comparison is there."
-        parts.append(f'<p class="verdict">{says}</p>')
-    else:
-        rows = [row for _, row in found.of_study.iterrows()]
-        parts.append(f'<p class="verdict">{escape(study.headline(rows, found.lasting))}</p>')
-        parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
-    done, wanted = study.progress(chapter)
-    state = f"{done} of {wanted} planned runs are there" if wanted else "The study has not run it yet"
-    scale = "" if found.lasting else "Shown are smoke runs, which are no evidence. " if len(found.sets) else ""
-    link = f'<a href="{chapter.page}.html">Read the chapter</a>'
-    parts.append(f"<p><small>{escape(scale)}{escape(state)}. {link}</small></p>")
-    return f'<section class="answer" aria-label="{escape(question)}">{"".join(parts)}</section>'
-
-
-def in_words(row: object) -> str:
-    """A contrast with its interval and n."""
-    from drawn import interval, signed
-
-    bounds = interval(100 * row["t_low"], 100 * row["t_high"])
-    return f"{row['contrast']}: {signed(100 * row['difference'])} points {bounds}, n = {row['n']}"
-
-
-def small_forest(rows: list[object]) -> str:
-    """Means and intervals on one scale from the widest bound to its mirror image, the margin of a point shaded."""
-    values = [abs(100 * row[key]) for row in rows for key in ("t_low", "t_high", "difference") if row[key] == row[key]]
-    most = max([1.5, *values]) * 1.05
-
-    def x(value: float) -> float:
-        return round(160 + 150 * value / most, 1)
-
-    height = 24 * len(rows) + 6
-    marks = [
-        f'<rect x="{x(-1)}" y="0" width="{x(1) - x(-1):.1f}" height="{height}" fill="currentColor" opacity="0.12"/>'
-    ]
-    marks.append(f'<line x1="160" x2="160" y1="0" y2="{height}" stroke="currentColor"/>')
-    for place, row in enumerate(rows):
-        y, mean = 24 * place + 15, x(100 * row["difference"])
-        if row["t_low"] == row["t_low"]:
-            low, high = x(100 * row["t_low"]), x(100 * row["t_high"])
-            marks.append(f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="3"/>')
-        marks.append(f'<circle cx="{mean}" cy="{y}" r="5" fill="currentColor"/>')
-    label = escape("; ".join(in_words(row) for row in rows) + ". The shaded band is one point to either side of zero.")
-    return f'<svg viewBox="0 0 320 {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
-
-
 TOLD = ("gradients", "gains", "recognised")  # charts whose caption says in numbers what is seen
 
 
@@ -258,44 +206,6 @@ def as_script(data: object) -> str:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
 
 
-def pictures_of(found: study.Findings) -> dict[str, bytes]:
-    """The images of each set that lies beside its record, as one PNG."""
-    if found.folder not in _PICTURES:
-        _PICTURES[found.folder] = {}
-    known = _PICTURES[found.folder]
-    classes = len(found.records.iloc[0]["class_names"]) if len(found.records) else 0
-    for run in found.sets["run"]:
-        if run not in known and (content := png(found.folder / run, classes)):
-            known[run] = content
-    return {run: known[run] for run in found.sets["run"] if run in known}
-
-
-_PICTURES: dict[Path, dict[str, bytes]] = {}
-
-
-def png(stem: Path, classes: int) -> bytes | None:
-    """A synthetic set as a grid without gaps, a column for each class: of the picture that was kept, else of the set.
-
-    None where there is neither.
-    """
-    from PIL import Image
-
-    from ddlib.study.images import atlas, turned
-    from ddlib.synthetic import SyntheticSet
-
-    kept, saved = stem.with_suffix(".png"), stem.with_suffix(".safetensors")
-    if kept.is_file():
-        pixels = turned(np.array(Image.open(kept).convert("RGB")), classes)
-    elif saved.is_file():
-        synthetic = SyntheticSet.load(saved)
-        pixels = atlas(synthetic.pixels, synthetic.classes)
-    else:
-        return None
-    held = BytesIO()
-    Image.fromarray(pixels).save(held, "png", optimize=True)
-    return held.getvalue()
-
-
 class Results(FromRecords):
     """``{results} contrasts guidance``: contrasts, outcomes, arms, alphas or spread; on a phone a card for each row."""
 
@@ -307,112 +217,10 @@ class Results(FromRecords):
         self.env.note_dependency(str(ROOT / "book" / "expectations.yaml"))
         kind, key = self.arguments
         self.arguments = [key]
-        cells = {"contrasts": contrast_cells, "arms": arm_cells, "alphas": alpha_cells, "spread": spread_cells}
-        cells |= {"outcomes": outcome_cells}
-        head, rows = cells[kind](study.findings(self.chapter()))
+        head, rows = result_tables.KINDS[kind](study.findings(self.chapter()))
         if not rows:
             return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])
         return [generated(html_table(head, rows))]
-
-
-WORDS, PRIMARY = ("verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
-
-
-def html_table(head: list[str], rows: list[list[str]]) -> str:
-    """The first column names the row."""
-    columns = "".join(f'<th scope="col"{_kind(name)}>{escape(name)}</th>' for name in head)
-    body = ""
-    for row in rows:
-        cells = "".join(
-            f'<td data-label="{escape(name)}"{_kind(name)}>{escape(cell)}</td>'
-            for name, cell in zip(head[1:], row[1:], strict=True)
-        )
-        primary = ' class="primary"' if row[0].endswith(PRIMARY) else ""
-        body += f'<tr{primary}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
-    return f'<table class="results"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>\n'
-
-
-def _kind(name: str) -> str:
-    return ' class="words"' if name in WORDS else ""
-
-
-def contrast_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
-    """All planned contrasts whose arms are there."""
-    if found.contrasts.empty:
-        return [], []
-    from drawn import interval, signed
-
-    from ddlib.study.tables import _p
-
-    head = ["contrast", "points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal (Holm)"]
-    rows = []
-    for row in found.contrasts.to_dict("records"):
-        points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
-        p = map(_p, (row["p_value"], row["p_holm"], row["p_equivalence_holm"]))  # primary ones are not raised
-        rows.append([row["contrast"], *points, str(row["n"]), row["verdict"], *p])
-        if row["primary"]:
-            rows[-1][0] += PRIMARY
-    return head, rows
-
-
-def outcome_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
-    """What was expected of each planned contrast, and what was found."""
-    from drawn import interval, signed
-
-    key = next(name for name, chapter in study.CHAPTERS.items() if chapter == found.chapter)
-    rows = []
-    for row in found.contrasts.to_dict("records"):
-        expected = study.expectations(key).get(f"{row['a']} - {row['b']}")
-        if expected is None:  # of smoke runs: an arm that the study leaves out
-            continue
-        measured = f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip()
-        result = study.outcome(expected, row) if found.lasting else "open: smoke runs"
-        rows.append([row["contrast"], " or ".join(study.SIGNS[sign] for sign in expected), measured, result])
-        if row["primary"]:
-            rows[-1][0] += PRIMARY
-    return ["contrast", "expected", "found, points", "outcome"], rows
-
-
-def arm_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
-    """Mean accuracies of all networks, arms by architectures."""
-    from ddlib.study.tables import accuracy_table
-
-    if found.records.empty:
-        return [], []
-    table = accuracy_table(found.records, found.failed)
-    if not found.chapter.notebook:
-        table = table.loc[found.in_order(table.index)]
-    rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return ["arm", *map(str, table.columns)], rows
-
-
-def spread_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
-    """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
-    from ddlib.study.tables import spread_table
-
-    if found.shown.empty:
-        return [], []
-    replicated = found.shown[[Arm.named(arm).replicated for arm in found.shown["arm"]]]
-    table = spread_table(replicated)
-    if not found.chapter.notebook:
-        table = table.loc[found.in_order(table.index)]
-    rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return ["arm", *map(str, table.columns)], rows
-
-
-def alpha_cells(found: study.Findings) -> tuple[list[str], list[list[str]]]:
-    """The alpha that the hold-out chooses for each arm, in every case of a grid of alphas."""
-    from drawn import alpha_grids
-
-    from ddlib.study.alphas import chosen_alphas
-
-    rows = []
-    for case, grid in alpha_grids(found).items():
-        for arm, row in chosen_alphas(grid).iterrows():
-            label = Arm.named(arm).label if case == USUAL else f"{case}: {Arm.named(arm).label}"
-            edge = "the last that was tried" if row["edge"] else ""
-            rows.append([label, f"{row['alpha']:g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
-    return ["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows
 
 
 class Literature(FromRecords):
@@ -425,32 +233,9 @@ class Literature(FromRecords):
         self.note()
         path = ROOT / "book" / "published.yaml"
         self.env.note_dependency(str(path))
-        rows = literature_rows(yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]], self.arguments[0])
-        head = ["method", "images per class", "published", "DC-Bench", "ours", "difference", "n"]
-        return [generated(html_table(head, rows))]
-
-
-def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]:
-    """Texts of the cells; a dash where a number is not known, "not run" where ours could be."""
-    ours = {(row["dataset"], row["arm"].split("-")[-1], row["published"]): row for row in study.published()}
-    rows = []
-    for method, about in published.items():
-        for place, ipc in enumerate((1, 10, 50)):
-            number, bench = about["published"][place], about.get("dcbench")
-            found = ours.get((dataset, about.get("arm"), number)) if number else None
-            measured = found is not None and found["n"] > 0
-            rows.append(
-                [
-                    method,
-                    str(ipc),
-                    "–" if number is None else f"{number:.1f}",
-                    " / ".join(f"{share:.1f}" for share in bench[place]) if bench else "–",
-                    f"{found['mean']:.1f}" if measured else "not run",
-                    f"{found['difference']:+.1f}".replace("-", "−") if measured else "–",
-                    str(found["n"]) if measured else "0",
-                ]
-            )
-    return rows
+        published = yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]]
+        rows = result_tables.literature_rows(published, self.arguments[0])
+        return [generated(html_table(result_tables.LITERATURE, rows))]
 
 
 class RunsTable(FromRecords):
@@ -462,8 +247,8 @@ class RunsTable(FromRecords):
         """A row for each sweep, or a sentence; a row for each arm that is planned."""
         self.note()
         if self.arguments:
-            return [generated(html_table(["sweep", "arm", "runs", "hours"], study.arms_there()))]
-        rows = study.sweeps_there()
+            return [generated(html_table(["sweep", "arm", "runs", "hours"], result_tables.arms_there()))]
+        rows = result_tables.sweeps_there()
         if not rows:
             return self.parsed(["*No run of the study is there yet. The figures of this version show smoke runs.*"])
         return [generated(html_table(["sweep", "days", "runs", "arms", "commit"], rows))]
@@ -508,15 +293,6 @@ class Explorer(FromRecords):
             "</div>\n"
         )
         return [generated(html, files, ["../explorer/explorer.js"])]
-
-
-def snapshots(folder: Path) -> dict[str, dict[int, Path]]:
-    """Pictures of iterations that a sweep kept: ``snapshots/<run>/<iteration>.png`` beside its records."""
-    found: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.glob("snapshots/*/*.png")):
-        if path.stem.isdigit():
-            found.setdefault(path.parent.name, {})[int(path.stem)] = path
-    return {run: dict(sorted(steps.items())) for run, steps in found.items()}
 
 
 class Toy(SphinxDirective):

@@ -14,14 +14,10 @@ from ddlib.study.arms import Arm, is_selection
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.contrasts import compare, planned_contrasts
 from ddlib.study.runs import reference
+from ddlib.study.words import plural
 
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST", "mnist": "MNIST"}
 TITLES |= {"svhn": "SVHN", "digits": "digits", IMAGENET: "ImageNet"}
-
-
-def counted(number: object, of: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{int(number)} {of}" + "s" * (number != 1)
 
 
 def title_of(dataset: object) -> str:
@@ -44,12 +40,12 @@ def architectures(listed: object) -> str:
 SETTINGS: dict[str, Callable[[object], str]] = {
     "dataset": title_of,
     "base_method": lambda method: str(method).upper(),
-    "ipc": lambda ipc: f"{counted(ipc, 'image')} per class",
+    "ipc": lambda ipc: f"{plural(ipc, 'image')} per class",
     "width": lambda width: f"width {int(width)}",
-    "batch_real": lambda batch: f"{counted(batch, 'real image')} per class",
+    "batch_real": lambda batch: f"{plural(batch, 'real image')} per class",
 }
 OPTIONS: dict[str, Callable[[object], str]] = {
-    "num_ptms": lambda number: counted(number, "PTM"),
+    "num_ptms": lambda number: plural(number, "PTM"),
     "ptm_architectures": architectures,
     "ptm_epoch": epoch,
     "source_dataset": lambda dataset: f"PTM of {title_of(dataset)}",

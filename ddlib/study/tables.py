@@ -23,6 +23,7 @@ from ddlib.study.statistics import (
     summary,
     variance_components,
 )
+from ddlib.study.words import interval, p_value, signed
 
 
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -116,15 +117,15 @@ def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
         "contrast": [row.contrast for row in rows],
         "network": table.get("architecture", "all"),
         "planned": ["primary" if row.primary else "exploratory" for row in rows],
-        "points": [_points(row.difference) for row in rows],
+        "points": [signed(100 * row.difference) for row in rows],
         "95 % interval": [_span(row.t_low, row.t_high) for row in rows],
         "BCa interval": [_span(row.bca_low, row.bca_high) for row in rows] if "bca_low" in table else "–",
         "P(>0)": [f"{row.improvement:.2f}" for row in rows],
         "n": table["n"],
-        "p": [_p(row.p_value) for row in rows],
-        "p (Holm)": [_p(None if row.primary else row.p_holm) for row in rows],
-        "p equal": [_p(row.p_equivalence) for row in rows],
-        "p equal (Holm)": [_p(None if row.primary else row.p_equivalence_holm) for row in rows],
+        "p": [p_value(row.p_value) for row in rows],
+        "p (Holm)": [p_value(None if row.primary else row.p_holm) for row in rows],
+        "p equal": [p_value(row.p_equivalence) for row in rows],
+        "p equal (Holm)": [p_value(None if row.primary else row.p_equivalence_holm) for row in rows],
         "verdict": [row.verdict.replace(" ", "\N{NO-BREAK SPACE}") for row in rows],
     }
     if "architecture" not in table or table["architecture"].nunique() == 1:
@@ -135,12 +136,7 @@ def contrast_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _span(low: float, high: float) -> str:
-    return "–" if pd.isna(low) else _points(low, high)
-
-
-def _p(value: float | None) -> str:
-    """A p value to two significant digits; a dash for none."""
-    return "–" if pd.isna(value) else "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
+    return interval(100 * low, 100 * high) or "–"
 
 
 def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
@@ -269,12 +265,6 @@ def unless_empty(table: pd.DataFrame, line: str) -> pd.DataFrame | None:
 
 def _label(arm: object) -> str:
     return Arm.named(arm).label
-
-
-def _points(*fractions: float) -> str:
-    """Signed percentage points, several as an interval."""
-    texts = [f"{100 * fraction:+z.1f}".replace("-", "−") for fraction in fractions]
-    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
 def class_table(records: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,57 @@
+"""The cards of the first screen: a question, its verdict, a small forest, and what is still missing, as HTML."""
+
+from collections.abc import Mapping
+from html import escape
+
+import findings as study
+
+from ddlib.study.words import interval, signed
+
+
+def card(key: str, question: str) -> str:
+    """HTML of an answer."""
+    found = study.findings(key)
+    chapter = study.CHAPTERS[key]
+    parts = [f'<p class="question">{escape(question)}</p>']
+    if found.of_study.empty:
+        says = "Not measured yet: no run of the planned comparison is there."
+        parts.append(f'<p class="verdict">{says}</p>')
+    else:
+        rows = [row for _, row in found.of_study.iterrows()]
+        parts.append(f'<p class="verdict">{escape(study.headline(rows, found.lasting))}</p>')
+        parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
+    done, wanted = study.progress(chapter)
+    state = f"{done} of {wanted} planned runs are there" if wanted else "The study has not run it yet"
+    scale = "" if found.lasting else "Shown are smoke runs, which are no evidence. " if len(found.sets) else ""
+    link = f'<a href="{chapter.page}.html">Read the chapter</a>'
+    parts.append(f"<p><small>{escape(scale)}{escape(state)}. {link}</small></p>")
+    return f'<section class="answer" aria-label="{escape(question)}">{"".join(parts)}</section>'
+
+
+def in_words(row: Mapping) -> str:
+    """A contrast with its interval and n."""
+    bounds = interval(100 * row["t_low"], 100 * row["t_high"])
+    return f"{row['contrast']}: {signed(100 * row['difference'])} points {bounds}, n = {row['n']}"
+
+
+def small_forest(rows: list[Mapping]) -> str:
+    """Means and intervals on one scale from the widest bound to its mirror image, the margin of a point shaded."""
+    values = [abs(100 * row[key]) for row in rows for key in ("t_low", "t_high", "difference") if row[key] == row[key]]
+    most = max([1.5, *values]) * 1.05
+
+    def x(value: float) -> float:
+        return round(160 + 150 * value / most, 1)
+
+    height = 24 * len(rows) + 6
+    marks = [
+        f'<rect x="{x(-1)}" y="0" width="{x(1) - x(-1):.1f}" height="{height}" fill="currentColor" opacity="0.12"/>'
+    ]
+    marks.append(f'<line x1="160" x2="160" y1="0" y2="{height}" stroke="currentColor"/>')
+    for place, row in enumerate(rows):
+        y, mean = 24 * place + 15, x(100 * row["difference"])
+        if row["t_low"] == row["t_low"]:
+            low, high = x(100 * row["t_low"]), x(100 * row["t_high"])
+            marks.append(f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="3"/>')
+        marks.append(f'<circle cx="{mean}" cy="{y}" r="5" fill="currentColor"/>')
+    label = escape("; ".join(in_words(row) for row in rows) + ". The shaded band is one point to either side of zero.")
+    return f'<svg viewBox="0 0 320 {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'

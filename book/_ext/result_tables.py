@@ -1,0 +1,174 @@
+"""Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
+
+import json
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import findings as study
+import pandas as pd
+
+from ddlib.study.alphas import chosen_alphas
+from ddlib.study.arms import Arm
+from ddlib.study.cases import USUAL
+from ddlib.study.runs import load_runs
+from ddlib.study.tables import accuracy_table, spread_table
+from ddlib.study.words import interval, p_value, signed
+from workflow.grid import read_grid
+from workflow.published import published_table
+
+Cells = tuple[list[str], list[list[str]]]  # head, rows
+
+WORDS, PRIMARY = ("verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
+
+
+def html_table(head: list[str], rows: list[list[str]]) -> str:
+    """The first column names the row."""
+    columns = "".join(f'<th scope="col"{kind(name)}>{escape(name)}</th>' for name in head)
+    body = ""
+    for row in rows:
+        cells = "".join(
+            f'<td data-label="{escape(name)}"{kind(name)}>{escape(cell)}</td>'
+            for name, cell in zip(head[1:], row[1:], strict=True)
+        )
+        primary = ' class="primary"' if row[0].endswith(PRIMARY) else ""
+        body += f'<tr{primary}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
+    return f'<table class="results"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>\n'
+
+
+def kind(name: str) -> str:
+    """Columns of words have more room than columns of numbers."""
+    return ' class="words"' if name in WORDS else ""
+
+
+def contrast_cells(found: study.Findings) -> Cells:
+    """All planned contrasts whose arms are there."""
+    if found.contrasts.empty:
+        return [], []
+    head = ["contrast", "points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal (Holm)"]
+    rows = []
+    for row in found.contrasts.to_dict("records"):
+        points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
+        p = map(p_value, (row["p_value"], row["p_holm"], row["p_equivalence_holm"]))  # primary ones are not raised
+        rows.append([row["contrast"], *points, str(row["n"]), row["verdict"], *p])
+        if row["primary"]:
+            rows[-1][0] += PRIMARY
+    return head, rows
+
+
+def outcome_cells(found: study.Findings) -> Cells:
+    """What was expected of each planned contrast, and what was found."""
+    key = next(name for name, chapter in study.CHAPTERS.items() if chapter == found.chapter)
+    rows = []
+    for row in found.contrasts.to_dict("records"):
+        expected = study.expectations(key).get(f"{row['a']} - {row['b']}")
+        if expected is None:  # of smoke runs: an arm that the study leaves out
+            continue
+        measured = f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip()
+        result = study.outcome(expected, row) if found.lasting else "open: smoke runs"
+        rows.append([row["contrast"], " or ".join(study.SIGNS[sign] for sign in expected), measured, result])
+        if row["primary"]:
+            rows[-1][0] += PRIMARY
+    return ["contrast", "expected", "found, points", "outcome"], rows
+
+
+def by_arm(found: study.Findings, table: pd.DataFrame) -> Cells:
+    """A table with a row for each arm, in the order of the chapter."""
+    if not found.chapter.notebook:
+        table = table.loc[found.in_order(table.index)]
+    rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return ["arm", *map(str, table.columns)], rows
+
+
+def arm_cells(found: study.Findings) -> Cells:
+    """Mean accuracies of all networks, arms by architectures."""
+    if found.records.empty:
+        return [], []
+    return by_arm(found, accuracy_table(found.records, found.failed))
+
+
+def spread_cells(found: study.Findings) -> Cells:
+    """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
+    if found.shown.empty:
+        return [], []
+    replicated = found.shown[[Arm.named(arm).replicated for arm in found.shown["arm"]]]
+    return by_arm(found, spread_table(replicated))
+
+
+def alpha_cells(found: study.Findings) -> Cells:
+    """The alpha that the hold-out chooses for each arm, in every case of a grid of alphas."""
+    rows = []
+    for case, grid in found.alpha_grids.items():
+        for arm, row in chosen_alphas(grid).iterrows():
+            label = Arm.named(arm).label if case == USUAL else f"{case}: {Arm.named(arm).label}"
+            edge = "the last that was tried" if row["edge"] else ""
+            rows.append([label, f"{row['alpha']:g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
+    return ["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows
+
+
+KINDS = {
+    "contrasts": contrast_cells,
+    "outcomes": outcome_cells,
+    "arms": arm_cells,
+    "spread": spread_cells,
+    "alphas": alpha_cells,
+}
+LITERATURE = ["method", "images per class", "published", "DC-Bench", "ours", "difference", "n"]
+
+
+def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]:
+    """Texts of the cells; a dash where a number is not known, "not run" where ours could be."""
+    ours = {(row["dataset"], row["arm"].split("-")[-1], row["published"]): row for row in published_runs()}
+    rows = []
+    for method, about in published.items():
+        for place, ipc in enumerate((1, 10, 50)):
+            number, bench = about["published"][place], about.get("dcbench")
+            found = ours.get((dataset, about.get("arm"), number)) if number else None
+            measured = found is not None and found["n"] > 0
+            rows.append(
+                [
+                    method,
+                    str(ipc),
+                    "–" if number is None else f"{number:.1f}",
+                    " / ".join(f"{share:.1f}" for share in bench[place]) if bench else "–",
+                    f"{found['mean']:.1f}" if measured else "not run",
+                    signed(found["difference"]) if measured else "–",
+                    str(found["n"]) if measured else "0",
+                ]
+            )
+    return rows
+
+
+def published_runs() -> list[dict[str, object]]:
+    """Our numbers beside published ones, of the sweep ``published`` in the book; none where it has not been run."""
+    folder = study.RESULTS / "published"
+    if not any(folder.glob("*.json")):
+        return []
+    return published_table(replace(read_grid(study.GRIDS / "published.yaml"), folder=folder)).to_dict("records")
+
+
+def sweeps_there() -> list[list[str]]:
+    """For each sweep in the book: name, days, runs, arms, commits."""
+    rows = []
+    for folder in sorted(study.RESULTS.glob("*")):
+        if any(folder.glob("*.json")):
+            table = load_runs(folder)[0].drop_duplicates("run")
+            days = study.span(sorted({str(day)[:10] for day in table["created"]}))
+            commits = study.span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
+            rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
+    return rows
+
+
+def arms_there() -> list[list[str]]:
+    """For each arm of each grid of the study: sweep, arm, runs that are there and that are planned, hours."""
+    rows = []
+    for path in sorted(study.GRIDS.glob("desk-*.yaml")):
+        arms: dict[str, list[Path]] = {}
+        for job in read_grid(path).jobs:
+            arms.setdefault(job.arm, []).extend(study.RESULTS / path.stem / name for name in job.records)
+        for arm, records in arms.items():
+            there = [json.loads(record.read_text(encoding="utf-8")) for record in records if record.is_file()]
+            hours = sum(record["seconds"].get(part, 0) for record in there for part in study.OF_A_RUN)
+            took = f"{hours / 3600:.1f}" if there else "–"
+            rows.append([path.stem, arm, f"{len(there)} of {len(records)}", took])
+    return rows

@@ -1,0 +1,39 @@
+"""Numbers in words: as tables, figures and pages show them."""
+
+import math
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """With its sign, and a true minus.
+
+    >>> signed(-0.26), signed(0.04)
+    ('−0.3', '+0.0')
+    """
+    return f"{value:+z.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """Both bounds in brackets; empty for a single set, which has none.
+
+    >>> interval(-1.2, 0.3), interval(float("nan"), float("nan"))
+    ('[−1.2, +0.3]', '')
+    """
+    return "" if math.isnan(low) else f"[{signed(low)}, {signed(high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """To two significant digits; a dash for none.
+
+    >>> p_value(0.0312), p_value(0.00001), p_value(None)
+    ('0.031', '< 0.0001', '–')
+    """
+    return "–" if p is None or math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:#.2g}"
+
+
+def plural(number: object, of: str) -> str:
+    """A number of things.
+
+    >>> plural(1, "image"), plural(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{int(number)} {of}" + "s" * (number != 1)
