@@ -91,12 +91,23 @@ def test_a_kept_run_is_repeated(grid, tmp_path, monkeypatch, capsys):
 def test_pictures_of_the_way_are_kept_for_the_explorer(grid, tmp_path, monkeypatch):
     study.main([str(grid)])
     monkeypatch.setattr(reproduce, "WAY", (0, 1, 7))
+    before = names(tmp_path / "results" / "sweeps" / "tiny")
     assert reproduce.main(["none", "--pictures"]) == 0
+    assert names(tmp_path / "results" / "sweeps" / "tiny") == before
     (folder,) = (tmp_path / "results" / "sweeps" / "tiny" / "snapshots").iterdir()
     assert folder.name == reproduce.kept_of("none")[3].stem
     assert names(folder) == ["0.png", "1.png"]  # as many iterations as the run has
     sizes = {Image.open(path).size for path in folder.iterdir()}
     assert sizes == {(160, 16)}  # ten classes side by side
+
+
+def test_no_pictures_are_kept_of_another_set(grid, tmp_path, monkeypatch):
+    study.main([str(grid)])
+    read = reproduce.read_record
+    monkeypatch.setattr(reproduce, "read_record", lambda path: read(path) | {"synthetic_hash": str(path)})
+    with pytest.raises(SystemExit, match=r"Other bits than those of 01_guidance-.*-seed3\.json, so no picture is kept"):
+        reproduce.main(["none", "--pictures"])
+    assert not (tmp_path / "results" / "sweeps" / "tiny" / "snapshots").exists()
 
 
 def test_the_test_images_come_before_the_hold_out(tmp_path, monkeypatch):

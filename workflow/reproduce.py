@@ -26,7 +26,9 @@ from ddlib.study.record import read_record
 from ddlib.study.run import open_dataset, run_arm
 from workflow.study import RESULTS
 
-WAY = (0, 10, 20, 50, 100, 200, 500, 1000)  # iterations of which pictures are kept, if there are as many
+WAY = (0, 20, 50, 100, 200, 500, 1000)  # iterations of which pictures are kept, if there are as many
+UNJUDGED = {"architectures": "ConvNet-3", "eval_epochs": 1}  # as little as can be, where pictures alone are wanted
+ELSEWHERE = "another machine, software or code"
 NEAR = 3.0  # standard deviations between the kept sets of an arm
 FEW = 0.02  # the accuracy allowed where an arm has one kept set
 
@@ -68,18 +70,38 @@ def lend_ptms() -> None:
             shutil.copy2(path, cache_folder())
 
 
-def run_again(record: dict[str, object], folder: str, pictures: Path | None = None) -> dict[str, object]:
-    """The record of the same run, made here; pictures of the set on its way there, a column for each class."""
-    given = record["parameters"] | {"seed": record["seed"], "num_sets": 1, "runs_folder": folder, "device": "auto"}
+def run_again(record: dict[str, object], folder: Path, pictures: bool = False) -> dict[str, object]:
+    """The record of the same run, made in a folder; or its set alone, hardly judged, and pictures of the way there.
+
+    Pictures are ``<iteration>.png`` in the folder, a column for each class.
+    """
+    given = record["parameters"] | {"seed": record["seed"], "num_sets": 1, "device": "auto"}
+    given |= {"runs_folder": str(folder)} | (UNJUDGED if pictures else {})
     p = check(given, given)
     data = open_dataset(p)
     (run,) = run_arm(p, data, open_ptms(p, data), record["notebook"], [t for t in WAY if t <= p.iterations])
     if pictures and run.distilled:
-        pictures.mkdir(parents=True, exist_ok=True)
         for iteration, images in run.distilled.snapshots.items():
             picture = atlas(data.denormalise(images), run.synthetic.classes)
-            Image.fromarray(picture).save(pictures / f"{iteration}.png", optimize=True)
+            Image.fromarray(picture).save(folder / f"{iteration}.png", optimize=True)
     return read_record(run.record)
+
+
+def keep_pictures(record: dict[str, object], kept: Path) -> str:
+    """Make the set of a kept record again, and put pictures of its way beside it if it is the same; in words.
+
+    Raises ValueError for other bits: their way is that of another set.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = run_again(record, Path(folder), pictures=True)
+        if made["synthetic_hash"] != record["synthetic_hash"]:
+            raise ValueError(f"Other bits than those of {kept.name}, so no picture is kept: {ELSEWHERE}.")
+        pictures = kept.parent / "snapshots" / kept.stem
+        pictures.mkdir(parents=True, exist_ok=True)
+        found = sorted(Path(folder).glob("*.png"), key=lambda path: int(path.stem))
+        for path in found:
+            shutil.copy2(path, pictures)
+    return f"{len(found)} pictures lie in {pictures}"
 
 
 def beside(kept: dict[str, object], made: dict[str, object]) -> pd.DataFrame:
@@ -104,7 +126,7 @@ def verdict(kept: dict[int, dict[str, object]], seed: int, made: dict[str, objec
     means = [mean_accuracy(record) for record in kept.values()]
     allowed = NEAR * statistics.stdev(means) if len(means) > 1 else FEW
     away = abs(mean_accuracy(made) - mean_accuracy(kept[seed]))
-    says = f"Other bits (another machine, software or code): the mean accuracy is {100 * away:.2f} points away; "
+    says = f"Other bits ({ELSEWHERE}): the mean accuracy is {100 * away:.2f} points away; "
     return away <= allowed, f"{says}{100 * allowed:.2f} are allowed."
 
 
@@ -113,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python workflow/reproduce.py", description=__doc__)
     parser.add_argument("arm", help="as the records name it, such as 'clom' or 'clom random'")
     parser.add_argument("--seed", type=int, help="default: the first that is kept")
-    parser.add_argument("--pictures", action="store_true", help="keep pictures of some iterations for the explorer")
+    parser.add_argument("--pictures", action="store_true", help="make the set alone, and keep pictures of its way")
     parser.add_argument("--grid", help="of params/sweeps, without .yaml; default: the first that has the arm")
     given = parser.parse_args(arguments)
     try:
@@ -125,11 +147,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.exit(str(error))
     lend_ptms()
+    if given.pictures:
+        try:
+            print(keep_pictures(kept[seed], paths[seed]))
+        except ValueError as error:
+            sys.exit(str(error))
+        return 0
     took = sum(kept[seed]["seconds"].get(part, 0) for part in ("distill", "evaluate"))
     print(f"{given.arm}, seed {seed}: it took {took / 60:.0f} min on {kept[seed]['environment']['device_name']}")
-    pictures = paths[seed].parent / "snapshots" / paths[seed].stem
     with tempfile.TemporaryDirectory() as folder:
-        made = run_again(kept[seed], folder, pictures if given.pictures else None)
+        made = run_again(kept[seed], Path(folder))
     repeated, says = verdict(kept, seed, made)
     print(f"{beside(kept[seed], made).round(2).to_string()}\n{says}")
     return 0 if repeated else 1
