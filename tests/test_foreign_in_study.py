@@ -16,7 +16,7 @@ from test_records import run as a_record
 from test_rows import guarded
 
 import ddlib
-from ddlib.study import figures, run, runs
+from ddlib.study import comparison, figures, run, runs
 from ddlib.study.record import read_record, write_record
 from ddlib.synthetic import SyntheticSet
 
@@ -81,7 +81,7 @@ def test_two_sets_of_one_name_stand_beside_the_arm_by_their_hashes(digits, tmp_p
     records, _ = runs.load_runs(tmp_path / "runs")
     chosen = runs.choose_setting(records, 0)
     assert set(chosen["arm"]) == {"none"}
-    files = runs.from_files(records, chosen)
+    files = comparison.from_files(records, chosen)
     assert set(files["arm"]) == {f"images_best ({one.synthetic.hash[:8]})" for one in made}
     ax = figures.accuracy_by_arm(runs.stacked(chosen, files))
     assert len(ax.get_yticklabels()) == 3
@@ -217,7 +217,7 @@ def test_papermill_takes_a_path_and_a_typo_ends_before_any_work(theirs, tmp_path
 
 
 def test_sets_from_files_are_found_by_how_they_were_judged():
-    shared = dict.fromkeys(runs.JUDGED, 1) | {"augment": True, "run": "a", "seed": 0, "synthetic_hash": "1a2b"}
+    shared = dict.fromkeys(comparison.JUDGED, 1) | {"augment": True, "run": "a", "seed": 0, "synthetic_hash": "1a2b"}
     table = pd.DataFrame(
         [
             shared | {"base_method": "dm", "arm": "none", "label_kind": None},
@@ -226,6 +226,6 @@ def test_sets_from_files_are_found_by_how_they_were_judged():
             shared | {"base_method": "file", "arm": "larger", "label_kind": "hard", "ipc": 10},
         ]
     )
-    assert runs.from_files(table, table.head(1))["arm"].tolist() == ["hard"]
-    assert runs.from_files(table, table.head(1), soft=True)["arm"].tolist() == ["soft"]
-    assert runs.from_files(table.head(1), table.head(1)).empty
+    assert comparison.from_files(table, table.head(1))["arm"].tolist() == ["hard"]
+    assert comparison.from_files(table, table.head(1), soft=True)["arm"].tolist() == ["soft"]
+    assert comparison.from_files(table.head(1), table.head(1)).empty

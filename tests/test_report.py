@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ddlib.data.dataset import ImageFormat
-from ddlib.study import alphas, contrasts, figures, images, runs, tables
+from ddlib.study import alphas, comparison, contrasts, figures, images, runs, tables
 from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
 from ddlib.study.ddranking import hlr, ior, lrs
@@ -156,13 +156,13 @@ def test_beside_a_longer_run_stands_one_without_guidance_that_took_as_long(ensem
     )
     other = unguided[unguided["iterations"] == 400].assign(ipc=10, run="another setting")
     records = pd.concat([tested, unguided, other], ignore_index=True)
-    shown = runs.as_long(records, tested)
+    shown = comparison.as_long(records, tested)
     assert set(shown["arm"]) == {"no guidance, 400 iterations"}
     assert len(shown) == 12
     table = tables.accuracy_table(runs.stacked(tested, shown))
     assert table.index[-1] == "no guidance, 400 iterations"
-    assert runs.as_long(records, tested[~tested["equal_passes"]]).empty
-    assert runs.as_long(records, ensemble).empty, "records that do not say how long"
+    assert comparison.as_long(records, tested[~tested["equal_passes"]]).empty
+    assert comparison.as_long(records, ensemble).empty, "records that do not say how long"
 
 
 def test_full_data_that_a_distilled_set_beats_are_no_ceiling(guidance):
