@@ -3,9 +3,13 @@
 import ast
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
+import torch
+
+import ddlib
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for path in (ROOT / "ddlib").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
@@ -35,3 +39,20 @@ def test_the_functions_that_a_reader_meets_have_one(file):
     tree = ast.parse((ROOT / "ddlib" / file).read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert sum(">>>" in (ast.get_docstring(node) or "") for node in functions) >= WITH_EXAMPLES[file]
+
+
+def test_the_constants_of_the_reference_are_had_as_the_protocol_says(monkeypatch):
+    """Its code on pixels of which some are known: (x - mean) / std of the page, whatever normalised them before."""
+    page = (ROOT / "book" / "protocol.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) % 2
+    data = ddlib.Dataset.from_tensors("cifar10", (pixels[:6], labels[:6]), (pixels[6:], labels[6:]), ("a", "b"))
+    monkeypatch.setattr(ddlib, "load_dataset", {"cifar10": data}.get)
+    names = {}
+    exec(block, names)
+    found = names["as_the_reference"]
+    for split, given in ((found.train, pixels[:6]), (found.test, pixels[6:])):
+        for channel, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), strict=True)):
+            torch.testing.assert_close(split.images[:, channel], (given[:, channel] - mean) / std, rtol=0, atol=1e-5)
+    assert found.hash != data.hash
