@@ -103,7 +103,8 @@ published: $(READY)  ## Run the published baselines at the paper's scale (days o
 
 # --- the study --------------------------------------------------------------------------------------------
 
-STUDY ?= $(foreach part,alpha ensemble-alpha guidance ensemble elsewhere-alpha elsewhere options,params/sweeps/desk-$(part).yaml)
+# desk-elsewhere joins them once the alphas that desk-elsewhere-alpha chooses stand in it.
+STUDY ?= $(foreach part,alpha ensemble-alpha guidance ensemble elsewhere-alpha options,params/sweeps/desk-$(part).yaml)
 SEED ?=
 
 .PHONY: study

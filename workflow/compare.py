@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ddlib.disk.files import replacing
+from ddlib.study.alphas import alpha_folders
 from ddlib.study.record import read_record, synthetic_path
 from workflow.execute import main as execute
 from workflow.inputs import COMPARISON
@@ -42,8 +43,12 @@ def main(plan: str, marker: str, page: str) -> None:
     grid, start = read_plan(plan), time.perf_counter()
     executed = grid.folder / "notebooks" / COMPARISON.name
     with tempfile.TemporaryDirectory() as folder:
-        gather(grid, Path(folder))
-        os.environ["DDLIB_RUNS"] = folder
+        records = Path(folder, grid.folder.name)
+        records.mkdir()
+        gather(grid, records)
+        for held_out in alpha_folders(grid.folder):
+            Path(folder, held_out.name).symlink_to(held_out.resolve())
+        os.environ["DDLIB_RUNS"] = str(records)
         execute(COMPARISON, executed)
         convert = [sys.executable, "-m", "jupyter", "nbconvert", str(executed), "--to", "html", "--no-input", *OFFLINE]
         subprocess.run([*convert, "--output-dir", folder, "--output", "page", "--log-level", "ERROR"], check=True)

@@ -75,7 +75,8 @@ def run_again(record: dict[str, object], folder: Path, pictures: bool = False) -
 
     Pictures are ``<iteration>.png`` in the folder, a column for each class.
     """
-    given = record["parameters"] | {"seed": record["seed"], "num_sets": 1, "device": "auto"}
+    given = record["parameters"] | {"seed": record["seed"], "num_sets": 1}
+    given["device"] = "cpu" if record["device"] == "cpu" else "auto"  # PTMs are those of a kind of device
     given |= {"runs_folder": str(folder)} | (UNJUDGED if pictures else {})
     p = check(given, given)
     data = open_dataset(p)
