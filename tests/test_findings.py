@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import drawn
@@ -9,6 +10,7 @@ import findings as study
 import pandas as pd
 import pytest
 import result_tables
+import yaml
 from imagined import write_study
 from scipy import stats
 
@@ -145,7 +147,7 @@ def test_a_forest_shows_what_the_contrasts_say(whole):
     chart = drawn.forest(found, True)
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
-    assert row["difference"] == pytest.approx(100 * found.of_study.iloc[0]["difference"], abs=1e-4)
+    assert row["difference"] == pytest.approx(100 * found.primary.iloc[0]["difference"], abs=1e-4)
     assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace("\xa0", " ")
 
 
@@ -169,7 +171,7 @@ def test_elsewhere_stands_beside_the_ablations(whole):
     cclom = accuracies(whole / "desk-elsewhere", arm="cclom", dataset="fashion_mnist")
     assert 100 * row["difference"] == pytest.approx(sum(clom[seed] - cclom[seed] for seed in clom) / 10)
     here = table[(table["case"] == "as in the ablations") & (table["b"] == "cclom")].iloc[0]
-    assert here["difference"] == pytest.approx(study.findings("guidance").of_study.iloc[0]["difference"])
+    assert here["difference"] == pytest.approx(study.findings("guidance").primary.iloc[0]["difference"])
     assert not math.isnan(row["p_holm"])
 
 
@@ -221,3 +223,109 @@ def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, who
     planned = {f"{row.a} - {row.b}" for row in study.findings(key).contrasts.itertuples()}
     assert planned == set(study.expectations(key))
     assert {sign for those in study.expectations(key).values() for sign in those} <= set(study.SIGNS)
+
+
+@pytest.fixture
+def some(whole, tmp_path, monkeypatch):
+    """Some records of the study, those that a condition on chapter and record admits."""
+
+    def admit(condition):
+        for path in whole.glob("*/*.json"):
+            if condition(path.parent.name, json.loads(path.read_text())):
+                (tmp_path / path.parent.name).mkdir(exist_ok=True)
+                (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
+        monkeypatch.setattr(study, "RESULTS", tmp_path)
+        monkeypatch.setattr(study, "SMOKE", tmp_path / "none")
+        study.findings.cache_clear()
+        return tmp_path
+
+    yield admit
+    study.findings.cache_clear()
+
+
+def test_the_slider_takes_seeds_that_have_both_arms(some):
+    some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] == 12))
+    assert drawn.growing(study.findings("guidance")) is None, "one pair alone"
+    some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] in (12, 15, 18)))
+    chart = drawn.growing(study.findings("guidance"))
+    assert chart.table[["first", "n"]].values.tolist() == [[2, 2], [3, 3]]
+    assert "all 3 sets" in chart.seen
+    json.dumps(drawn.specification(chart.chart), allow_nan=False)
+
+
+def test_strategies_stand_without_the_line_that_has_not_been_run(some):
+    some(lambda grid, record: grid == "desk-ensemble" or (grid == "desk-guidance" and record["arm"] == "clom"))
+    assert study.reference_lines(study.findings("ensemble")) == {}
+    assert drawn.strips(study.findings("ensemble"), {}) is not None
+
+
+@pytest.mark.parametrize("key", ["guidance", "options"])
+def test_failed_runs_are_counted_and_are_no_results(key, some):
+    def first(grid, record):
+        return grid == f"desk-{key}" and record["arm"] == "clom" and record["seed"] in (10, 11)
+
+    folder = some(first) / f"desk-{key}"
+    paths = sorted(folder.glob("*.json"))
+    failed = [path for path in paths if json.loads(path.read_text())["seed"] == 11]
+    for path in failed:
+        fail(path)
+    found = study.findings(key)
+    assert sum(found.failed.values()) == len(failed) > 0
+    assert study.progress(found.chapter)[0] == len(paths) - len(failed)
+    assert any(line.startswith(f"{len(failed)} run") and "failed" in line for line in study.evidence(key))
+    told = [runs for sweep, _, runs, _ in result_tables.arms_there() if sweep == f"desk-{key}" and "failed" in runs]
+    assert sum(int(runs.rpartition(", ")[2].split()[0]) for runs in told) == len(failed)
+
+    for path in paths:
+        fail(path)
+    study.findings.cache_clear()
+    assert study.findings(key).records.empty
+    assert study.evidence(key)[-1] == f"{len(paths)} runs failed, and are no part of any mean."
+    assert result_tables.sweeps_there() == []
+
+
+def fail(path):
+    record = json.loads(path.read_text()) | {"status": "failed", "error": "ValueError: it diverged"}
+    record.pop("sha256", None)
+    record["accuracies"] = {name: [] for name in record["accuracies"]}
+    path.write_text(json.dumps(record))
+
+
+def test_every_case_of_the_page_on_alpha_has_a_curve_and_a_choice(tmp_path, monkeypatch):
+    write_study(tmp_path, ("elsewhere-alpha",))
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    study.findings.cache_clear()
+    page = (Path(__file__).parents[1] / "book" / "alpha.md").read_text()
+    cases = re.findall(r"^:case: (.+)$", page, re.MULTILINE)
+    assert len(cases) == 5
+    found = study.findings("alphas_elsewhere")
+    assert all(drawn.alpha(found, case) for case in cases)
+    _, rows = result_tables.alpha_cells(found)
+    assert {label.rpartition(": ")[0] for label, *_ in rows} == set(cases)
+    study.findings.cache_clear()
+
+
+def test_our_runs_stand_beside_the_published_numbers(monkeypatch):
+    """Each method that the published grid has finds its own number; others are not ours to run."""
+    numbers = {
+        ("dm", 48.9): 49.9,
+        ("dsa", 52.1): 53.1,
+        ("dc", 44.9): 44.0,
+        ("random", 31.0): 32.0,
+        ("random", 26.0): 25.0,
+    }
+    ours = [
+        {"dataset": "cifar10", "base_method": method, "published": number, "mean": mean, "n": 3}
+        | {"difference": mean - number}
+        for (method, number), mean in numbers.items()
+    ]
+    monkeypatch.setattr(result_tables, "published_runs", lambda: ours)
+    published = yaml.safe_load((Path(__file__).parents[1] / "book" / "published.yaml").read_text())["cifar10"]
+    rows = {(method, ipc): rest for method, ipc, *rest in result_tables.literature_rows(published, "cifar10")}
+    assert rows["DM", "10"][2:] == ["49.9", "+1.0", "3"]
+    assert rows["DSA", "10"][2:] == ["53.1", "+1.0", "3"]
+    assert rows["DC", "10"][2:] == ["44.0", "−0.9", "3"]
+    assert rows["random real images", "10"][2:] == ["32.0", "+1.0", "3"]
+    assert rows["random real images, evaluated without augmentation", "10"][2:] == ["25.0", "−1.0", "3"]
+    assert rows["DM", "1"][2:] == ["not run", "–", "0"]
+    assert rows["CAFE", "10"][2:] == ["–", "–", "–"]

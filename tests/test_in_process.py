@@ -193,6 +193,8 @@ def test_a_run_that_diverges_counts_as_done_and_is_shown(write, capsys):
     before = record.stat().st_mtime_ns
     assert sweep.main([str(path), "--in-process"]) == 1
     assert record.stat().st_mtime_ns == before  # it would diverge again
+    (grid.folder / grid.jobs[0].marker).unlink()
+    assert states.outlook(grid, states.states(grid), 1).startswith("1 jobs left: about"), "it is not run again"
 
 
 def test_a_machine_needs_little_more_than_torch(tmp_path, write):
@@ -253,6 +255,7 @@ def test_records_of_other_code_and_damaged_ones_are_not_in_the_table(ran):
     record["code_hash"] = "0" * 16
     del record["sha256"]
     other.write_text(json.dumps(record))
+    assert published.published_table(grid, any_code=True)["n"].tolist() == [1, 2, 2]
     table = published.published_table(grid)
     assert table["n"].tolist() == [0, 2, 2]
     assert table["mean"].isna().tolist() == [True, False, False]

@@ -53,6 +53,18 @@ def test_what_is_kept_is_not_made_again(grid, tmp_path, capsys):
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != lost)
 
 
+def test_a_job_that_ended_before_its_record_was_kept_is_not_run_again(grid, tmp_path, monkeypatch, capsys):
+    assert study.main([str(grid)]) == 0
+    kept = tmp_path / "results" / "sweeps" / "tiny"
+    for path in sorted(kept.glob("*.json"))[:4]:
+        path.unlink()
+    monkeypatch.setattr(study.in_process, "run_job", None)
+    capsys.readouterr()
+    assert study.main([str(grid)]) == 0
+    assert "6 of 6 jobs are kept" in capsys.readouterr().out
+    assert len(list(kept.glob("*.json"))) == 6
+
+
 def test_no_pictures_are_kept_of_sets_for_the_hold_out(grid, tmp_path):
     text = yaml.safe_load(grid.read_text())
     grid.write_text(yaml.safe_dump(text | {"profile": TINY | {"evaluate_on": "holdout"}, "seeds": [3]}))

@@ -531,6 +531,27 @@ def test_the_alpha_with_the_best_mean_is_chosen_and_of_equal_ones_the_smallest()
     assert figures.alpha_curve(pd.DataFrame(grid).assign(augment=True)) is not None
 
 
+def test_a_half_run_grid_compares_alphas_on_the_seeds_that_all_have():
+    grid = pd.DataFrame(
+        [
+            {
+                "arm": "clom",
+                "alpha": alpha,
+                "seed": seed,
+                "architecture": "ConvNet-3",
+                "network": 0,
+                "accuracy": share,
+            }
+            for alpha, accuracies in {1.0: [0.5, 0.5], 10.0: [0.4, 0.9], 100.0: [0.45]}.items()
+            for seed, share in enumerate(accuracies)
+        ]
+    )
+    row = alphas.chosen_alphas(grid).loc["clom"]
+    assert (row["alpha"], row["accuracy"], row["n"]) == (1.0, 0.5, 1), "10 is best on seed 1 alone, which 100 lacks"
+    apart = grid[(grid["alpha"] == 1.0) & (grid["seed"] == 0) | (grid["alpha"] == 10.0) & (grid["seed"] == 1)]
+    assert alphas.chosen_alphas(apart).empty
+
+
 def test_an_arm_at_another_alpha_than_the_chosen_one_is_named():
     chosen = pd.DataFrame({"alpha": {"clom": 10.0, "cclom": 100.0, "clom alone": 1000.0}})
     there = pd.DataFrame(

@@ -192,10 +192,18 @@ def test_no_difference_and_ties():
     same = [0.5, 0.6, 0.7, 0.8, 0.4, 0.3]
     row = paired_difference(table({"a": same, "b": same}), "a", "b").iloc[0]
     assert (row["difference"], row["p_value"], row["improvement"], row["t_low"]) == (0, 1, 0.5, 0)
-    assert math.isnan(row["p_equivalence"])
     third = np.add(same, [0.1, -0.1, 0, 0, 0.1, 0.1])
     row = paired_difference(table({"a": third, "b": same}), "a", "b").iloc[0]
     assert row["improvement"] == pytest.approx((3 + 0.5 * 2) / 6)
+
+
+@pytest.mark.parametrize(("shift", "p"), [(0.0, 0), (0.005, 0), (-0.005, 0), (0.02, 1), (-0.02, 1)])
+def test_differences_without_any_spread_are_equal_or_not(shift, p):
+    """The limit of the t tests: no chance is left, so what is within the margin is equal for sure."""
+    frame = table({"clom": np.full(8, 0.5 + shift), "none": np.full(8, 0.5)})
+    row = compare(frame, [("clom", "none")]).iloc[0]
+    assert row["p_equivalence"] == p
+    assert ("±1 points" in row["verdict"]) == (p == 0)
 
 
 def test_equivalence_is_two_one_sided_t_tests():

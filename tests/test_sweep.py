@@ -236,6 +236,7 @@ BAD = {
     "unknown key": ({"armes": []}, "armes"),
     "no arms": ({"arms": []}, "arms is no list"),
     "unknown notebook": ({"arms": [{"notebook": "../x"}]}, "01_guidance, 02_ensemble"),
+    "a list of notebooks": ({"arms": [{"notebook": ["01_guidance", "02_ensemble"]}]}, "notebook is .*expected one of"),
     "typo in a parameter": ({"arms": [{"notebook": "01_guidance", "guidence": "clom"}]}, "did you mean 'guidance'"),
     "impossible value": ({"arms": [{"notebook": "01_guidance", "ipc": [0]}]}, "ipc is 0"),
     "code as value": ({"arms": [{"notebook": "01_guidance", "guidance": "__import__('os')"}]}, "guidance is"),

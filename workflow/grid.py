@@ -232,7 +232,7 @@ def read_arms(arms: object) -> Iterator[tuple[str, dict[str, object]]]:
         values = {name: value if isinstance(value, list) else [value] for name, value in arm.items()}
         values |= {SEEDS: [arm[SEEDS]]} if SEEDS in arm else {}  # groups of seeds are a list, and no arms
         notebook = arm.get("notebook")
-        if notebook not in ABLATIONS:
+        if not isinstance(notebook, str) or notebook not in ABLATIONS:
             raise GridError(f"notebook is {notebook!r}; expected one of {', '.join(ABLATIONS)}")
         refuse_reserved("an arm", arm)
         if empty := [name for name, value in values.items() if not value]:

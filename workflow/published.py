@@ -18,7 +18,7 @@ from workflow.plan import Grid, Job
 PUBLISHED = "published"
 EVALUATIONS = {"augmented": True, "plain": False}  # networks trained with DSA augmentation, or without
 ARCHITECTURE = "ConvNet-3"  # of all published numbers
-COLUMNS = ("dataset", "arm", "evaluation", "n", "mean", "sd", "published", "difference")
+COLUMNS = ("dataset", "arm", "base_method", "evaluation", "n", "mean", "sd", "published", "difference")
 
 
 def wrong_with_published(published: object, parameters: Mapping[str, object]) -> str:
@@ -35,18 +35,21 @@ def wrong_with_published(published: object, parameters: Mapping[str, object]) ->
     return ""
 
 
-def published_table(grid: Grid) -> pd.DataFrame:
-    """A row for each published number: the mean of our sets in percent, its spread over sets, and the difference."""
+def published_table(grid: Grid, any_code: bool = False) -> pd.DataFrame:
+    """A row for each published number: the mean of our sets in percent, its spread over sets, and the difference.
+
+    Of records of other code than today's only if ``any_code``, as those are that a book keeps.
+    """
     arms: dict[tuple[str, str], list[Job]] = {}
     for job in grid.jobs:
         if job.published:
             arms.setdefault((job.notebook, job.arm), []).append(job)
-    return pd.DataFrame([row for jobs in arms.values() for row in _rows(grid, jobs)], columns=COLUMNS)
+    return pd.DataFrame([row for jobs in arms.values() for row in _rows(grid, jobs, any_code)], columns=COLUMNS)
 
 
-def _rows(grid: Grid, jobs: list[Job]) -> Iterator[dict[str, object]]:
+def _rows(grid: Grid, jobs: list[Job], any_code: bool) -> Iterator[dict[str, object]]:
     """Of one arm."""
-    found = [accuracies for job in jobs for accuracies in _accuracies(grid, job)]
+    found = [accuracies for job in jobs for accuracies in _accuracies(grid, job, any_code)]
     for evaluation, accuracy in jobs[0].published.items():
         chosen = [table[table["augment"] == EVALUATIONS[evaluation]]["accuracy"] for table in found]
         means = pd.Series([100 * values.mean() for values in chosen if len(values)], dtype=float)
@@ -54,6 +57,7 @@ def _rows(grid: Grid, jobs: list[Job]) -> Iterator[dict[str, object]]:
         yield {
             "dataset": jobs[0].parameters["dataset"],
             "arm": jobs[0].arm,
+            "base_method": jobs[0].parameters["base_method"],
             "evaluation": evaluation,
             "n": len(means),
             "mean": mean,
@@ -63,14 +67,14 @@ def _rows(grid: Grid, jobs: list[Job]) -> Iterator[dict[str, object]]:
         }
 
 
-def _accuracies(grid: Grid, job: Job) -> Iterator[pd.DataFrame]:
-    """Those of the architecture, for each set that is there and was made by the code of the sweep."""
+def _accuracies(grid: Grid, job: Job, any_code: bool) -> Iterator[pd.DataFrame]:
+    """Those of the architecture, for each set that is there and was made by the code of the sweep, or by any."""
     for path in map(grid.folder.joinpath, job.records):
         try:
             record = read_record(path)
         except (OSError, ValueError):
             continue
-        if record["code_hash"] == job.of["code"]:
+        if any_code or record["code_hash"] == job.of["code"]:
             table = record["accuracies"]
             yield table[table["architecture"] == ARCHITECTURE]
 

@@ -27,7 +27,8 @@ from ddlib.study.run import open_dataset, run_arm
 from workflow.study import RESULTS
 
 WAY = (0, 20, 50, 100, 200, 500, 1000)  # iterations of which pictures are kept, if there are as many
-UNJUDGED = {"architectures": "ConvNet-3", "eval_epochs": 1}  # as little as can be, where pictures alone are wanted
+# As little as can be, where pictures alone are wanted.
+UNJUDGED = {"architectures": "ConvNet-3", "num_eval": 1, "eval_epochs": 1, "eval_epochs_plain": None, "judges": 0}
 ELSEWHERE = "another machine, software or code"
 NEAR = 3.0  # standard deviations between the kept sets of an arm
 FEW = 0.02  # the accuracy allowed where an arm has one kept set

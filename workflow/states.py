@@ -94,7 +94,7 @@ def failures(grid: Grid, job: Job) -> list[str]:
 
 
 def held(lock: Path) -> bool:
-    """Whether a process holds a lock. Looking at it takes no lock that another could meet, and writes nothing."""
+    """Whether a process holds a lock. Looking shares the lock for a moment, and writes nothing."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -134,7 +134,7 @@ def estimate(grid: Grid, found: Sequence[State]) -> tuple[float, float, int]:
     """Seconds (of one job at a time), bytes, and the number of jobs without an estimate, for all that is left."""
     known, total, size, unknown = costs(grid), 0.0, 0.0, 0
     for state in found:
-        if state.state in ("left", "failed"):
+        if open_still(grid, state):
             part = "pools" if isinstance(state.work, Pool) else "jobs"
             cost = next((known[kind] for kind in kinds(part, state.work.name) if kind in known), None)
             if cost:
@@ -173,7 +173,7 @@ def reasons(found: Sequence[State]) -> list[str]:
 
 def outlook(grid: Grid, found: Sequence[State], workers: int) -> str:
     """One line: what is left, and how long and large that will be."""
-    left = sum(state.state in ("left", "failed") for state in found)
+    left = sum(open_still(grid, state) for state in found)
     total, size, unknown = estimate(grid, found)
     if nothing_left(grid, found):
         return "nothing is left to do" + ("" if comparison_is_current(grid) else " but the comparison")
@@ -186,7 +186,12 @@ def outlook(grid: Grid, found: Sequence[State], workers: int) -> str:
 
 def nothing_left(grid: Grid, found: Sequence[State]) -> bool:
     """Whether all is done: whole markers are there, also those of runs that diverged."""
-    return all(state.state in ("done", "failed") and (grid.folder / state.work.marker).is_file() for state in found)
+    return not any(state.state == "running" or open_still(grid, state) for state in found)
+
+
+def open_still(grid: Grid, state: State) -> bool:
+    """Whether a job is to be run; one that diverged has a marker, and is not."""
+    return state.state == "left" or (state.state == "failed" and not (grid.folder / state.work.marker).is_file())
 
 
 def comparison_is_current(grid: Grid) -> bool:

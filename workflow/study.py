@@ -23,7 +23,7 @@ from ddlib.synthetic import SyntheticSet
 from workflow import in_process
 from workflow.grid import read_grid
 from workflow.plan import PROJECT, Grid, GridError, Job
-from workflow.states import states, table
+from workflow.states import State, states, table
 from workflow.sweep import alone, forget
 
 RESULTS = PROJECT / "book" / "results"
@@ -44,7 +44,7 @@ def lacking(grid: Grid) -> Grid:
 
 def keep(grid: Grid, job: Job) -> None:
     """Copy the records of a job that is done, and a picture of each set of a first seed."""
-    if not (grid.folder / job.marker).is_file():
+    if not all((grid.folder / name).is_file() for name in (job.marker, *job.records)):
         return
     first = min(other.parameters["seed"] for other in grid.jobs)
     pictured = range(first, first + PICTURED.get(grid.path.stem, 1)) if job.parameters["evaluate_on"] == "test" else ()
@@ -63,16 +63,23 @@ def run_and_keep(grid: Grid, job: Job) -> None:
     keep(grid, job)
 
 
+def states_alone(grid: Grid) -> list[State]:
+    """Where the jobs stand; their PTMs are trained when a job asks for them, so no marker of a pool is waited for."""
+    return states(dataclasses.replace(grid, jobs=[dataclasses.replace(job, pool=None) for job in grid.jobs]))
+
+
 def study(path: str, workers: int) -> bool:
     """Run what a grid lacks; whether all of it is kept then."""
     grid = read_grid(path)
+    for job in lacking(grid).jobs:
+        keep(grid, job)  # of one that was ended between its last step and this one
     left = lacking(grid)
     print(f"{path}: {len(grid.jobs) - len(left.jobs)} of {len(grid.jobs)} jobs are kept", flush=True)
     if left.jobs:
         with alone(grid), ExitStack() as held:
-            forget(left, states(left))
+            forget(left, states_alone(left))
             list(in_process.hands(grid.threads, workers, held)(partial(run_and_keep, grid), left.jobs))
-        print(table(states(left)), flush=True)
+        print(table(states_alone(left)), flush=True)
     return not lacking(grid).jobs
 
 

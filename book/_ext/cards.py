@@ -5,7 +5,7 @@ from html import escape
 
 import findings as study
 
-from ddlib.study.words import interval, signed
+from ddlib.study.words import estimate
 
 
 def card(key: str, question: str) -> str:
@@ -13,11 +13,11 @@ def card(key: str, question: str) -> str:
     found = study.findings(key)
     chapter = study.CHAPTERS[key]
     parts = [f'<p class="question">{escape(question)}</p>']
-    if found.of_study.empty:
+    if found.primary.empty:
         says = "Not measured yet: no run of the planned comparison is there."
         parts.append(f'<p class="verdict">{says}</p>')
     else:
-        rows = [row for _, row in found.of_study.iterrows()]
+        rows = [row for _, row in found.primary.iterrows()]
         parts.append(f'<p class="verdict">{escape(study.headline(rows, found.lasting))}</p>')
         parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
     done, wanted = study.progress(chapter)
@@ -30,8 +30,7 @@ def card(key: str, question: str) -> str:
 
 def in_words(row: Mapping) -> str:
     """A contrast with its interval and n."""
-    bounds = interval(100 * row["t_low"], 100 * row["t_high"])
-    return f"{row['contrast']}: {signed(100 * row['difference'])} points {bounds}, n = {row['n']}"
+    return f"{row['contrast']}: {estimate(row)}"
 
 
 def small_forest(rows: list[Mapping]) -> str:

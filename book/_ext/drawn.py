@@ -17,11 +17,12 @@ from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
 from ddlib.study.ablations import ABLATIONS
+from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import USUAL
-from ddlib.study.contrasts import common_seeds, effect, planned_contrasts
+from ddlib.study.contrasts import common_seeds, compare, effect
 from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
-from ddlib.study.words import interval, signed
+from ddlib.study.words import estimate, interval, signed
 
 VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
@@ -190,17 +191,14 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
         rows[name] = (100 * table[key].astype(float)).round(4)
     rows["points"] = rows["difference"].map(signed)
     rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
-    rows["p"] = [f"{value:.2g}" for value in table["p_value"]]
-    rows["p_holm"], rows["p_equal_holm"] = (
-        table["p_holm"].map("{:.2g}".format),
-        table["p_equivalence_holm"].map("{:.2g}".format),
-    )
+    for name, key in {"p": "p_value", "p_holm": "p_holm", "p_equal_holm": "p_equivalence_holm"}.items():
+        rows[name] = table[key].map("{:.2g}".format)
     rows["bca_low"], rows["bca_high"] = (100 * table["bca_low"]).round(4), (100 * table["bca_high"]).round(4)
     rows["share_above_0"] = table["improvement"]
-    numbers = rows["points"] + " " + rows["interval"] + ", n = " + rows["n"].map(str)
+    told = pd.Series([estimate(row) for row in table.to_dict("records")], table.index, dtype=object)
+    numbers = told.str.replace(" points", "")
     rows["label"] = (rows["contrast"] + " " + numbers.map(unbroken)).map(folded)
-    rows["spoken"] = rows["contrast"] + ": " + rows["points"] + " points " + rows["interval"] + ", n = "
-    rows["spoken"] += rows["n"].map(str)
+    rows["spoken"] = rows["contrast"] + ": " + told
     return rows.reset_index(drop=True)
 
 
@@ -255,20 +253,23 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
 
 def growing(found: Findings) -> Drawn | None:
     """What the first n sets say on each primary contrast, with a slider for n."""
-    table = found.of_study
-    most = int(found.sets["seed"].nunique()) if len(found.sets) else 0
-    if table.empty or most < 2:
+    table = found.primary
+    if table.empty:
         return None
-    seeds, rows = sorted(found.shown["seed"].unique()), []
+    pairs = list(zip(table["a"], table["b"], strict=True))
+    arms = found.shown.groupby("seed")["arm"].agg(set)
+    seeds = [seed for seed, there in arms.items() if any({*pair} <= there for pair in pairs)]
+    most, rows = len(seeds), []
+    if most < 2:
+        return None
     for n in range(2, most + 1):
-        some = planned_contrasts(found.shown[found.shown["seed"].isin(seeds[:n])], found.chapter.notebook)
-        some = contrast_rows(some[some["primary"].astype(bool)])
-        rows.append(some.assign(first=n))
+        some = compare(found.shown[found.shown["seed"].isin(seeds[:n])], pairs)
+        rows.append(contrast_rows(some).assign(first=n))
     data = pd.concat(rows, ignore_index=True)
     data["text"] = (data["label"].str.replace("\n", " ") + ": " + data["verdict"]).map(folded)
     slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
     lows, highs = data["low"].clip(lower=-20), data["high"].clip(upper=20)
-    domain = [float(min(lows.min(), -1.2)), float(max(highs.max(), 1.2))]
+    domain = [float(min(-1.2, *lows.dropna())), float(max(1.2, *highs.dropna()))]
     names = list(dict.fromkeys(data["contrast"]))
     place = Rows.of(data["text"])._replace(count=len(names))
     chosen = alt.Chart(data).transform_filter("datum.first == first_sets")
@@ -451,8 +452,8 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
         layers.append(
             alt.Chart(level).mark_rule(strokeDash=[4, 3], color="#777777").encode(y="mean:Q", tooltip="what:N")
         )
-    best = cells.loc[cells.groupby("arm")["mean"].idxmax()]
-    seen = "; ".join(f"{row.label} is best at alpha {row.alpha:g}" for row in best.itertuples())
+    best = chosen_alphas(grid[~plain])["alpha"]
+    seen = "; ".join(f"{Arm.named(arm).label} is best at alpha {value:g}" for arm, value in best.items())
     return Drawn(_plain(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")
 
 

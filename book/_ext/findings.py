@@ -5,6 +5,7 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 """
 
 import hashlib
+import json
 import math
 import re
 import sys
@@ -25,7 +26,6 @@ from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
 from ddlib.study.words import plural
 from workflow.grid import read_grid, read_profile
-from workflow.plan import GridError
 
 ROOT = Path(__file__).parents[2]
 RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" / "smoke"
@@ -156,11 +156,11 @@ class Findings:
         if self.plain.empty:
             return {}
         by_case = cases.with_cases(self.plain, usual(), cases.SETTINGS).groupby("case", sort=False)
-        grids = {case: runs.reference(alpha_grid(rows, rows["setting"].min())) for case, rows in by_case}
+        grids = {case: alphas_of_case(rows) for case, rows in by_case}
         return {case: grid for case, grid in grids.items() if len(grid)}
 
     @property
-    def of_study(self) -> pd.DataFrame:
+    def primary(self) -> pd.DataFrame:
         """The contrasts that count as answers: those planned as primary."""
         table = self.contrasts
         return table[table["primary"].astype(bool)] if len(table) else table
@@ -169,7 +169,9 @@ class Findings:
     def facts(self) -> dict[str, object]:
         """Every number that prose may name; per cent and points."""
         arms = {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()}
-        return {"arms": arms, "contrasts": {f"{row.a} - {row.b}": numbers(row) for row in self.contrasts.itertuples()}}
+        several = not self.chapter.notebook  # cases or options: the same two arms in each, so words tell them apart
+        rows = {row.contrast if several else f"{row.a} - {row.b}": numbers(row) for row in self.contrasts.itertuples()}
+        return {"arms": arms, "contrasts": rows}
 
 
 def numbers(row: tuple) -> dict[str, object]:
@@ -179,6 +181,12 @@ def numbers(row: tuple) -> dict[str, object]:
     return {**{key: 100 * value for key, value in points.items()}, **rest}
 
 
+def alphas_of_case(records: Rows) -> Rows:
+    """The grid of alphas of one case, with its base method."""
+    method = next((name for name in records["base_method"].unique() if name != "none"), "dm")
+    return runs.reference(alpha_grid(records, records["setting"].min(), method))
+
+
 @cache
 def findings(key: str) -> Findings:
     """The records of a chapter (a key of ``CHAPTERS``), empty where nothing has been run at any scale."""
@@ -186,9 +194,10 @@ def findings(key: str) -> Findings:
     for folder, lasting in ((RESULTS / chapter.grid, True), (SMOKE, False)):
         if any(folder.glob("*.json")) and (lasting or chapter.notebook):
             records, failures = runs.load_runs(folder)
+            if records.empty or not chapter.notebook:
+                named = failures if failures.empty else chapter.named(failures)
+                return Findings(chapter, folder, lasting, records, named["arm"].value_counts().to_dict())
             chosen = runs.choose_setting(records, 0)
-            if not chapter.notebook:
-                return Findings(chapter, folder, lasting, records)
             failed = runs.failed_arms(failures, chosen, 0)[chapter.notebook]
             rows = runs.ablation(chosen, chapter.notebook)
             if len(rows):
@@ -201,27 +210,28 @@ def findings(key: str) -> Findings:
 def planned(grid: str) -> dict[str, list[str]] | None:
     """The records that a sweep will write, by the names of its jobs; None where its grid is not written yet."""
     path = GRIDS / f"{grid}.yaml"
-    if not path.is_file():
-        return None
-    try:
-        return {job.name: list(job.records) for job in read_grid(path).jobs}
-    except GridError:
-        return None
+    return {job.name: list(job.records) for job in read_grid(path).jobs} if path.is_file() else None
+
+
+def record_at(path: Path) -> dict[str, object] | None:
+    """A record as it stands in its file, unchecked; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def progress(chapter: Chapter) -> tuple[int, int | None]:
-    """How many of the planned runs of a chapter have a record, and how many are planned."""
+    """How many of the planned runs of a chapter have a result, and how many are planned; None without a grid."""
     jobs = planned(chapter.grid)
     folder = RESULTS / chapter.grid
-    if jobs is None:
-        return sum(1 for _ in folder.glob("*.json")), None
-    names = [name for records in jobs.values() for name in records]
-    return sum((folder / name).is_file() for name in names), len(names)
+    paths = folder.glob("*.json") if jobs is None else [folder / name for names in jobs.values() for name in names]
+    found = [record_at(path) for path in paths]
+    done = sum(record is not None and record["status"] == "ok" for record in found)
+    return done, None if jobs is None else len(found)
 
 
 def state_of_records() -> str:
-    """Changes with any record that a page may show."""
-    paths = [path for folder in (RESULTS, SMOKE) for path in sorted(folder.rglob("*.json"))]
+    """Changes with any record or picture that a page may show."""
+    files = [path for folder in (RESULTS, SMOKE) for path in sorted(folder.rglob("*.*"))]
+    paths = [path for path in files if path.suffix in (".json", ".png")]
     told = "".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
     return hashlib.sha256(told.encode()).hexdigest()
 
@@ -244,9 +254,11 @@ def number(text: str) -> str:
             raise KeyError(f"{name!r}; known: {', '.join(found.facts[kind])}")
         return "not measured yet"
     value = known[what]
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, str):
+        return value
+    if math.isnan(value):
         return "–"
-    return format(value, spec or (".1f" if isinstance(value, float) else "")).replace("-", "−")
+    return format(value, spec or ("z.1f" if isinstance(value, float) else "")).replace("-", "−")
 
 
 def require_arms(name: str) -> None:
@@ -306,8 +318,10 @@ def evidence(key: str) -> list[str]:
         f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {found.chapter.grid} is not planned yet"
     )
     missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
+    failed = sum(found.failed.values())
+    lost = [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] * bool(failed)
     if found.records.empty:
-        return ["Evidence: none yet.", f"For this chapter, {of}."]
+        return ["Evidence: none yet.", f"For this chapter, {of}.", *lost]
     table = found.records.drop_duplicates("run")
     commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
     days = sorted({str(day)[:10] for day in table["created"]})
@@ -320,6 +334,7 @@ def evidence(key: str) -> list[str]:
     ]
     if found.lasting and found.twins:
         lines.append(f"{found.twins} more runs check that averaging gradients is averaging losses.")
+    lines += lost
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
     elif done != wanted:
@@ -336,9 +351,10 @@ def headline(rows: list[pd.Series], lasting: bool) -> str:
     """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
     if len(rows) == 1 or not lasting or any(row["n"] < MIN_PAIRS for row in rows):
         return advice(rows[0], lasting)
-    places = ("At equal updates", "at equal passes")
-    parts = [f"{place}: {row['verdict']}" for place, row in zip(places, rows, strict=True)]
-    return "; ".join(parts) + ". One at random takes one pass an update, averaging in every update one for each PTM."
+    shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
+    parts = [f"t equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True)]
+    cost = "One at random takes one pass an update, averaging in every update one for each PTM."
+    return f"A{'; a'.join(parts)}. {cost}"
 
 
 def advice(row: pd.Series, lasting: bool) -> str:
@@ -386,8 +402,7 @@ def reference_lines(found: Findings) -> dict[str, float]:
 
     Beside strategies no guidance is that of the first ablation, in the same setting; the full data would squeeze them.
     """
-    means = found.cells.set_index("arm")["mean"]
+    means, names = found.cells.set_index("arm")["mean"], {"none": "no guidance", FULL_NAME: "full data"}
     if found.chapter.notebook == "02_ensemble" and found.lasting and findings("guidance").lasting:
-        return {"no guidance": float(findings("guidance").cells.set_index("arm")["mean"]["none"])}
-    names = {"none": "no guidance", FULL_NAME: "full data"}
+        means, names = findings("guidance").cells.set_index("arm")["mean"], {"none": "no guidance"}
     return {label: float(means[arm]) for arm, label in names.items() if arm in means}

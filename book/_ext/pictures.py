@@ -16,9 +16,8 @@ def pictures_of(found: Findings) -> dict[str, bytes]:
     if found.folder not in _PICTURES:
         _PICTURES[found.folder] = {}
     known = _PICTURES[found.folder]
-    classes = len(found.records.iloc[0]["class_names"]) if len(found.records) else 0
-    for run in found.sets["run"]:
-        if run not in known and (content := png(found.folder / run, classes)):
+    for run, names in found.shown.drop_duplicates("run").set_index("run")["class_names"].items():
+        if run not in known and (content := png(found.folder / run, len(names))):
             known[run] = content
     return {run: known[run] for run in found.sets["run"] if run in known}
 
@@ -32,7 +31,7 @@ def png(stem: Path, classes: int) -> bytes | None:
     None where there is neither.
     """
     kept, saved = stem.with_suffix(".png"), stem.with_suffix(".safetensors")
-    if kept.is_file():
+    if kept.is_file() and classes:
         pixels = turned(np.array(Image.open(kept).convert("RGB")), classes)
     elif saved.is_file():
         synthetic = SyntheticSet.load(saved)

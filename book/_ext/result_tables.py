@@ -1,6 +1,5 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
-import json
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -117,8 +116,8 @@ LITERATURE = ["method", "images per class", "published", "DC-Bench", "ours", "di
 
 
 def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]:
-    """Texts of the cells; a dash where a number is not known, "not run" where ours could be."""
-    ours = {(row["dataset"], row["arm"].split("-")[-1], row["published"]): row for row in published_runs()}
+    """Texts of the cells; a dash where a number is not known or the method not ours, "not run" where ours could be."""
+    ours = {(row["dataset"], row["base_method"], row["published"]): row for row in published_runs()}
     rows = []
     for method, about in published.items():
         for place, ipc in enumerate((1, 10, 50)):
@@ -131,9 +130,9 @@ def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]
                     str(ipc),
                     "–" if number is None else f"{number:.1f}",
                     " / ".join(f"{share:.1f}" for share in bench[place]) if bench else "–",
-                    f"{found['mean']:.1f}" if measured else "not run",
+                    f"{found['mean']:.1f}" if measured else "not run" if "arm" in about else "–",
                     signed(found["difference"]) if measured else "–",
-                    str(found["n"]) if measured else "0",
+                    str(found["n"]) if measured else "0" if "arm" in about else "–",
                 ]
             )
     return rows
@@ -144,15 +143,17 @@ def published_runs() -> list[dict[str, object]]:
     folder = study.RESULTS / "published"
     if not any(folder.glob("*.json")):
         return []
-    return published_table(replace(read_grid(study.GRIDS / "published.yaml"), folder=folder)).to_dict("records")
+    grid = replace(read_grid(study.GRIDS / "published.yaml"), folder=folder)
+    return published_table(grid, any_code=True).to_dict("records")
 
 
 def sweeps_there() -> list[list[str]]:
     """For each sweep in the book: name, days, runs, arms, commits."""
     rows = []
     for folder in sorted(study.RESULTS.glob("*")):
-        if any(folder.glob("*.json")):
-            table = load_runs(folder)[0].drop_duplicates("run")
+        table = load_runs(folder)[0] if any(folder.glob("*.json")) else pd.DataFrame()
+        if len(table):
+            table = table.drop_duplicates("run")
             days = study.span(sorted({str(day)[:10] for day in table["created"]}))
             commits = study.span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
             rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
@@ -167,8 +168,10 @@ def arms_there() -> list[list[str]]:
         for job in read_grid(path).jobs:
             arms.setdefault(job.arm, []).extend(study.RESULTS / path.stem / name for name in job.records)
         for arm, records in arms.items():
-            there = [json.loads(record.read_text(encoding="utf-8")) for record in records if record.is_file()]
+            there = [record for record in map(study.record_at, records) if record]
+            done = sum(record["status"] == "ok" for record in there)
             hours = sum(record["seconds"].get(part, 0) for record in there for part in study.OF_A_RUN)
             took = f"{hours / 3600:.1f}" if there else "–"
-            rows.append([path.stem, arm, f"{len(there)} of {len(records)}", took])
+            failed = f", {len(there) - done} failed" if done < len(there) else ""
+            rows.append([path.stem, arm, f"{done} of {len(records)}{failed}", took])
     return rows

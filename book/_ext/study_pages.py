@@ -176,6 +176,8 @@ def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
         "gradients": lambda: drawn.gradients(found),
         "gains": lambda: drawn.gains(found),
     }
+    if kind not in kinds:
+        raise ValueError(f"no chart is called {kind!r}; known: {', '.join(kinds)}")
     return kinds[kind]()
 
 
@@ -217,6 +219,8 @@ class Results(FromRecords):
         self.env.note_dependency(str(ROOT / "book" / "expectations.yaml"))
         kind, key = self.arguments
         self.arguments = [key]
+        if kind not in result_tables.KINDS:
+            raise self.error(f"no table is called {kind!r}; known: {', '.join(result_tables.KINDS)}")
         head, rows = result_tables.KINDS[kind](study.findings(self.chapter()))
         if not rows:
             return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])

@@ -53,20 +53,27 @@ def alpha_grid(
     return grid if (grid.groupby("arm")["alpha"].nunique() > 1).any() else grid.head(0)
 
 
+CHOSEN = ["alpha", "parameter", "accuracy", "n", "edge"]
+
+
 def chosen_alphas(grid: pd.DataFrame) -> pd.DataFrame:
     """Which alpha the hold-out chooses for each arm of a grid (``alpha_grid``, of one architecture), a row each.
 
-    That with the best mean accuracy over sets; of equal ones the smallest. Alpha 0 is no guidance, and can be chosen
-    too where it was run.
+    That with the best mean accuracy over the seeds that all alphas of the arm have; of equal ones the smallest. Alpha 0
+    is no guidance, and can be chosen too where it was run. An arm without a common seed has no row.
 
     Returns: ``alpha``, ``parameter`` (its name), ``accuracy`` (mean, a fraction), ``n`` (sets), ``edge`` (the smallest
     or the largest that was run, so a better one may lie beyond), by arm.
     """
     guided = grid[grid["alpha"].notna()] if len(grid) else grid
     if guided.empty:
-        return pd.DataFrame(columns=["alpha", "parameter", "accuracy", "n", "edge"])
-    rows = {}
-    for arm, cells in summary(guided, ["arm", "alpha"]).groupby("arm"):
+        return pd.DataFrame(columns=CHOSEN)
+    rows: dict[str, dict[str, object]] = {}
+    for arm, runs in guided.groupby("arm"):
+        common = set.intersection(*runs.groupby("alpha")["seed"].agg(set))
+        if not common:
+            continue
+        cells = summary(runs[runs["seed"].isin(common)], ["alpha"])
         best = cells.sort_values("alpha").loc[lambda line: line["mean"].round(12).idxmax()]
         rows[arm] = {
             "alpha": best["alpha"],
@@ -75,7 +82,7 @@ def chosen_alphas(grid: pd.DataFrame) -> pd.DataFrame:
             "n": int(best["n"]),
             "edge": best["alpha"] in (cells["alpha"].min(), cells["alpha"].max()),
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=CHOSEN)
 
 
 def unchosen_alphas(records: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:

@@ -24,8 +24,8 @@ def step_costs(table: pd.DataFrame) -> Figure:
                 line["num_ptms"],
                 factor * line[column],
                 dashed,
-                marker=MARKERS[index],
-                color=PALETTE[index],
+                marker=MARKERS[index % len(MARKERS)],
+                color=PALETTE[index % len(PALETTE)],
                 label=name,
             )
         ax.set_xlabel("number of PTMs, K")
@@ -70,7 +70,13 @@ def growth(table: pd.DataFrame) -> Figure:
         for row, (name, label) in enumerate({"seconds": "time of one step (s)", "graph_mb": "graphs (MB)"}.items()):
             ax = grid[row, column]
             for index, (work, line) in enumerate(part.groupby("work", sort=False)):
-                ax.plot(line["value"], line[name], marker=MARKERS[index], color=PALETTE[index], label=work)
+                ax.plot(
+                    line["value"],
+                    line[name],
+                    marker=MARKERS[index % len(MARKERS)],
+                    color=PALETTE[index % len(PALETTE)],
+                    label=work,
+                )
             power = 2 if axis == "image_size" else 1  # pixels grow with the square of the side
             start = part[part["value"] == values[0]][name].min() / 2
             ax.plot(values, start * (values / values[0]) ** power, "--", color=GREY, label="in proportion")

@@ -27,6 +27,8 @@ def title_of(dataset: object) -> str:
 
 def epoch(number: object) -> str:
     """How long a PTM was trained."""
+    if pd.isna(number):
+        return "PTM of the last epoch"
     return f"PTM of epoch {int(number)}" if number else "untrained network"
 
 

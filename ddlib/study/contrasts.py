@@ -72,7 +72,8 @@ def effect(
         ``p_value``: two-sided sign-flip permutation test, exact up to 14 pairs, so never below 2 / 2^n, and from
         2^14 flips drawn by ``seed`` beyond;
         ``improvement``: probability of improvement, the share of seeds with a contrast above 0, ties counted half;
-        ``p_equivalence``: two one-sided t tests against +-``margin`` (NaN without spread).
+        ``p_equivalence``: two one-sided t tests against +-``margin`` (without spread 0 inside
+        the margin, else 1; NaN for n = 1).
     Raises:
         ValueError: an arm is unknown, or seeds occur in some arms only (``common_seeds`` drops them).
     """
@@ -193,8 +194,15 @@ def _paired_statistics(differences: np.ndarray, margin: float, seed: int) -> dic
         "bca_high": bca_high,
         "p_value": _sign_flip_p(differences, seed),
         "improvement": np.mean((differences > 0) + 0.5 * (differences == 0)),
-        "p_equivalence": ttost_paired(differences, zeros, -margin, margin)[0] if spread else math.nan,
+        "p_equivalence": ttost_paired(differences, zeros, -margin, margin)[0]
+        if spread
+        else _p_without_spread(differences, margin),
     }
+
+
+def _p_without_spread(differences: np.ndarray, margin: float) -> float:
+    """Of two one-sided tests where all differences are the same: nothing is left to chance. NaN for a single one."""
+    return math.nan if len(differences) == 1 else float(abs(differences[0]) >= margin)
 
 
 def _sign_flip_p(differences: np.ndarray, seed: int) -> float:

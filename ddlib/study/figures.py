@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.run import Run
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
 from ddlib.study.style import CLASS, GREY, INK, PAIR, PALETTE, caption, captions, nothing_to_draw, style
 from ddlib.study.tables import no_ceiling
+from ddlib.study.words import interval, signed
 
 NOT_RUN = "no arm of this ablation has been run in this setting"
 COSTS = {
@@ -86,9 +88,8 @@ def paired_differences(table: pd.DataFrame) -> Axes | None:
         _interval(ax, difference, y, low, high)
         place = f", {row['architecture']}" if several else ""
         names.append(f"{caption(row['contrast'], PAIR)}{place} (n = {row['n']})")
-        span = "" if np.isnan(low) else f" [{low:+z.1f}, {high:+z.1f}]"
-        verdict = "" if same else f"  {row['verdict']}"
-        notes.append(f"{difference:+z.1f}{span}{verdict}".replace("-", "−"))
+        verdict = "" if same else f" {row['verdict']}"
+        notes.append(" ".join(filter(None, (signed(difference), interval(low, high), verdict))))
     ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.93", zorder=0, lw=0)
     ax.axvline(0, color=INK, lw=1)
     ax.set_yticks(range(len(table)), names)
@@ -159,7 +160,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
     cells = summary(records, ["arm"]).set_index("arm")
     cost = records.drop_duplicates(["arm", "seed"]).groupby("arm")[x].mean()
     fig, ax = plt.subplots(figsize=(7.5, 4))
-    arms = ordered(cells.index)
+    arms = ordered(cost.dropna().index)
     for name in arms:
         arm, cell = Arm.named(name), 100 * cells.loc[name]
         label = f"{caption(arm.label)} (n = {cells.loc[name, 'n']:.0f})"
@@ -202,14 +203,16 @@ def alpha_curve(grid: pd.DataFrame) -> Axes | None:
         row = summary(base, []).iloc[0]
         ax.axhline(100 * row["mean"], color=Arm().colour, ls="--", label=f"{Arm().label} (n = {row['n']:.0f})")
         ax.axhspan(100 * row["low"], 100 * row["high"], color=Arm().colour, alpha=0.12, lw=0)
+    best = chosen_alphas(grid[~unguided])
+    best = best.assign(percent=100 * best["accuracy"].astype(float))
     for name in ordered(cells["arm"].unique()):
         arm, line = Arm.named(name), cells[cells["arm"] == name].sort_values("alpha")
         x, (mean, low, high) = line["alpha"], (100 * line[key] for key in ("mean", "low", "high"))
-        best = mean.idxmax()
         label = f"{caption(arm.label)} (n = {_span(line['n'])})"
         ax.plot(x, mean, marker=arm.marker, color=arm.colour, label=label)
         ax.fill_between(x, low, high, color=arm.colour, alpha=0.15, lw=0)
-        ax.plot(x[best], mean[best], "o", mfc="none", mec=arm.colour, markersize=14)
+        if name in best.index:
+            ax.plot(*best.loc[name, ["alpha", "percent"]], "o", mfc="none", mec=arm.colour, markersize=14)
     ax.set_xscale("log")
     ax.set_xlabel("alpha (weight of the guidance loss)")
     ax.set_ylabel("hold-out accuracy (%)")

@@ -257,7 +257,8 @@ def _columns(frame: pd.DataFrame, digits: int = 17) -> dict[str, list[object]]:
 
 
 def _frame(columns: Mapping[str, list[object]]) -> pd.DataFrame:
-    filled = {name: [math.nan if v is None else v for v in values] for name, values in columns.items()}
+    there = {name: values for name, values in columns.items() if values is not None}
+    filled = {name: [math.nan if v is None else v for v in values] for name, values in there.items()}
     return pd.DataFrame(filled)
 
 

@@ -38,15 +38,15 @@ def load_records(folder: str | Path) -> pd.DataFrame:
         ValueError: records are damaged; names every one of them.
     """
     records = _read_all(folder)
-    rows = [row for run, record in records.items() for row in _tidy(run, record)]
+    table = _accuracies(records)
     empty = {run: record for run, record in records.items() if record["accuracies"].empty}
-    if not rows:
+    if table.empty:
         reasons = [f"{run}.json: {record.get('error', UNKNOWN)}" for run, record in empty.items()]
         raise ValueError("\n".join([f"no record in {folder} holds accuracies, all its runs failed:", *reasons]))
     if empty:
         names = ", ".join(f"{run}.json ({record['status']})" for run, record in empty.items())
         warnings.warn(f"runs without accuracies are left out: {names}", stacklevel=2)
-    return _ordered_columns(pd.DataFrame(rows))
+    return table
 
 
 def load_failures(folder: str | Path) -> pd.DataFrame:
@@ -55,12 +55,7 @@ def load_failures(folder: str | Path) -> pd.DataFrame:
     No rows if none failed; a run that was killed or interrupted leaves no record. Raises as ``load_records`` does for
     no or damaged records.
     """
-    rows = [
-        {**_about(run, record), "error": record.get("error", UNKNOWN)}
-        for run, record in _read_all(folder).items()
-        if record["status"] == "failed"
-    ]
-    return _ordered_columns(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*SETTING, "seed", "error"])
+    return _failures(_read_all(folder))
 
 
 def load_gradients(folder: str | Path) -> pd.DataFrame:
@@ -103,9 +98,23 @@ def _read_all(folder: str | Path) -> dict[str, dict[str, object]]:
     return records
 
 
-def _tidy(run: str, record: Mapping[str, object]) -> list[dict[str, object]]:
-    about = _about(run, record)
-    return [{**about, **row} for row in record["accuracies"].to_dict("records")]
+def _accuracies(records: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    rows = [
+        {**about, **row}
+        for run, record in records.items()
+        for about in [_about(run, record)]
+        for row in record["accuracies"].to_dict("records")
+    ]
+    return _ordered_columns(pd.DataFrame(rows))
+
+
+def _failures(records: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    rows = [
+        {**_about(run, record), "error": record.get("error", UNKNOWN)}
+        for run, record in records.items()
+        if record["status"] == "failed"
+    ]
+    return _ordered_columns(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*SETTING, "seed", "error"])
 
 
 def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
@@ -150,12 +159,14 @@ ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes"
 
 
 def load_runs(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The records of a folder and its failed runs (``load_failures``), both with the column ``setting``."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "runs without accuracies")  # they are the second table
-        records, failures = load_records(folder), load_failures(folder)
+    """The records of a folder and its failed runs (``load_failures``), both with the column ``setting``.
+
+    Either may have no rows. Raises as ``load_failures`` does.
+    """
+    read = _read_all(folder)
+    records, failures = _accuracies(read), _failures(read)
     together = pd.concat([table for table in (records, failures) if not table.empty], ignore_index=True)
-    settings = with_settings(together)["setting"].to_numpy()
+    settings = with_settings(together.assign(accuracy=together.get("accuracy")))["setting"].to_numpy()
     return records.assign(setting=settings[: len(records)]), failures.assign(setting=settings[len(records) :])
 
 

@@ -112,7 +112,9 @@ class Record(BaseModel):
     device: str = Field(description="cpu or cuda:<number>")
     environment: dict[str, object] = Field(description="software and machine")
     seconds: dict[str, Seconds] = Field(description="parts of the run: ptms, distill, evaluate")
-    peak_memory_bytes: Count | None = Field(description="on a GPU what PyTorch took, else the whole process")
+    peak_memory_bytes: Count | None = Field(
+        description="on a GPU what PyTorch took, else the most that the process ever held, earlier runs in it included"
+    )
     ptm_passes: Count = Field(description="forward-backward passes of a PTM over the synthetic set")
     accuracies: Accuracies = Field(description="every raw accuracy, as columns: architecture, network, augment, ...")
     history: dict[str, list[object]] = Field(description="losses and costs of some iterations, as columns")

@@ -1,4 +1,4 @@
-"""From the table of all records to the tables of the report: settings, ablations, contrasts, pictures."""
+"""From the table of all records to the tables of the report: settings, accuracies, contrasts, alphas, costs."""
 
 import math
 from collections.abc import Mapping

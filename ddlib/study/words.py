@@ -1,6 +1,7 @@
 """Numbers in words: as tables, figures and pages show them."""
 
 import math
+from collections.abc import Mapping
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -37,3 +38,13 @@ def plural(number: object, of: str) -> str:
     ('1 image', '2 images')
     """
     return f"{int(number)} {of}" + "s" * (number != 1)
+
+
+def estimate(row: Mapping[str, object]) -> str:
+    """A contrast in points (a row of ``contrasts.compare``), its interval if it has one, and n.
+
+    >>> estimate({"difference": 0.012, "t_low": 0.001, "t_high": 0.023, "n": 10})
+    '+1.2 points [+0.1, +2.3], n = 10'
+    """
+    bounds = interval(100 * row["t_low"], 100 * row["t_high"])
+    return f"{signed(100 * row['difference'])} points{bounds and ' ' + bounds}, n = {row['n']}"
