@@ -17,8 +17,10 @@ from ddlib.memory import ADVICE, out_of_memory_explained
 GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of making and freeing tensors of 1, 2, ..., 31 MiB: by itself glibc maps each anew, because it is larger
 # than all before it.
+# Pages are of 4 KiB, whatever the machine prefers: 41 is PR_SET_THP_DISABLE.
 FAULTS = """
-import resource, torch
+import ctypes, resource, torch
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
 from ddlib.memory import keep_freed_memory
 {before}
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
