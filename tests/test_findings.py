@@ -8,6 +8,7 @@ from pathlib import Path
 import drawn
 import findings as study
 import pandas as pd
+import pictures
 import pytest
 import result_tables
 import yaml
@@ -56,6 +57,7 @@ def test_what_is_missing_is_told(tmp_path, monkeypatch):
     ]
     assert study.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
     assert drawn.forest(study.findings("guidance"), True) is None
+    assert pictures.pictures_of(study.findings("guidance")) == {}
     study.findings.cache_clear()
 
 

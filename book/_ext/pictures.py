@@ -16,6 +16,8 @@ def pictures_of(found: Findings) -> dict[str, bytes]:
     if found.folder not in _PICTURES:
         _PICTURES[found.folder] = {}
     known = _PICTURES[found.folder]
+    if found.shown.empty:
+        return {}
     for run, names in found.shown.drop_duplicates("run").set_index("run")["class_names"].items():
         if run not in known and (content := png(found.folder / run, len(names))):
             known[run] = content
