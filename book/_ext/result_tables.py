@@ -18,7 +18,7 @@ from workflow.published import published_table
 
 Cells = tuple[list[str], list[list[str]]]  # head, rows
 
-WORDS, PRIMARY = ("verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
+WORDS, PRIMARY = ("arm", "verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
 
 
 def html_table(head: list[str], rows: list[list[str]]) -> str:
