@@ -109,6 +109,16 @@ def test_advice_follows_the_verdict(verdict, n, lasting, says):
     assert study.advice(pd.Series({"verdict": verdict, "n": n}), lasting) == says
 
 
+def test_the_headline_names_what_is_equal_in_each_contrast():
+    """Whatever the order of the rows; names of arms keep their letters."""
+    rows = [
+        pd.Series({"a": "clom loss_avg every_5", "n": 10, "verdict": "CLoM: one at random better"}),
+        pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"}),
+    ]
+    says = study.headline(rows, True)
+    assert says.startswith("At equal passes: CLoM: one at random better; at equal updates: undecided. One at random")
+
+
 CHARTS = {
     "forest guidance": (lambda found: drawn.forest(found, True), 1),
     "others ensemble": (lambda found: drawn.forest(found, False), None),

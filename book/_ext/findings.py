@@ -352,9 +352,9 @@ def headline(rows: list[pd.Series], lasting: bool) -> str:
     if len(rows) == 1 or not lasting or any(row["n"] < MIN_PAIRS for row in rows):
         return advice(rows[0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
-    parts = [f"t equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True)]
+    says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
     cost = "One at random takes one pass an update, averaging in every update one for each PTM."
-    return f"A{'; a'.join(parts)}. {cost}"
+    return f"{says[0].upper()}{says[1:]}. {cost}"
 
 
 def advice(row: pd.Series, lasting: bool) -> str:
