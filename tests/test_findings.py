@@ -5,12 +5,16 @@ import math
 import re
 from pathlib import Path
 
+import cards
+import charts
 import drawn
 import findings as study
+import forests
 import pandas as pd
 import pictures
 import pytest
 import result_tables
+import sentences
 import yaml
 from imagined import write_study
 from scipy import stats
@@ -51,12 +55,12 @@ def test_what_is_missing_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     monkeypatch.setattr(study, "SMOKE", tmp_path)
     study.findings.cache_clear()
-    assert study.evidence("guidance") == [
+    assert sentences.evidence("guidance") == [
         "Evidence: none yet.",
         "For this chapter, 0 of 95 planned runs are there.",
     ]
-    assert study.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
-    assert drawn.forest(study.findings("guidance"), True) is None
+    assert sentences.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
+    assert forests.forest(study.findings("guidance"), True) is None
     assert pictures.pictures_of(study.findings("guidance")) == {}
     study.findings.cache_clear()
 
@@ -68,26 +72,28 @@ def test_numbers_of_the_prose_are_those_of_the_records(whole):
     mean = sum(pairs) / len(pairs)
     assert len(pairs) == 10
     low, high = stats.t.interval(0.95, 9, mean, stats.sem(pairs))
-    told = {what: study.number(f"guidance.contrasts.clom - cclom.{what}:+.3f") for what in ("points", "low", "high")}
+    told = {
+        what: sentences.number(f"guidance.contrasts.clom - cclom.{what}:+.3f") for what in ("points", "low", "high")
+    }
     by_hand = {"points": mean, "low": low, "high": high}
     assert told == {name: f"{value:+.3f}".replace("-", "−") for name, value in by_hand.items()}
-    assert study.number("guidance.contrasts.clom - cclom.n") == "10"
-    assert study.number("guidance.arms.clom.mean") == f"{sum(clom.values()) / 10:.1f}"
+    assert sentences.number("guidance.contrasts.clom - cclom.n") == "10"
+    assert sentences.number("guidance.arms.clom.mean") == f"{sum(clom.values()) / 10:.1f}"
     of_option = accuracies(whole / "desk-options", guidance="clom", ptm_epoch=0)
-    assert study.number("options.arms.CLoM, untrained network.mean:.3f") == f"{sum(of_option.values()) / 8:.3f}"
+    assert sentences.number("options.arms.CLoM, untrained network.mean:.3f") == f"{sum(of_option.values()) / 8:.3f}"
 
 
 def test_a_number_that_there_cannot_be_is_an_error(whole):
     for wrong in ("guidance.arms.clam.mean", "guidance.arms.clom.median", "nothing.arms.clom.mean"):
         with pytest.raises(KeyError):
-            study.number(wrong)
+            sentences.number(wrong)
     with pytest.raises(KeyError, match="5 PTMs"):
-        study.number("options.arms.CLoM, 6 PTMs.mean")
+        sentences.number("options.arms.CLoM, 6 PTMs.mean")
 
 
 def test_a_whole_sweep_misses_nothing(whole):
     assert study.progress(study.CHAPTERS["guidance"]) == (95, 95)
-    first, scale, *rest = study.evidence("guidance")
+    first, scale, *rest = sentences.evidence("guidance")
     assert first == "Evidence: from the study's runs."
     assert "CIFAR-10, 10 images per class, DM, 500 iterations, networks of width 32." in scale
     assert "95 runs: 9 arms of 10 sets and 5 arms of 1 set; " in scale
@@ -106,7 +112,7 @@ def test_a_whole_sweep_misses_nothing(whole):
     ],
 )
 def test_advice_follows_the_verdict(verdict, n, lasting, says):
-    assert study.advice(pd.Series({"verdict": verdict, "n": n}), lasting) == says
+    assert cards.advice(pd.Series({"verdict": verdict, "n": n}), lasting) == says
 
 
 def test_the_headline_names_what_is_equal_in_each_contrast():
@@ -115,27 +121,27 @@ def test_the_headline_names_what_is_equal_in_each_contrast():
         pd.Series({"a": "clom loss_avg every_5", "n": 10, "verdict": "CLoM: one at random better"}),
         pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"}),
     ]
-    says = study.headline(rows, True)
+    says = cards.headline(rows, True)
     assert says.startswith("At equal passes: CLoM: one at random better; at equal updates: undecided. One at random")
 
 
 CHARTS = {
-    "forest guidance": (lambda found: drawn.forest(found, True), 1),
-    "others ensemble": (lambda found: drawn.forest(found, False), None),
-    "architectures guidance": (drawn.architectures, 5),
-    "architectures ensemble": (drawn.architectures, 10),
+    "forest guidance": (lambda found: forests.forest(found, True), 1),
+    "others ensemble": (lambda found: forests.forest(found, False), None),
+    "architectures guidance": (forests.architectures, 5),
+    "architectures ensemble": (forests.architectures, 10),
     "costs guidance": (drawn.costs, None),
-    "effects guidance": (drawn.effects, 3),
+    "effects guidance": (forests.effects, 3),
     "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),
-    "growing ensemble": (drawn.growing, 9 * 2),
+    "growing ensemble": (forests.growing, 9 * 2),
     "costs ensemble": (drawn.costs, None),
     "recognised guidance": (drawn.recognised, 7 * 10),
     "gradients ensemble": (drawn.gradients, 10 * 3 * 10),
     "gains ensemble": (drawn.gains, 10),
-    "others options": (lambda found: drawn.forest(found, False), None),
+    "others options": (lambda found: forests.forest(found, False), None),
     "strips options": (lambda found: drawn.strips(found, {}), 126),
-    "forest elsewhere": (lambda found: drawn.forest(found, True), 2 * 5 + 1),
-    "others elsewhere": (lambda found: drawn.forest(found, False), None),
+    "forest elsewhere": (lambda found: forests.forest(found, True), 2 * 5 + 1),
+    "others elsewhere": (lambda found: forests.forest(found, False), None),
     "alpha alpha": (drawn.alpha, None),
 }
 
@@ -146,21 +152,21 @@ def test_charts_hold_what_they_show_and_say_it(name, whole):
     found = study.findings(name.split()[1])
     chart = draw(found)
     assert len(chart.table) == (rows or len(chart.table)) > 0
-    picture = drawn.picture(chart.chart)
+    picture = charts.picture(chart.chart)
     assert picture.startswith("<svg")
     assert "NaN" not in picture
     assert len(chart.seen) > 40
     assert chart.seen.endswith(".")
-    json.dumps(drawn.specification(chart.chart), allow_nan=False)
+    json.dumps(charts.specification(chart.chart), allow_nan=False)
 
 
 def test_a_forest_shows_what_the_contrasts_say(whole):
     found = study.findings("guidance")
-    chart = drawn.forest(found, True)
+    chart = forests.forest(found, True)
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
     assert row["difference"] == pytest.approx(100 * found.primary.iloc[0]["difference"], abs=1e-4)
-    assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in drawn.picture(chart.chart).replace("\xa0", " ")
+    assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in charts.picture(chart.chart).replace("\xa0", " ")
 
 
 def test_gains_pair_a_pool_with_its_own_set(whole):
@@ -218,7 +224,7 @@ def test_a_wide_page_knows_its_commands():
     ],
 )
 def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, verdict, outcome):
-    assert study.outcome(expected, {"difference": difference, "verdict": verdict}) == outcome
+    assert result_tables.outcome(expected, {"difference": difference, "verdict": verdict}) == outcome
 
 
 def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypatch):
@@ -233,8 +239,8 @@ def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypat
 @pytest.mark.parametrize("key", ["guidance", "ensemble"])
 def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, whole):
     planned = {f"{row.a} - {row.b}" for row in study.findings(key).contrasts.itertuples()}
-    assert planned == set(study.expectations(key))
-    assert {sign for those in study.expectations(key).values() for sign in those} <= set(study.SIGNS)
+    assert planned == set(result_tables.expectations(key))
+    assert {sign for those in result_tables.expectations(key).values() for sign in those} <= set(result_tables.SIGNS)
 
 
 @pytest.fixture
@@ -257,12 +263,12 @@ def some(whole, tmp_path, monkeypatch):
 
 def test_the_slider_takes_seeds_that_have_both_arms(some):
     some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] == 12))
-    assert drawn.growing(study.findings("guidance")) is None, "one pair alone"
+    assert forests.growing(study.findings("guidance")) is None, "one pair alone"
     some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] in (12, 15, 18)))
-    chart = drawn.growing(study.findings("guidance"))
+    chart = forests.growing(study.findings("guidance"))
     assert chart.table[["first", "n"]].values.tolist() == [[2, 2], [3, 3]]
     assert "all 3 sets" in chart.seen
-    json.dumps(drawn.specification(chart.chart), allow_nan=False)
+    json.dumps(charts.specification(chart.chart), allow_nan=False)
 
 
 def test_strategies_stand_without_the_line_that_has_not_been_run(some):
@@ -284,7 +290,7 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
     found = study.findings(key)
     assert sum(found.failed.values()) == len(failed) > 0
     assert study.progress(found.chapter)[0] == len(paths) - len(failed)
-    assert any(line.startswith(f"{len(failed)} run") and "failed" in line for line in study.evidence(key))
+    assert any(line.startswith(f"{len(failed)} run") and "failed" in line for line in sentences.evidence(key))
     told = [runs for sweep, _, runs, _ in result_tables.arms_there() if sweep == f"desk-{key}" and "failed" in runs]
     assert sum(int(runs.rpartition(", ")[2].split()[0]) for runs in told) == len(failed)
 
@@ -292,7 +298,7 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
         fail(path)
     study.findings.cache_clear()
     assert study.findings(key).records.empty
-    assert study.evidence(key)[-1] == f"{len(paths)} runs failed, and are no part of any mean."
+    assert sentences.evidence(key)[-1] == f"{len(paths)} runs failed, and are no part of any mean."
     assert result_tables.sweeps_there() == []
 
 

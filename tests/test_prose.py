@@ -6,6 +6,7 @@ from pathlib import Path
 
 import findings
 import pytest
+import sentences
 
 from ddlib.study.statistics import summary
 
@@ -57,11 +58,11 @@ def test_what_counts_as_typed(text, count):
 
 
 def test_a_number_is_of_the_records_or_says_that_it_is_missing():
-    text = findings.number("guidance.arms.clom alone every_9.mean")
+    text = sentences.number("guidance.arms.clom alone every_9.mean")
     assert text == "not measured yet"
     for wrong in ("nothing.arms.clom.mean", "guidance.arms.clomm.mean", "guidance.means.clom.mean"):
         with pytest.raises(KeyError):
-            findings.number(wrong)
+            sentences.number(wrong)
 
 
 def held_out(arm: str) -> dict[float, float]:
@@ -76,11 +77,19 @@ def test_what_the_page_on_alpha_says_is_so():
     if len(set(findings.progress(findings.CHAPTERS["alpha"]))) != 1:
         pytest.skip("the sweep desk-alpha is not whole")
     none = held_out("none")[0]
+    told = {name: sentences.number(f"alpha.alphas.{name}") for name in ("clom.alpha:g", "clom.gain:.3f", "none.mean")}
     clom, cclom, ratio, cosine = map(held_out, ("clom", "cclom", "ce_ratio", "cos_mean"))
     best = max(clom, key=clom.get)
     assert max(clom.values()) == max(max(of.values()) for of in (clom, cclom, ratio, cosine))
-    assert clom[best] - clom[max(clom)] > 2, "beyond its best alpha"
-    assert 3 <= max(clom) / best < 3.5, "half a decade"
+    assert told == {
+        "clom.alpha:g": f"{best:g}",
+        "clom.gain:.3f": f"{clom[best] - none:.3f}",
+        "none.mean": f"{none:.1f}",
+    }
+    next_one = min(alpha for alpha in clom if alpha > best)
+    assert sentences.number("alpha.alphas.clom.beyond:+.3f") == f"−{clom[best] - clom[next_one]:.3f}"
+    assert (clom[best] - clom[next_one]) / (clom[best] - none) > 0.5, "it has lost most of its gain"
+    assert 3 <= next_one / best < 3.5, "half a decade"
     middle = sorted(cclom)[1:4]
     assert max(cclom[a] for a in middle) - min(cclom[a] for a in middle) < 1
     assert abs(max(ratio.values()) - max(cclom.values())) < 0.25

@@ -5,6 +5,8 @@ from html import escape
 
 import findings as study
 
+from ddlib.study.arms import Arm
+from ddlib.study.statistics import MIN_PAIRS
 from ddlib.study.words import estimate
 
 
@@ -18,7 +20,7 @@ def card(key: str, question: str) -> str:
         parts.append(f'<p class="verdict">{says}</p>')
     else:
         rows = [row for _, row in found.primary.iterrows()]
-        parts.append(f'<p class="verdict">{escape(study.headline(rows, found.lasting))}</p>')
+        parts.append(f'<p class="verdict">{escape(headline(rows, found.lasting))}</p>')
         parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
     done, wanted = study.progress(chapter)
     state = f"{done} of {wanted} planned runs are there" if wanted else "The study has not run it yet"
@@ -26,6 +28,31 @@ def card(key: str, question: str) -> str:
     link = f'<a href="{chapter.page}.html">Read the chapter</a>'
     parts.append(f"<p><small>{escape(scale)}{escape(state)}. {link}</small></p>")
     return f'<section class="answer" aria-label="{escape(question)}">{"".join(parts)}</section>'
+
+
+def headline(rows: list[Mapping], lasting: bool) -> str:
+    """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
+    if len(rows) == 1 or not lasting or any(row["n"] < MIN_PAIRS for row in rows):
+        return advice(rows[0], lasting)
+    shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
+    says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
+    cost = "One at random takes one pass an update, averaging in every update one for each PTM."
+    return f"{says[0].upper()}{says[1:]}. {cost}"
+
+
+def advice(row: Mapping, lasting: bool) -> str:
+    """One sentence for somebody who has to choose, from the verdict on a contrast."""
+    verdict = str(row["verdict"])
+    if not lasting:
+        return "Not measured yet: smoke runs are no ground for a choice."
+    if row["n"] < MIN_PAIRS or verdict.startswith("no verdict"):
+        return "Too few sets so far for a choice."
+    if "better" in verdict:
+        size = ", though by less than a point" if "within" in verdict else ""
+        return f"{verdict.split(' better')[0]} is the better choice here{size}."
+    if verdict.startswith("undecided"):
+        return "These runs do not tell the two apart: choose by cost."
+    return "No difference larger than a point: choose the cheaper one."
 
 
 def in_words(row: Mapping) -> str:

@@ -1,205 +1,19 @@
-"""Charts of findings, as Altair draws them: each is a chart and the table under it.
-
-Labels stand above the marks, not beside them, so that a chart fits a phone; nothing in it needs the network. A chart
-that is shown without a script is the same, drawn once (``picture``).
-"""
+"""Charts of synthetic sets: their accuracies, costs and gradients, and what alpha does to them."""
 
 import math
-import re
-import textwrap
-from typing import NamedTuple
 
 import altair as alt
 import pandas as pd
-import vl_convert
+from charts import ACCURACY, INK, Drawn, Rows, colours_of, folded, styled, unbroken
 from findings import Findings, reference_lines
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
-from ddlib.study.ablations import ABLATIONS
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import USUAL
-from ddlib.study.contrasts import common_seeds, compare, effect
-from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
-from ddlib.study.words import estimate, interval, signed
-
-VERSION = "6.4"  # of Vega-Lite
-WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
-LETTERS = 52  # of such a line: as many as a phone has room for
-INK = "#262626"
-DECIDED = "!test(/^(no verdict|undecided)/, datum.verdict)"  # else a mark is hollow
-POINTS = "difference of test accuracy, percentage points"
-ACCURACY = "test accuracy, %"
-
-
-class Drawn(NamedTuple):
-    """A chart, the data that it shows, and what it looks like, in words."""
-
-    chart: alt.TopLevelMixin
-    table: pd.DataFrame
-    seen: str
-
-
-def specification(chart: alt.TopLevelMixin) -> dict[str, object]:
-    """In Vega, as a page holds it: compiled here, so that no page loads a compiler. The width is that of the page."""
-    compiled = vl_convert.vegalite_to_vega(chart.to_dict(), vl_version=VERSION)
-    config = {key: value for key, value in compiled.pop("config", {}).items() if key != "axis"}  # axes: the page's ink
-    return {**compiled, "config": config, "background": None}
-
-
-def picture(chart: alt.TopLevelMixin) -> str:
-    """The chart as SVG, on no ground."""
-    return vl_convert.vegalite_to_svg({**_fixed(chart.to_dict()), "background": "transparent"}, vl_version=VERSION)
-
-
-def _fixed(spec: object) -> object:
-    """The same with a width in pixels wherever the page would give one."""
-    if isinstance(spec, list):
-        return [_fixed(part) for part in spec]
-    if not isinstance(spec, dict):
-        return spec
-    return {key: WIDTH if key == "width" and value == "container" else _fixed(value) for key, value in spec.items()}
-
-
-def bundle() -> str:
-    """Vega as one file, inside a function: its names are those of other scripts too.
-
-    It lies within ``vl_convert``, under the address that its pages name, and is taken from there without a network; by
-    the plain name comes nothing, or a compiler of 0.3 MB with it.
-    """
-    address = re.search(r'src="([^"]+/vega@)\d', vl_convert.vegalite_to_html({"mark": "point"}, vl_version=VERSION))[1]
-    source = f"import * as whole from '{address}{vl_convert.get_vega_version()}/+esm.js'; window.vega = whole;"
-    return f"(() => {{{vl_convert.javascript_bundle(source, vl_version=VERSION)}}})();"
-
-
-class Rows(NamedTuple):
-    """Rows of words above marks: the height of each, and how far below its middle the marks lie."""
-
-    count: int
-    height: int
-
-    @classmethod
-    def of(cls, texts: pd.Series) -> "Rows":
-        """As high as the text with most lines asks for."""
-        return cls(len(texts), ROW + LINE * (1 + int(texts.str.count("\n").max())))
-
-    @property
-    def below(self) -> float:
-        """Pixels."""
-        return self.height / 2 - 17
-
-    def words(self, base: alt.Chart, column: str) -> alt.Chart:
-        """The layer of words."""
-        style = {"align": "left", "baseline": "top", "fontSize": 13, "lineHeight": LINE, "lineBreak": "\n"}
-        text = base.mark_text(**style, dy=3 - self.height / 2, color=INK)
-        return text.encode(x=alt.value(0), text=alt.Text(f"{column}:N"))
-
-    def finished(self, chart: alt.LayerChart) -> alt.LayerChart:
-        """The chart at its height."""
-        return _plain(chart.properties(width="container", height=self.height * self.count + 14))
-
-
-def unbroken(text: str) -> str:
-    """With spaces at which no line ends."""
-    return text.replace(" ", "\u00a0")
-
-
-def folded(text: str) -> str:
-    """In lines that a phone has room for."""
-    return "\n".join(textwrap.wrap(text, LETTERS, break_on_hyphens=False))
-
-
-def colours_of(arms: list[str], names: list[str] | None = None) -> alt.Scale:
-    """The colour of each arm, the same in all figures; ``names`` are what the data call them, else the arms' names."""
-    return alt.Scale(domain=names or arms, range=[to_hex(Arm.named(arm).colour) for arm in arms])
-
-
-def forest(found: Findings, primary: bool) -> Drawn | None:
-    """The planned contrasts, the primary ones or the others: mean, interval, margin of equality.
-
-    What real images are worth is in the table alone: so large a difference would squeeze all others.
-    """
-    table = found.contrasts
-    if len(table):
-        distilled = table["b"].map(lambda arm: not Arm.named(arm).selection)
-        table = table[(table["primary"].astype(bool) == primary) & distilled]
-    return of_contrasts(table)
-
-
-def effects(found: Findings) -> Drawn | None:
-    """The contrasts of four arms: distance, form, interaction."""
-    table = found.contrasts
-    return of_contrasts(table[table["a"].str.contains(" + ", regex=False)] if len(table) else table)
-
-
-def of_contrasts(table: pd.DataFrame) -> Drawn | None:
-    """A forest of some contrasts."""
-    if table.empty:
-        return None
-    rows = contrast_rows(table)
-    place = Rows.of(rows["label"])
-    layers = intervals(alt.Chart(rows), list(rows["contrast"]), alt.Scale(nice=True), place, "label")
-    chart = place.finished(layers)
-    seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
-    return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
-
-
-def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Rows, words: str) -> alt.LayerChart:
-    """A row for each contrast: words, interval and mean, hollow where a verdict decides nothing, and the margin."""
-    y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
-    x = alt.X("low:Q", title=POINTS, scale=scale, axis=alt.Axis(tickCount=8))
-    tips = ["contrast", "points", "interval", "n", "p", "verdict"]
-    base = rows.encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
-    band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
-    return alt.layer(
-        band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
-        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
-        base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
-        base.mark_point(stroke=INK, fill=INK, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
-            x="difference:Q",
-            description=alt.Description("spoken:N"),
-            fillOpacity=alt.condition(DECIDED, alt.value(1), alt.value(0)),
-        ),
-        place.words(base, words),
-    )
-
-
-def architectures(found: Findings) -> Drawn | None:
-    """The primary contrasts judged by each architecture: intervals, and no verdicts."""
-    if found.records.empty:
-        return None
-    there, tables = set(found.records["arm"]), []
-    for contrast in ABLATIONS[found.chapter.notebook].primary({Arm.named(name) for name in there}):
-        if set(contrast.arms) <= there:
-            rows = common_seeds(found.records[found.records["arm"].isin(contrast.arms)])
-            if len(rows):
-                tables.append(effect(rows, contrast))
-    if not tables:
-        return None
-    table = pd.concat(tables, ignore_index=True)
-    words = table["contrast"] + ", " + table["architecture"]
-    return of_contrasts(
-        table.assign(contrast=words, verdict="no verdict", p_holm=math.nan, p_equivalence_holm=math.nan)
-    )
-
-
-def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Contrasts in points and in words."""
-    rows = pd.DataFrame({"contrast": table["contrast"], "n": table["n"], "verdict": table["verdict"]})
-    for name, key in {"difference": "difference", "low": "t_low", "high": "t_high"}.items():
-        rows[name] = (100 * table[key].astype(float)).round(4)
-    rows["points"] = rows["difference"].map(signed)
-    rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
-    for name, key in {"p": "p_value", "p_holm": "p_holm", "p_equal_holm": "p_equivalence_holm"}.items():
-        rows[name] = table[key].map("{:.2g}".format)
-    rows["bca_low"], rows["bca_high"] = (100 * table["bca_low"]).round(4), (100 * table["bca_high"]).round(4)
-    rows["share_above_0"] = table["improvement"]
-    told = pd.Series([estimate(row) for row in table.to_dict("records")], table.index, dtype=object)
-    numbers = told.str.replace(" points", "")
-    rows["label"] = (rows["contrast"] + " " + numbers.map(unbroken)).map(folded)
-    rows["spoken"] = rows["contrast"] + ": " + told
-    return rows.reset_index(drop=True)
+from ddlib.study.statistics import MIN_PAIRS, set_means, summary
+from ddlib.study.words import signed
 
 
 def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
@@ -249,34 +63,6 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     seen = f"{len(order)} arms, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
     table = sets[["arm", "seed", "accuracy", "networks", "run"]]
     return Drawn(chart, table, seen)
-
-
-def growing(found: Findings) -> Drawn | None:
-    """What the first n sets say on each primary contrast, with a slider for n."""
-    table = found.primary
-    if table.empty:
-        return None
-    pairs = list(zip(table["a"], table["b"], strict=True))
-    arms = found.shown.groupby("seed")["arm"].agg(set)
-    seeds = [seed for seed, there in arms.items() if any({*pair} <= there for pair in pairs)]
-    most, rows = len(seeds), []
-    if most < 2:
-        return None
-    for n in range(2, most + 1):
-        some = compare(found.shown[found.shown["seed"].isin(seeds[:n])], pairs)
-        rows.append(contrast_rows(some).assign(first=n))
-    data = pd.concat(rows, ignore_index=True)
-    data["text"] = (data["label"].str.replace("\n", " ") + ": " + data["verdict"]).map(folded)
-    slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
-    lows, highs = data["low"].clip(lower=-20), data["high"].clip(upper=20)
-    domain = [float(min(-1.2, *lows.dropna())), float(max(1.2, *highs.dropna()))]
-    names = list(dict.fromkeys(data["contrast"]))
-    place = Rows.of(data["text"])._replace(count=len(names))
-    chosen = alt.Chart(data).transform_filter("datum.first == first_sets")
-    layers = intervals(chosen, names, alt.Scale(domain=domain, clamp=True), place, "text")
-    chart = place.finished(layers.add_params(slider))
-    seen = f"Primary contrasts from all {most} sets; a slider takes the first 2 to {most} of them alone."
-    return Drawn(chart, data.drop(columns=["label", "spoken", "text"]), seen)
 
 
 COSTS = {"steps": "updates of the images", "passes": "PTM passes", "seconds": "seconds of distillation"}
@@ -353,7 +139,7 @@ def recognised(found: Findings) -> Drawn | None:
         seen += (
             f" Within arms the rank correlation is {signed(spearmanr(within['recognised'], within['accuracy'])[0], 2)}."
         )
-    return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
+    return Drawn(styled(chart), table.drop(columns="spoken"), seen)
 
 
 AVERAGE, ONE = Arm("clom", "loss_avg"), Arm("clom", "single")
@@ -382,7 +168,7 @@ def gradients(found: Findings) -> Drawn | None:
         f" {table['cosine'].min():.2f} to {table['cosine'].max():.2f}, {below:.1f} % below zero."
         f" Of two gradients the longer one is {ratio:.2f} times as long, the median."
     )
-    return Drawn(_plain(alt.layer(*layers).properties(width="container", height=300)), table, seen)
+    return Drawn(styled(alt.layer(*layers).properties(width="container", height=300)), table, seen)
 
 
 def gains(found: Findings) -> Drawn | None:
@@ -416,7 +202,7 @@ def gains(found: Findings) -> Drawn | None:
     if len(table) >= MIN_PAIRS:
         rho, p = spearmanr(table["cosine"], table["gain"])
         seen += f" Rank correlation {signed(rho, 2)}, p = {p:.2g}, n = {len(table)}."
-    return Drawn(_plain(chart), table.drop(columns="spoken"), seen)
+    return Drawn(styled(chart), table.drop(columns="spoken"), seen)
 
 
 def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
@@ -454,8 +240,4 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
         )
     best = chosen_alphas(grid[~plain])["alpha"]
     seen = "; ".join(f"{Arm.named(arm).label} is best at alpha {value:g}" for arm, value in best.items())
-    return Drawn(_plain(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")
-
-
-def _plain(chart: alt.LayerChart) -> alt.LayerChart:
-    return chart.configure_axis(labelFontSize=12, titleFontSize=12, grid=True).configure_view(stroke=None)
+    return Drawn(styled(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")

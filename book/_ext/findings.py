@@ -1,4 +1,4 @@
-"""What the records say, for the pages: where they come from, every number of the prose, and what is still missing.
+"""What the records say, for the pages: where they come from, every number, and what is still missing.
 
 A chapter reads the records of its own sweep in ``book/results/sweeps`` where there are any, else those of the smoke
 sweep, which are no evidence and are shown as such. Nothing is stored: all is computed when the book is built.
@@ -7,7 +7,6 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 import hashlib
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,16 +14,13 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ddlib.study import cases, contrasts, runs
-from ddlib.study.alphas import alpha_grid
+from ddlib.study.alphas import alpha_grid, chosen_alphas
 from ddlib.study.arms import FULL_NAME, Arm, ordered
-from ddlib.study.run_tables import recorded_ptm_table
-from ddlib.study.statistics import MARGIN, MIN_PAIRS, set_means, summary
-from ddlib.study.words import plural
+from ddlib.study.statistics import set_means, summary
 from workflow.grid import read_grid, read_profile
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +28,7 @@ RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" 
 GRIDS = ROOT / "params" / "sweeps"
 DATASETS = cases.TITLES | {"digits": "handwritten digits of 8 × 8 pixels"}
 Rows = pd.DataFrame
+Facts = dict[str, dict[str, object]]  # what prose may name, by arm or contrast
 
 
 @cache
@@ -166,12 +163,21 @@ class Findings:
         return table[table["primary"].astype(bool)] if len(table) else table
 
     @cached_property
-    def facts(self) -> dict[str, object]:
-        """Every number that prose may name; per cent and points."""
-        arms = {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()}
-        several = not self.chapter.notebook  # cases or options: the same two arms in each, so words tell them apart
-        rows = {row.contrast if several else f"{row.a} - {row.b}": numbers(row) for row in self.contrasts.itertuples()}
-        return {"arms": arms, "contrasts": rows}
+    def arm_facts(self) -> Facts:
+        """Per cent, by arm."""
+        return {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()}
+
+    @cached_property
+    def contrast_facts(self) -> Facts:
+        """Points, by the names of two arms; in words where a chapter has the same two arms in several cases."""
+        several = not self.chapter.notebook
+        return {row.contrast if several else f"{row.a} - {row.b}": numbers(row) for row in self.contrasts.itertuples()}
+
+    @cached_property
+    def alpha_facts(self) -> Facts:
+        """Of the best alpha of each arm on the hold-out: per cent, its gain over no guidance, and the next larger."""
+        grid = self.alpha_grids.get(cases.USUAL)
+        return {} if grid is None else best_alphas(grid)
 
 
 def numbers(row: tuple) -> dict[str, object]:
@@ -179,6 +185,20 @@ def numbers(row: tuple) -> dict[str, object]:
     points = {"points": row.difference, "low": row.t_low, "high": row.t_high}
     rest = {"n": row.n, "p": row.p_value, "above": row.improvement, "verdict": row.verdict}
     return {**{key: 100 * value for key, value in points.items()}, **rest}
+
+
+def best_alphas(grid: Rows) -> Facts:
+    """Of guided arms ``alpha``, ``mean`` (per cent), ``n``, ``gain`` and ``beyond`` (points); of ``none`` the mean."""
+    means = 100 * summary(grid.fillna({"alpha": 0}), ["arm", "alpha"]).set_index(["arm", "alpha"])["mean"]
+    plain = means.get(("none", 0), math.nan)
+    facts: Facts = {"none": {"mean": plain}}
+    for arm, row in chosen_alphas(grid).iterrows():
+        line = means[arm]
+        larger = line[line.index > row["alpha"]]
+        beyond = larger.iloc[0] - line[row["alpha"]] if len(larger) else math.nan
+        best = {"alpha": row["alpha"], "mean": line[row["alpha"]], "n": row["n"]}
+        facts[arm] = best | {"gain": line[row["alpha"]] - plain, "beyond": beyond}
+    return facts
 
 
 def alphas_of_case(records: Rows) -> Rows:
@@ -234,167 +254,6 @@ def state_of_records() -> str:
     paths = [path for path in files if path.suffix in (".json", ".png")]
     told = "".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def number(text: str) -> str:
-    """What ``{num}`` writes: ``guidance.arms.clom.mean``, ``guidance.contrasts.clom - cclom.points:+.1f``.
-
-    An arm or a contrast that makes sense and has not been run is "not measured yet". Raises KeyError for anything else.
-    """
-    path, _, spec = text.partition(":")
-    key, kind, name, what = (*path.strip().split("."), "", "", "", "")[:4]
-    if key not in CHAPTERS or kind not in ("arms", "contrasts"):
-        raise KeyError(f"{path!r}; expected <{'|'.join(CHAPTERS)}>.<arms|contrasts>.<name>.<what>")
-    found = findings(key)
-    known = found.facts[kind].get(name)
-    if known is None:
-        if found.chapter.notebook:
-            require_arms(name)
-        elif len(set(progress(found.chapter))) == 1:  # all is there, under other names
-            raise KeyError(f"{name!r}; known: {', '.join(found.facts[kind])}")
-        return "not measured yet"
-    value = known[what]
-    if isinstance(value, str):
-        return value
-    if math.isnan(value):
-        return "–"
-    return format(value, spec or ("z.1f" if isinstance(value, float) else "")).replace("-", "−")
-
-
-def require_arms(name: str) -> None:
-    """Raises KeyError unless all words are names of arms."""
-    for arm in re.split(r" [-+] ", name):
-        try:
-            Arm.parse(arm)
-        except ValueError as error:
-            raise KeyError(str(error)) from error
-
-
-def scale_in_words(found: Findings) -> str:
-    """Data, images per class, base method, width: what the shown runs share."""
-
-    def values(name: str) -> list[object]:
-        return sorted(found.plain[name].dropna().unique())
-
-    data = either([DATASETS.get(name, str(name)) for name in values("dataset")])
-    method = either([str(name).upper() for name in values("base_method") if name in ("dm", "dc", "dsa")])
-    numbers = {name: either([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
-    images = "image" if numbers["ipc"] == "1" else "images"
-    parts = [data, f"{numbers['ipc']} {images} per class", method, f"{numbers['iterations']} iterations"]
-    return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
-
-
-def arms_in_words(found: Findings) -> str:
-    """How many arms have how many sets."""
-    counts = found.plain.groupby(found.records["arm"].reindex(found.plain.index))["seed"].nunique()
-    if counts.nunique() > 3:
-        return f"{len(counts)} arms of {counts.min()} to {counts.max()} sets"
-    numbers = counts.value_counts().sort_index(ascending=False)
-    parts = [f"{plural(arms, 'arm')} of {plural(sets, 'set')}" for sets, arms in numbers.items()]
-    return either(parts).replace(" or ", " and ")
-
-
-def either(words: list[str]) -> str:
-    """``a``, ``a or b``, ``a, b or c``."""
-    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by runs
-
-
-def training_in_words(runs_there: Rows) -> str:
-    """What PTMs took, each counted once; the median, since an interrupted training counts the time between too."""
-    seconds = recorded_ptm_table(runs_there)["training (s)"].dropna()
-    if seconds.empty:
-        return "no PTM trained for it"
-    return f"without the training of {plural(len(seconds), 'PTM')}, {seconds.median() / 60:.1f} minutes each (median)"
-
-
-def evidence(key: str) -> list[str]:
-    """Sentences on what a chapter rests on; the first is the verdict."""
-    found = findings(key)
-    done, wanted = progress(found.chapter)
-    of = (
-        f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {found.chapter.grid} is not planned yet"
-    )
-    missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
-    failed = sum(found.failed.values())
-    lost = [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] * bool(failed)
-    if found.records.empty:
-        return ["Evidence: none yet.", f"For this chapter, {of}.", *lost]
-    table = found.records.drop_duplicates("run")
-    commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
-    days = sorted({str(day)[:10] for day in table["created"]})
-    hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
-    lines = [
-        "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
-        f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing,"
-        f" {training_in_words(table)}.",
-        f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
-    ]
-    if found.lasting and found.twins:
-        lines.append(f"{found.twins} more runs check that averaging gradients is averaging losses.")
-    lines += lost
-    if not found.lasting:
-        lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
-    elif done != wanted:
-        lines.append(missing or f"So far, {of}.")
-    return lines
-
-
-def span(words: list[str]) -> str:
-    """The first and the last."""
-    return "" if not words else words[0] if len(words) == 1 else f"{words[0]} to {words[-1]}"
-
-
-def headline(rows: list[pd.Series], lasting: bool) -> str:
-    """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
-    if len(rows) == 1 or not lasting or any(row["n"] < MIN_PAIRS for row in rows):
-        return advice(rows[0], lasting)
-    shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
-    says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
-    cost = "One at random takes one pass an update, averaging in every update one for each PTM."
-    return f"{says[0].upper()}{says[1:]}. {cost}"
-
-
-def advice(row: pd.Series, lasting: bool) -> str:
-    """One sentence for somebody who has to choose, from the verdict on a contrast."""
-    verdict = str(row["verdict"])
-    if not lasting:
-        return "Not measured yet: smoke runs are no ground for a choice."
-    if row["n"] < MIN_PAIRS or verdict.startswith("no verdict"):
-        return "Too few sets so far for a choice."
-    if "better" in verdict:
-        size = ", though by less than a point" if "within" in verdict else ""
-        return f"{verdict.split(' better')[0]} is the better choice here{size}."
-    if verdict.startswith("undecided"):
-        return "These runs do not tell the two apart: choose by cost."
-    return "No difference larger than a point: choose the cheaper one."
-
-
-SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
-
-
-@cache
-def expectations(key: str) -> dict[str, tuple[str, ...]]:
-    """What was expected of each contrast of an ablation before its first run, in one or more words of ``SIGNS``."""
-    written = yaml.safe_load((ROOT / "book" / "expectations.yaml").read_text(encoding="utf-8"))[key]
-    return {name: tuple(those) if isinstance(those, list) else (those,) for name, those in written.items()}
-
-
-def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
-    """Whether a contrast came out as expected, by its verdict: ``open`` where that decides nothing.
-
-    A difference that is clear and within the margin agrees with its sign and with ``equal``.
-    """
-    verdict = str(row["verdict"])
-    if verdict.startswith(("no verdict", "undecided")):
-        return "open"
-    within = f"±{100 * MARGIN:g} points" in verdict
-    found = {"equal"} if within else set()
-    if not within or ", within" in verdict:
-        found.add("above" if row["difference"] > 0 else "below")
-    return "as expected" if found & set(expected) else "otherwise"
 
 
 def reference_lines(found: Findings) -> dict[str, float]:

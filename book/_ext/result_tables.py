@@ -1,16 +1,21 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from html import escape
 from pathlib import Path
 
 import findings as study
 import pandas as pd
+import yaml
+from sentences import OF_A_RUN, span
 
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
 from ddlib.study.runs import load_runs
+from ddlib.study.statistics import MARGIN
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed
 from workflow.grid import read_grid
@@ -55,17 +60,42 @@ def contrast_cells(found: study.Findings) -> Cells:
     return head, rows
 
 
+SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
+
+
+@cache
+def expectations(key: str) -> dict[str, tuple[str, ...]]:
+    """What was expected of each contrast of an ablation before its first run, in one or more words of ``SIGNS``."""
+    written = yaml.safe_load((study.ROOT / "book" / "expectations.yaml").read_text(encoding="utf-8"))[key]
+    return {name: tuple(those) if isinstance(those, list) else (those,) for name, those in written.items()}
+
+
+def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
+    """Whether a contrast came out as expected, by its verdict: ``open`` where that decides nothing.
+
+    A difference that is clear and within the margin agrees with its sign and with ``equal``.
+    """
+    verdict = str(row["verdict"])
+    if verdict.startswith(("no verdict", "undecided")):
+        return "open"
+    within = f"±{100 * MARGIN:g} points" in verdict
+    found = {"equal"} if within else set()
+    if not within or ", within" in verdict:
+        found.add("above" if row["difference"] > 0 else "below")
+    return "as expected" if found & set(expected) else "otherwise"
+
+
 def outcome_cells(found: study.Findings) -> Cells:
     """What was expected of each planned contrast, and what was found."""
     key = next(name for name, chapter in study.CHAPTERS.items() if chapter == found.chapter)
     rows = []
     for row in found.contrasts.to_dict("records"):
-        expected = study.expectations(key).get(f"{row['a']} - {row['b']}")
+        expected = expectations(key).get(f"{row['a']} - {row['b']}")
         if expected is None:  # of smoke runs: an arm that the study leaves out
             continue
         measured = f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip()
-        result = study.outcome(expected, row) if found.lasting else "open: smoke runs"
-        rows.append([row["contrast"], " or ".join(study.SIGNS[sign] for sign in expected), measured, result])
+        result = outcome(expected, row) if found.lasting else "open: smoke runs"
+        rows.append([row["contrast"], " or ".join(SIGNS[sign] for sign in expected), measured, result])
         if row["primary"]:
             rows[-1][0] += PRIMARY
     return ["contrast", "expected", "found, points", "outcome"], rows
@@ -154,8 +184,8 @@ def sweeps_there() -> list[list[str]]:
         table = load_runs(folder)[0] if any(folder.glob("*.json")) else pd.DataFrame()
         if len(table):
             table = table.drop_duplicates("run")
-            days = study.span(sorted({str(day)[:10] for day in table["created"]}))
-            commits = study.span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
+            days = span(sorted({str(day)[:10] for day in table["created"]}))
+            commits = span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
             rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
     return rows
 
@@ -170,7 +200,7 @@ def arms_there() -> list[list[str]]:
         for arm, records in arms.items():
             there = [record for record in map(study.record_at, records) if record]
             done = sum(record["status"] == "ok" for record in there)
-            hours = sum(record["seconds"].get(part, 0) for record in there for part in study.OF_A_RUN)
+            hours = sum(record["seconds"].get(part, 0) for record in there for part in OF_A_RUN)
             took = f"{hours / 3600:.1f}" if there else "–"
             failed = f", {len(there) - done} failed" if done < len(there) else ""
             rows.append([path.stem, arm, f"{done} of {len(records)}{failed}", took])

@@ -25,6 +25,7 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from pictures import pictures_of, snapshots
 from result_tables import html_table
+from sentences import evidence, number
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
@@ -84,7 +85,7 @@ class Num(SphinxRole):
             self.env.study_pages = set()
         self.env.study_pages.add(self.env.docname)
         try:
-            return [nodes.inline("", study.number(self.text), classes=["num"])], []
+            return [nodes.inline("", number(self.text), classes=["num"])], []
         except (KeyError, ValueError) as problem:
             message = self.inliner.reporter.error(f"no number {self.text!r}: {problem}", line=self.lineno)
             return [nodes.problematic(self.rawtext, self.rawtext)], [message]
@@ -103,7 +104,7 @@ class Evidence(FromRecords):
         lasting, paragraphs = True, []
         for key in keys:
             self.arguments = [key]
-            first, *rest = study.evidence(self.chapter())
+            first, *rest = evidence(self.chapter())
             lasting = lasting and study.findings(key).lasting
             title = study.CHAPTERS[key].title
             where = f"{escape(title[0].upper() + title[1:])}. " if len(keys) > 1 else ""
@@ -145,7 +146,7 @@ class Chart(FromRecords):
         found = study.findings(self.chapter())
         chart = draw(kind, found, self.options.get("case"))
         if chart is None:
-            return self.parsed([f"*No figure yet: no runs to draw ({study.evidence(key)[-1]})*"])
+            return self.parsed([f"*No figure yet: no runs to draw ({evidence(key)[-1]})*"])
         name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
         figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
         caption = nodes.caption()
@@ -162,14 +163,15 @@ class Chart(FromRecords):
 def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
     """A chart by its kind; where several settings lie side by side, of one case."""
     import drawn  # altair takes a second, which builds of other pages save
+    import forests
 
     kinds = {
-        "forest": lambda: drawn.forest(found, True),
-        "effects": lambda: drawn.effects(found),
-        "architectures": lambda: drawn.architectures(found),
-        "others": lambda: drawn.forest(found, False),
+        "forest": lambda: forests.forest(found, True),
+        "effects": lambda: forests.effects(found),
+        "architectures": lambda: forests.architectures(found),
+        "others": lambda: forests.forest(found, False),
         "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
-        "growing": lambda: drawn.growing(found),
+        "growing": lambda: forests.growing(found),
         "costs": lambda: drawn.costs(found),
         "recognised": lambda: drawn.recognised(found),
         "alpha": lambda: drawn.alpha(found, *filter(None, [case])),
@@ -183,7 +185,7 @@ def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
 
 def drawn_node(name: str, chart: object, found: study.Findings) -> Generated:
     """Picture, specification, links to the files."""
-    from drawn import picture, specification
+    from charts import picture, specification
 
     text = as_script(specification(chart.chart))
     files: dict[str, object] = {
@@ -223,7 +225,7 @@ class Results(FromRecords):
             raise self.error(f"no table is called {kind!r}; known: {', '.join(result_tables.KINDS)}")
         head, rows = result_tables.KINDS[kind](study.findings(self.chapter()))
         if not rows:
-            return self.parsed([f"*No table yet: no runs to compare ({study.evidence(key)[-1]})*"])
+            return self.parsed([f"*No table yet: no runs to compare ({evidence(key)[-1]})*"])
         return [generated(html_table(head, rows))]
 
 
@@ -271,7 +273,7 @@ class Explorer(FromRecords):
         pictures = pictures_of(found)
         shown = found.sets[found.sets["run"].isin(pictures)]
         if shown.empty:
-            return self.parsed([f"*No images yet ({study.evidence(key)[-1]})*"])
+            return self.parsed([f"*No images yet ({evidence(key)[-1]})*"])
         first = found.records.iloc[0]
         steps = snapshots(found.folder)
         sets = [
@@ -380,7 +382,7 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: n
 def write_bundle(app: Sphinx, error: Exception | None) -> None:
     """The scripts that draw charts, once for all pages."""
     if error is None and isinstance(app.builder, StandaloneHTMLBuilder):
-        from drawn import bundle
+        from charts import bundle
 
         path = Path(app.outdir, "charts", "vega.js")
         path.parent.mkdir(exist_ok=True)

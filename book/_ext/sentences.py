@@ -1,0 +1,130 @@
+"""Sentences from the records: numbers of the prose, and what a chapter rests on."""
+
+import math
+import re
+from collections.abc import Callable
+
+from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress
+
+from ddlib.study.arms import Arm
+from ddlib.study.run_tables import recorded_ptm_table
+from ddlib.study.words import plural
+
+KINDS: dict[str, Callable[[Findings], Facts]] = {
+    "arms": lambda found: found.arm_facts,
+    "contrasts": lambda found: found.contrast_facts,
+    "alphas": lambda found: found.alpha_facts,
+}
+
+
+def number(text: str) -> str:
+    """What ``{num}`` writes: ``guidance.arms.clom.mean``, ``guidance.contrasts.clom - cclom.points:+.1f``,
+    ``alpha.alphas.clom.gain``.
+
+    An arm or a contrast that makes sense and has not been run is "not measured yet". Raises KeyError for anything else.
+    """
+    path, _, spec = text.partition(":")
+    key, kind, name, what = (*path.strip().split("."), "", "", "", "")[:4]
+    if key not in CHAPTERS or kind not in KINDS:
+        raise KeyError(f"{path!r}; expected <{'|'.join(CHAPTERS)}>.<{'|'.join(KINDS)}>.<name>.<what>")
+    found = findings(key)
+    facts = KINDS[kind](found)
+    known = facts.get(name)
+    if known is None:
+        if found.chapter.notebook:
+            require_arms(name)
+        elif len(set(progress(found.chapter))) == 1:  # all is there, under other names
+            raise KeyError(f"{name!r}; known: {', '.join(facts)}")
+        return "not measured yet"
+    value = known[what]
+    if isinstance(value, str):
+        return value
+    if math.isnan(value):
+        return "–"
+    return format(value, spec or ("z.1f" if isinstance(value, float) else "")).replace("-", "−")
+
+
+def require_arms(name: str) -> None:
+    """Raises KeyError unless all words are names of arms."""
+    for arm in re.split(r" [-+] ", name):
+        try:
+            Arm.parse(arm)
+        except ValueError as error:
+            raise KeyError(str(error)) from error
+
+
+OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by runs
+
+
+def evidence(key: str) -> list[str]:
+    """Sentences on what a chapter rests on; the first is the verdict."""
+    found = findings(key)
+    done, wanted = progress(found.chapter)
+    of = (
+        f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {found.chapter.grid} is not planned yet"
+    )
+    missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
+    failed = sum(found.failed.values())
+    lost = [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] * bool(failed)
+    if found.records.empty:
+        return ["Evidence: none yet.", f"For this chapter, {of}.", *lost]
+    table = found.records.drop_duplicates("run")
+    commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
+    days = sorted({str(day)[:10] for day in table["created"]})
+    hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
+    lines = [
+        "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
+        f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing,"
+        f" {training_in_words(table)}.",
+        f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
+    ]
+    if found.lasting and found.twins:
+        lines.append(f"{found.twins} more runs check that averaging gradients is averaging losses.")
+    lines += lost
+    if not found.lasting:
+        lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
+    elif done != wanted:
+        lines.append(missing or f"So far, {of}.")
+    return lines
+
+
+def scale_in_words(found: Findings) -> str:
+    """Data, images per class, base method, width: what the shown runs share."""
+
+    def values(name: str) -> list[object]:
+        return sorted(found.plain[name].dropna().unique())
+
+    data = either([DATASETS.get(name, str(name)) for name in values("dataset")])
+    method = either([str(name).upper() for name in values("base_method") if name in ("dm", "dc", "dsa")])
+    numbers = {name: either([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
+    images = "image" if numbers["ipc"] == "1" else "images"
+    parts = [data, f"{numbers['ipc']} {images} per class", method, f"{numbers['iterations']} iterations"]
+    return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
+
+
+def arms_in_words(found: Findings) -> str:
+    """How many arms have how many sets."""
+    counts = found.plain.groupby(found.records["arm"].reindex(found.plain.index))["seed"].nunique()
+    if counts.nunique() > 3:
+        return f"{len(counts)} arms of {counts.min()} to {counts.max()} sets"
+    numbers = counts.value_counts().sort_index(ascending=False)
+    parts = [f"{plural(arms, 'arm')} of {plural(sets, 'set')}" for sets, arms in numbers.items()]
+    return either(parts).replace(" or ", " and ")
+
+
+def training_in_words(runs_there: Rows) -> str:
+    """What PTMs took, each counted once; the median, since an interrupted training counts the time between too."""
+    seconds = recorded_ptm_table(runs_there)["training (s)"].dropna()
+    if seconds.empty:
+        return "no PTM trained for it"
+    return f"without the training of {plural(len(seconds), 'PTM')}, {seconds.median() / 60:.1f} minutes each (median)"
+
+
+def either(words: list[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def span(words: list[str]) -> str:
+    """The first and the last."""
+    return "" if not words else words[0] if len(words) == 1 else f"{words[0]} to {words[-1]}"
