@@ -19,6 +19,8 @@ import yaml
 from imagined import write_study
 from scipy import stats
 
+from ddlib.study.arms import Arm
+
 GRIDS = ("guidance", "ensemble", "alpha", "options", "elsewhere")
 
 
@@ -231,7 +233,7 @@ def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypat
     found = study.findings("ensemble")
     more = found.contrasts.assign(a=found.contrasts["a"].replace("clom mgda", "clom accuracy_weighted"))
     monkeypatch.setitem(vars(found), "contrasts", more)
-    head, rows = result_tables.outcome_cells(found)
+    head, rows, _ = result_tables.outcome_cells(found)
     assert len(rows) == len(more) - 1
     assert head == ["contrast", "expected", "found, points", "outcome"]
 
@@ -277,6 +279,44 @@ def test_strategies_stand_without_the_line_that_has_not_been_run(some):
     assert drawn.strips(study.findings("ensemble"), {}) is not None
 
 
+def test_a_headline_waits_for_every_contrast():
+    """That at equal updates alone would be advice from the costlier side."""
+    rows = [pd.Series({"verdict": "average better", "n": n, "a": a}) for n, a in ((6, "clom"), (5, "clom every_5"))]
+    assert cards.headline(rows, True) == "Too few sets so far for a choice."
+
+
+def test_sets_of_one_are_in_no_correlation(some):
+    """Within an arm they differ by nothing, and would be ties."""
+    some(lambda grid, record: grid == "desk-guidance" and record["seed"] == 10)
+    seen = drawn.recognised(study.findings("guidance")).seen
+    assert "correlation" not in seen
+    assert "nan" not in seen
+
+
+def test_contrasts_of_the_ablations_are_not_corrected_anew(whole):
+    there = study.findings("elsewhere").contrasts.set_index("contrast")
+    here = study.findings("guidance").contrasts.set_index("contrast")
+    one = there.loc["CLoM − no guidance, as in the ablations"]
+    assert one["p_holm"] == here.loc["CLoM − no guidance", "p_holm"]
+    assert one["verdict"] == here.loc["CLoM − no guidance", "verdict"]
+
+
+def test_a_number_of_a_setting_has_a_colon_in_its_name(whole):
+    cells = study.findings("elsewhere").cells.set_index("arm")
+    assert (
+        sentences.number("elsewhere.arms.Fashion-MNIST: CLoM.mean:.2f") == f"{cells['mean']['Fashion-MNIST: CLoM']:.2f}"
+    )
+
+
+def test_commits_stand_by_time():
+    days = ["2026-11-25", "2026-11-24", "2026-11-26"]
+    assert sentences.commits_of(pd.DataFrame({"created": days, "git_commit": ["0aa", "f00", "7bb"]})) == [
+        "f00",
+        "0aa",
+        "7bb",
+    ]
+
+
 @pytest.mark.parametrize("key", ["guidance", "options"])
 def test_failed_runs_are_counted_and_are_no_results(key, some):
     def first(grid, record):
@@ -289,7 +329,11 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
         fail(path)
     found = study.findings(key)
     assert sum(found.failed.values()) == len(failed) > 0
-    assert study.progress(found.chapter)[0] == len(paths) - len(failed)
+    assert study.progress(found.chapter)[0] == len(paths), "a failed run is not missing: it will not be run again"
+    _, rows, _ = result_tables.KINDS["arms"](found)
+    assert [row[0] for row in rows if "failed" in row[0]] == [
+        f"{Arm.named(arm).label} ({n} failed)" for arm, n in found.failed.items()
+    ]
     assert any(line.startswith(f"{len(failed)} run") and "failed" in line for line in sentences.evidence(key))
     told = [runs for sweep, _, runs, _ in result_tables.arms_there() if sweep == f"desk-{key}" and "failed" in runs]
     assert sum(int(runs.rpartition(", ")[2].split()[0]) for runs in told) == len(failed)
@@ -318,7 +362,7 @@ def test_every_case_of_the_page_on_alpha_has_a_curve_and_a_choice(tmp_path, monk
     assert len(cases) == 5
     found = study.findings("alphas_elsewhere")
     assert all(drawn.alpha(found, case) for case in cases)
-    _, rows = result_tables.alpha_cells(found)
+    rows = result_tables.alpha_cells(found).rows
     assert {label.rpartition(": ")[0] for label, *_ in rows} == set(cases)
     study.findings.cache_clear()
 

@@ -86,3 +86,6 @@ def test_the_page_says_when_test_images_were_first_used(rules, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps({"created": created}))
     said = "The first run of the two ablations on test images was recorded at 2026-11-26 18:05 UTC."
     assert rules.first_test_run([tmp_path]) == said
+    assert rules.first_test_run([tmp_path], "of desk-options").startswith(
+        "The first run of desk-options on test images"
+    )

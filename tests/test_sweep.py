@@ -261,6 +261,15 @@ BAD = {
         {"arms": [{"notebook": "01_guidance", "alpha_clom": [1.0, 10.0]}]},
         "alpha_clom10.0-seeds0-1 and another arm differ in alpha alone, and evaluate_on is test",
     ),
+    "alphas of other seeds on the test images": (
+        {
+            "arms": [
+                {"notebook": "01_guidance", "alpha_clom": 1.0, "seeds": [0]},
+                {"notebook": "01_guidance", "alpha_clom": 10.0, "seeds": [1]},
+            ]
+        },
+        "differ in alpha alone, and evaluate_on is test",
+    ),
     "seeds of an arm": ({"arms": [{"notebook": "01_guidance", "seeds": [1, 1]}]}, "without repeats"),
     "data that is not there": ({"arms": [{"notebook": "01_guidance", "dataset": "no/such"}]}, "image folder"),
 }

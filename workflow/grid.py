@@ -97,7 +97,7 @@ def alphas_on_test(jobs: Iterable[Job]) -> Iterator[str]:
     for job in jobs:
         if job.parameters["evaluate_on"] == "test":
             alphas = {name: float(job.parameters[name]) for name in ALPHAS.values()}
-            rest = digest(without(job.parameters, alphas) | {"notebook": job.notebook})
+            rest = digest(without(job.parameters, {*alphas, "seed", "num_sets"}) | {"notebook": job.notebook})
             if seen.setdefault(rest, alphas) != alphas:
                 yield (
                     f"{job.name} and another arm differ in alpha alone, and evaluate_on is test: "

@@ -32,8 +32,9 @@ def card(key: str, question: str) -> str:
 
 def headline(rows: list[Mapping], lasting: bool) -> str:
     """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
-    if len(rows) == 1 or not lasting or any(row["n"] < MIN_PAIRS for row in rows):
-        return advice(rows[0], lasting)
+    few = [row for row in rows if row["n"] < MIN_PAIRS]
+    if len(rows) == 1 or not lasting or few:
+        return advice([*few, *rows][0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
     says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
     cost = "One at random takes one pass an update, averaging in every update one for each PTM."

@@ -75,7 +75,7 @@ def costs(found: Findings) -> Drawn | None:
         return None
     runs = found.shown.drop_duplicates(["arm", "seed"])
     # A run with equal passes takes K times as many updates; its record counts one pass for each.
-    longer = runs["equal_passes"].eq(True) & (runs["ptm_passes"] > 0) if "equal_passes" in runs else False
+    longer = runs["equal_passes"].eq(True) & (runs["ptm_passes"] > 0)
     runs = runs.assign(steps=runs["iterations"].where(~longer, runs["ptm_passes"]))
     names = {"ptm_passes": "passes", "seconds_distill": "seconds", "seconds_ptms": "training"}
     medians = runs.groupby("arm")[["steps", *names]].median().rename(columns=names)  # a run may have been interrupted
@@ -134,11 +134,11 @@ def recognised(found: Findings) -> Drawn | None:
         .properties(width="container", height=320)
     )
     seen = f"{len(table)} sets by the share that {who} recognise and by the accuracy of networks trained on them."
-    if len(table) >= MIN_PAIRS:
-        within = table[["recognised", "accuracy"]] - table.groupby("arm")[["recognised", "accuracy"]].transform("mean")
-        seen += (
-            f" Within arms the rank correlation is {signed(spearmanr(within['recognised'], within['accuracy'])[0], 2)}."
-        )
+    several = table[table.groupby("arm")["seed"].transform("nunique") > 1][["arm", "recognised", "accuracy"]]
+    within = several[["recognised", "accuracy"]] - several.groupby("arm").transform("mean")
+    if len(within) >= MIN_PAIRS and (within.nunique() > 1).all():
+        rho = spearmanr(within["recognised"], within["accuracy"])[0]
+        seen += f" Within arms the rank correlation is {signed(rho, 2)}, over {len(within)} sets."
     return Drawn(styled(chart), table.drop(columns="spoken"), seen)
 
 
@@ -178,6 +178,8 @@ def gains(found: Findings) -> Drawn | None:
     if agreed.empty or not {AVERAGE.name, ONE.name} <= set(sets):
         return None
     table = pd.DataFrame({"gain": sets[AVERAGE.name] - sets[ONE.name], "cosine": agreed}).dropna().round(4)
+    if table.empty:
+        return None
     table = table.reset_index()
     table["spoken"] = [
         f"seed {row.seed}: cosine {row.cosine:.2f}, {signed(row.gain)} points" for row in table.itertuples()

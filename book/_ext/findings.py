@@ -49,9 +49,10 @@ def of_options(found: "Findings") -> Rows:
 
 def of_settings(found: "Findings") -> Rows:
     """The contrasts of the ablations in each setting, those of the ablations themselves among them."""
-    here = [findings(key).plain for key in ("guidance", "ensemble") if findings(key).lasting]
-    there = [rows[rows["arm"].isin(found.plain["arm"].unique())] for rows in here]
-    return cases.elsewhere(runs.stacked(*there, found.plain), usual())
+    here = [findings(key).contrasts for key in ("guidance", "ensemble") if findings(key).lasting]
+    arms = set(found.plain["arm"])
+    there = [table[table["a"].isin(arms) & table["b"].isin(arms)] for table in here if len(table)]
+    return cases.elsewhere(found.plain, usual(), there)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class Findings:
         """Names of arms as tables and figures have them."""
         if self.chapter.notebook:
             return ordered(arms)
-        return [arm for arm in self.records["arm"].unique() if arm in set(arms)]
+        there = [arm for arm in self.records["arm"].unique() if arm in set(arms)]
+        return there + sorted(set(arms) - set(there))  # of these all runs failed
 
     @cached_property
     def sets(self) -> pd.DataFrame:
@@ -144,8 +146,11 @@ class Findings:
 
     @cached_property
     def gradients(self) -> pd.DataFrame:
-        """A row for each logged pair of PTMs (``runs.load_gradients``)."""
-        return runs.load_gradients(self.folder) if len(self.plain) else pd.DataFrame(columns=["arm"])
+        """A row for each logged pair of PTMs of the runs that are shown (``runs.load_gradients``)."""
+        if self.plain.empty:
+            return pd.DataFrame(columns=["arm"])
+        table = runs.load_gradients(self.folder)
+        return table[table["run"].isin(self.plain["run"])]
 
     @cached_property
     def alpha_grids(self) -> dict[str, pd.DataFrame]:
@@ -189,15 +194,16 @@ def numbers(row: tuple) -> dict[str, object]:
 
 def best_alphas(grid: Rows) -> Facts:
     """Of guided arms ``alpha``, ``mean`` (per cent), ``n``, ``gain`` and ``beyond`` (points); of ``none`` the mean."""
-    means = 100 * summary(grid.fillna({"alpha": 0}), ["arm", "alpha"]).set_index(["arm", "alpha"])["mean"]
-    plain = means.get(("none", 0), math.nan)
-    facts: Facts = {"none": {"mean": plain}}
+    sets = set_means(grid.fillna({"alpha": 0}), ["arm", "alpha"])
+    sets = 100 * sets.pivot_table(index="seed", columns=["arm", "alpha"], values="accuracy")
+    facts: Facts = {"none": {"mean": sets["none"].mean().iloc[0]}} if "none" in sets else {}
     for arm, row in chosen_alphas(grid).iterrows():
-        line = means[arm]
-        larger = line[line.index > row["alpha"]]
-        beyond = larger.iloc[0] - line[row["alpha"]] if len(larger) else math.nan
-        best = {"alpha": row["alpha"], "mean": line[row["alpha"]], "n": row["n"]}
-        facts[arm] = best | {"gain": line[row["alpha"]] - plain, "beyond": beyond}
+        line = sets[arm].dropna()  # the seeds that all its alphas have
+        best = line[row["alpha"]]
+        larger = line.columns[line.columns > row["alpha"]]
+        facts[arm] = {"alpha": row["alpha"], "mean": best.mean(), "n": row["n"]}
+        facts[arm]["gain"] = (best - sets["none"].squeeze(axis=1)).mean() if "none" in sets else math.nan
+        facts[arm]["beyond"] = (line[larger.min()] - best).mean() if len(larger) else math.nan
     return facts
 
 
@@ -239,19 +245,19 @@ def record_at(path: Path) -> dict[str, object] | None:
 
 
 def progress(chapter: Chapter) -> tuple[int, int | None]:
-    """How many of the planned runs of a chapter have a result, and how many are planned; None without a grid."""
+    """How many of the planned runs of a chapter have been made, failed ones too, and how many are planned, or None."""
     jobs = planned(chapter.grid)
     folder = RESULTS / chapter.grid
     paths = folder.glob("*.json") if jobs is None else [folder / name for names in jobs.values() for name in names]
-    found = [record_at(path) for path in paths]
-    done = sum(record is not None and record["status"] == "ok" for record in found)
-    return done, None if jobs is None else len(found)
+    made = [path.is_file() for path in paths]
+    return sum(made), None if jobs is None else len(made)
 
 
 def state_of_records() -> str:
-    """Changes with any record or picture that a page may show."""
-    files = [path for folder in (RESULTS, SMOKE) for path in sorted(folder.rglob("*.*"))]
-    paths = [path for path in files if path.suffix in (".json", ".png")]
+    """Changes with any record or picture that a page may show, with what was planned, and with the code of pages."""
+    folders = (RESULTS, SMOKE, ROOT / "params", ROOT / "ddlib" / "study", ROOT / "workflow", ROOT / "book" / "_ext")
+    files = [path for folder in folders for path in sorted(folder.rglob("*.*"))]
+    paths = [path for path in files if path.suffix in (".json", ".png", ".yaml", ".py")]
     told = "".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
     return hashlib.sha256(told.encode()).hexdigest()
 

@@ -11,7 +11,7 @@ from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import common_seeds, compare, effect
 from ddlib.study.statistics import MARGIN
-from ddlib.study.words import estimate, interval, signed
+from ddlib.study.words import estimate, interval, p_value, signed
 
 DECIDED = "!test(/^(no verdict|undecided)/, datum.verdict)"  # else a mark is hollow
 POINTS = "difference of test accuracy, percentage points"
@@ -122,7 +122,7 @@ def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     rows["points"] = rows["difference"].map(signed)
     rows["interval"] = [interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
     for name, key in {"p": "p_value", "p_holm": "p_holm", "p_equal_holm": "p_equivalence_holm"}.items():
-        rows[name] = table[key].map("{:.2g}".format)
+        rows[name] = table[key].map(p_value)
     rows["bca_low"], rows["bca_high"] = (100 * table["bca_low"]).round(4), (100 * table["bca_high"]).round(4)
     rows["share_above_0"] = table["improvement"]
     told = pd.Series([estimate(row) for row in table.to_dict("records")], table.index, dtype=object)

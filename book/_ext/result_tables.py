@@ -5,11 +5,12 @@ from dataclasses import replace
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import findings as study
 import pandas as pd
 import yaml
-from sentences import OF_A_RUN, span
+from sentences import OF_A_RUN, commits_of, span
 
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
@@ -21,12 +22,19 @@ from ddlib.study.words import interval, p_value, signed
 from workflow.grid import read_grid
 from workflow.published import published_table
 
-Cells = tuple[list[str], list[list[str]]]  # head, rows
+
+class Cells(NamedTuple):
+    """What a table shows, as texts."""
+
+    head: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+
 
 WORDS, PRIMARY = ("arm", "verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
 
 
-def html_table(head: list[str], rows: list[list[str]]) -> str:
+def html_table(head: list[str], rows: list[list[str]], caption: str = "") -> str:
     """The first column names the row."""
     columns = "".join(f'<th scope="col"{kind(name)}>{escape(name)}</th>' for name in head)
     body = ""
@@ -37,7 +45,8 @@ def html_table(head: list[str], rows: list[list[str]]) -> str:
         )
         primary = ' class="primary"' if row[0].endswith(PRIMARY) else ""
         body += f'<tr{primary}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
-    return f'<table class="results"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>\n'
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f'<table class="results">{above}<thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>\n'
 
 
 def kind(name: str) -> str:
@@ -48,16 +57,17 @@ def kind(name: str) -> str:
 def contrast_cells(found: study.Findings) -> Cells:
     """All planned contrasts whose arms are there."""
     if found.contrasts.empty:
-        return [], []
-    head = ["contrast", "points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal (Holm)"]
+        return Cells([], [])
+    head = ["contrast", "points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal", "p equal (Holm)"]
     rows = []
     for row in found.contrasts.to_dict("records"):
         points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
-        p = map(p_value, (row["p_value"], row["p_holm"], row["p_equivalence_holm"]))  # primary ones are not raised
+        raised = (None, None) if row["primary"] else (row["p_holm"], row["p_equivalence_holm"])
+        p = map(p_value, (row["p_value"], raised[0], row["p_equivalence"], raised[1]))
         rows.append([row["contrast"], *points, str(row["n"]), row["verdict"], *p])
         if row["primary"]:
             rows[-1][0] += PRIMARY
-    return head, rows
+    return Cells(head, rows)
 
 
 SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
@@ -98,30 +108,28 @@ def outcome_cells(found: study.Findings) -> Cells:
         rows.append([row["contrast"], " or ".join(SIGNS[sign] for sign in expected), measured, result])
         if row["primary"]:
             rows[-1][0] += PRIMARY
-    return ["contrast", "expected", "found, points", "outcome"], rows
+    return Cells(["contrast", "expected", "found, points", "outcome"], rows)
 
 
-def by_arm(found: study.Findings, table: pd.DataFrame) -> Cells:
-    """A table with a row for each arm, in the order of the chapter."""
-    if not found.chapter.notebook:
-        table = table.loc[found.in_order(table.index)]
+def by_arm(table: pd.DataFrame) -> Cells:
+    """A table with a row for each arm; what its cells are stands above it."""
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return ["arm", *map(str, table.columns)], rows
+    return Cells(["arm", *map(str, table.columns)], rows, str(table.columns.name or ""))
 
 
 def arm_cells(found: study.Findings) -> Cells:
     """Mean accuracies of all networks, arms by architectures."""
     if found.records.empty:
-        return [], []
-    return by_arm(found, accuracy_table(found.records, found.failed))
+        return Cells([], [])
+    return by_arm(accuracy_table(found.records, found.failed, found.in_order))
 
 
 def spread_cells(found: study.Findings) -> Cells:
     """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
     if found.shown.empty:
-        return [], []
+        return Cells([], [])
     replicated = found.shown[[Arm.named(arm).replicated for arm in found.shown["arm"]]]
-    return by_arm(found, spread_table(replicated))
+    return by_arm(spread_table(replicated, found.in_order))
 
 
 def alpha_cells(found: study.Findings) -> Cells:
@@ -132,7 +140,7 @@ def alpha_cells(found: study.Findings) -> Cells:
             label = Arm.named(arm).label if case == USUAL else f"{case}: {Arm.named(arm).label}"
             edge = "the last that was tried" if row["edge"] else ""
             rows.append([label, f"{row['alpha']:g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
-    return ["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows
+    return Cells(["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows)
 
 
 KINDS = {
@@ -185,7 +193,7 @@ def sweeps_there() -> list[list[str]]:
         if len(table):
             table = table.drop_duplicates("run")
             days = span(sorted({str(day)[:10] for day in table["created"]}))
-            commits = span(sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})) or "unknown"
+            commits = span(commits_of(table)) or "unknown"
             rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
     return rows
 

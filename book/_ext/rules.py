@@ -72,6 +72,8 @@ class Said(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """One text node, or the error."""
+        for file in (inspect.getsourcefile(statistics), *(PROJECT / "params").glob("*.yaml")):
+            self.env.note_dependency(str(file))
         try:
             return [nodes.Text(self.say(self.text))], []
         except ValueError as error:
@@ -155,22 +157,27 @@ class Committed(SphinxDirective):
 
     required_arguments = 1
     optional_arguments = 9
+    option_spec: ClassVar = {"grid": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """A list, and a paragraph."""
+        self.env.note_reread()  # history is in no file that Sphinx watches
+        grid = self.options.get("grid")
+        first = first_test_run([STUDIED / grid], f"of {grid}") if grid else first_test_run(ABLATED)
         items = [nodes.list_item("", nodes.paragraph("", nodes.Text(committed(file)))) for file in self.arguments]
-        return [nodes.bullet_list("", *items), nodes.paragraph("", nodes.Text(first_test_run(STUDIED)))]
+        return [nodes.bullet_list("", *items), nodes.paragraph("", nodes.Text(first))]
 
 
-STUDIED = [PROJECT / "book" / "results" / "sweeps" / name for name in ("desk-guidance", "desk-ensemble")]
+STUDIED = PROJECT / "book" / "results" / "sweeps"
+ABLATED = [STUDIED / name for name in ("desk-guidance", "desk-ensemble")]
 
 
-def first_test_run(folders: Sequence[Path]) -> str:
+def first_test_run(folders: Sequence[Path], whose: str = "of the two ablations") -> str:
     """In words, when the first run on test images that lies in some folders was recorded."""
     times = [json.loads(path.read_text(encoding="utf-8"))["created"] for of in folders for path in of.glob("*.json")]
     if not times:
-        return "No run of the two ablations on test images is in the book yet."
-    return f"The first run of the two ablations on test images was recorded at {min(times)[:16].replace('T', ' ')} UTC."
+        return f"No run {whose} on test images is in the book yet."
+    return f"The first run {whose} on test images was recorded at {min(times)[:16].replace('T', ' ')} UTC."
 
 
 def committed(file: str) -> str:

@@ -23,10 +23,10 @@ def number(text: str) -> str:
 
     An arm or a contrast that makes sense and has not been run is "not measured yet". Raises KeyError for anything else.
     """
-    path, _, spec = text.partition(":")
-    key, kind, name, what = (*path.strip().split("."), "", "", "", "")[:4]
+    asked = re.fullmatch(r"(\w+)\.(\w+)\.(.+?)\.(\w+)(?::([^:]+))?", text.strip())
+    key, kind, name, what, spec = asked.groups() if asked else [""] * 5
     if key not in CHAPTERS or kind not in KINDS:
-        raise KeyError(f"{path!r}; expected <{'|'.join(CHAPTERS)}>.<{'|'.join(KINDS)}>.<name>.<what>")
+        raise KeyError(f"{text!r}; expected <{'|'.join(CHAPTERS)}>.<{'|'.join(KINDS)}>.<name>.<what>")
     found = findings(key)
     facts = KINDS[kind](found)
     known = facts.get(name)
@@ -69,7 +69,7 @@ def evidence(key: str) -> list[str]:
     if found.records.empty:
         return ["Evidence: none yet.", f"For this chapter, {of}.", *lost]
     table = found.records.drop_duplicates("run")
-    commits = sorted({str(commit)[:9] for commit in table["git_commit"].dropna()})
+    commits = commits_of(table)
     days = sorted({str(day)[:10] for day in table["created"]})
     hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
     lines = [
@@ -79,7 +79,8 @@ def evidence(key: str) -> list[str]:
         f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
     if found.lasting and found.twins:
-        lines.append(f"{found.twins} more runs check that averaging gradients is averaging losses.")
+        more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
+        lines.append(f"{more} that averaging gradients is averaging losses.")
     lines += lost
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
@@ -103,8 +104,8 @@ def scale_in_words(found: Findings) -> str:
 
 
 def arms_in_words(found: Findings) -> str:
-    """How many arms have how many sets."""
-    counts = found.plain.groupby(found.records["arm"].reindex(found.plain.index))["seed"].nunique()
+    """How many arms have how many sets; each alpha of an arm counts."""
+    counts = found.plain.groupby("parameter_hash")["seed"].nunique()
     if counts.nunique() > 3:
         return f"{len(counts)} arms of {counts.min()} to {counts.max()} sets"
     numbers = counts.value_counts().sort_index(ascending=False)
@@ -117,7 +118,13 @@ def training_in_words(runs_there: Rows) -> str:
     seconds = recorded_ptm_table(runs_there)["training (s)"].dropna()
     if seconds.empty:
         return "no PTM trained for it"
-    return f"without the training of {plural(len(seconds), 'PTM')}, {seconds.median() / 60:.1f} minutes each (median)"
+    each = f"{seconds.median() / 60:.1f} minutes each (median)"
+    return f"without the training of {plural(len(seconds), 'PTM')} that guided, {each}, and of those held back"
+
+
+def commits_of(records: Rows) -> list[str]:
+    """Short hashes, by the time of their first run."""
+    return list(dict.fromkeys(str(commit)[:9] for commit in records.sort_values("created")["git_commit"].dropna()))
 
 
 def either(words: list[str]) -> str:

@@ -223,10 +223,10 @@ class Results(FromRecords):
         self.arguments = [key]
         if kind not in result_tables.KINDS:
             raise self.error(f"no table is called {kind!r}; known: {', '.join(result_tables.KINDS)}")
-        head, rows = result_tables.KINDS[kind](study.findings(self.chapter()))
-        if not rows:
+        cells = result_tables.KINDS[kind](study.findings(self.chapter()))
+        if not cells.rows:
             return self.parsed([f"*No table yet: no runs to compare ({evidence(key)[-1]})*"])
-        return [generated(html_table(head, rows))]
+        return [generated(html_table(*cells))]
 
 
 class Literature(FromRecords):

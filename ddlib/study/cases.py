@@ -133,13 +133,15 @@ def _sorted(records: pd.DataFrame, places: list[tuple]) -> pd.DataFrame:
     return records.iloc[sorted(range(len(places)), key=places.__getitem__)]
 
 
-def elsewhere(records: pd.DataFrame, usual: Mapping[str, object]) -> pd.DataFrame:
+def elsewhere(
+    records: pd.DataFrame, usual: Mapping[str, object], ablations: Iterable[pd.DataFrame] = ()
+) -> pd.DataFrame:
     """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
 
     What is primary in an ablation is so in each case; the others of a case and ablation share their corrections. The
-    cases of one contrast stand below each other.
+    cases of one contrast stand below each other. ``ablations`` are contrasts of the usual case, as corrected there.
     """
-    tables = []
+    tables = [table.assign(case=USUAL) for table in ablations]
     for (case, notebook), rows in _by_setting(records, usual).groupby(["case", "notebook"], sort=False):
         tables.append(planned_contrasts(reference(rows), notebook).assign(case=case))
     table = _below_each_other(tables)

@@ -1,7 +1,7 @@
 """From the table of all records to the tables of the report: settings, accuracies, contrasts, alphas, costs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -24,6 +24,8 @@ from ddlib.study.statistics import (
     variance_components,
 )
 from ddlib.study.words import interval, p_value, signed
+
+Order = Callable[[Iterable[str]], list[str]]  # of names of arms
 
 
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
@@ -58,19 +60,21 @@ def failure_table(failures: pd.DataFrame) -> Styler | None:
     return styler.set_properties(subset=["reason"], **{"white-space": "normal", "text-align": "left"})
 
 
-def accuracy_table(records: pd.DataFrame, failed: Mapping[str, int] | None = None) -> pd.DataFrame:
+def accuracy_table(
+    records: pd.DataFrame, failed: Mapping[str, int] | None = None, order: Order = ordered
+) -> pd.DataFrame:
     """Mean accuracy (%) with half of its 95 % t interval: arms by architectures; n where it is not that of most cells.
 
     One set, and sets that are the same for all seeds, have n = 1 and no interval. ``failed`` counts the runs of arms
     that failed: their rows say so, and hold nothing else if all of them did. The row of the full data says where it is
-    beaten (``no_ceiling``).
+    beaten (``no_ceiling``). ``order`` sorts arms that are named otherwise.
     """
     table = pd.DataFrame(columns=["accuracy"] if failed else []) if records.empty else _accuracies(records)
     failed, beaten = failed or {}, list(no_ceiling(records))
     remarks = {arm: f" ({count} failed)" for arm, count in failed.items()}
     if beaten:
         remarks[FULL_NAME] = remarks.get(FULL_NAME, "") + f" (beaten, so no ceiling: {', '.join(beaten)})"
-    rows = table.reindex(ordered({*table.index, *failed})).fillna("failed")
+    rows = table.reindex(order({*table.index, *failed})).fillna("failed")
     return rows.rename(index=lambda arm: _label(arm) + remarks.get(arm, ""))
 
 
@@ -216,7 +220,7 @@ def cost_table(records: pd.DataFrame) -> pd.DataFrame:
     return table.loc[ordered(table.index)].rename(index=_label).rename_axis(index=None)
 
 
-def spread_table(records: pd.DataFrame) -> pd.DataFrame:
+def spread_table(records: pd.DataFrame, order: Order = ordered) -> pd.DataFrame:
     """Where the spread of accuracies comes from, as standard deviations in points: a row for each arm.
 
     ``records`` holds one architecture. A dash stands where a part cannot be estimated: that between sets needs two of
@@ -232,7 +236,7 @@ def spread_table(records: pd.DataFrame) -> pd.DataFrame:
         table[part] = points.map("{:.1f}".format).where(points.notna(), "–")
     words = {None: "–", False: "one pool for all sets", True: "a pool for each set"}
     table["PTMs"] = [words[own_pools(records[records["arm"] == arm])] for arm in table.index]
-    table = table.loc[ordered(table.index)].rename(index=_label, columns=columns)
+    table = table.loc[order(table.index)].rename(index=_label, columns=columns)
     return table.rename_axis(index=None, columns="standard deviation in points")
 
 
