@@ -43,7 +43,7 @@ def lacking(grid: Grid) -> Grid:
 
 
 def keep(grid: Grid, job: Job) -> None:
-    """Copy the records of a job that is done, and a picture of each set of a first seed."""
+    """Copy the records of a job that is done, and a picture of each set of the first seeds (``PICTURED``)."""
     if not all((grid.folder / name).is_file() for name in (job.marker, *job.records)):
         return
     first = min(other.parameters["seed"] for other in grid.jobs)

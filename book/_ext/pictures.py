@@ -1,5 +1,6 @@
 """Synthetic sets as pictures beside their records, for the explorer and for dots that show their images."""
 
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -13,20 +14,14 @@ from ddlib.synthetic import SyntheticSet
 
 def pictures_of(found: Findings) -> dict[str, bytes]:
     """The images of each set that lies beside its record, as one PNG."""
-    if found.folder not in _PICTURES:
-        _PICTURES[found.folder] = {}
-    known = _PICTURES[found.folder]
     if found.shown.empty:
         return {}
-    for run, names in found.shown.drop_duplicates("run").set_index("run")["class_names"].items():
-        if run not in known and (content := png(found.folder / run, len(names))):
-            known[run] = content
-    return {run: known[run] for run in found.sets["run"] if run in known}
+    names = found.shown.drop_duplicates("run").set_index("run")["class_names"]
+    pictures = {run: png(found.folder / run, len(names[run])) for run in found.sets["run"]}
+    return {run: content for run, content in pictures.items() if content}
 
 
-_PICTURES: dict[Path, dict[str, bytes]] = {}
-
-
+@cache
 def png(stem: Path, classes: int) -> bytes | None:
     """A synthetic set as a grid without gaps, a column for each class: of the picture that was kept, else of the set.
 

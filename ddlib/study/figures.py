@@ -1,4 +1,4 @@
-"""Figures of results, one function each: tidy tables in (``runs``, ``contrasts``), Axes or a Figure out.
+"""Figures of results, one function each: tidy tables in (``runs``, ``contrasts``), or a run, Axes or a Figure out.
 
 Accuracies are drawn in per cent, means over synthetic sets with a 95 % t interval (``statistics.summary``). An arm has
 its own colour and marker (``Arm``), the same in every figure. From a table without rows no figure is drawn: a line of
