@@ -15,7 +15,7 @@ from ddlib.study import provenance
 from ddlib.study import record as records
 from ddlib.study.provenance import environment, git_commit, peak_memory_bytes, run_hash
 from ddlib.study.record import parameter_hash, read_record, reason, record_path, write_failure, write_record
-from ddlib.study.runs import FIRST_COLUMNS, load_failures, load_gradients, load_records, load_runs
+from ddlib.study.runs import FIRST_COLUMNS, load_gradients, load_records, load_runs
 from ddlib.study.schema import Record
 
 PARAMETERS = {
@@ -305,11 +305,11 @@ def test_load_records_says_how_to_make_some(tmp_path):
 
 
 def test_failed_runs_are_named_and_left_out(tmp_path):
-    failed = run(status="failed", accuracies=accuracies().head(0), seed=9, parameters={"guidance": "clom"})
+    failed = run(status="failed", accuracies=accuracies().head(0), seed=9, parameters=PARAMETERS | {"seed": 9})
     path = write_record(tmp_path, **failed)
     with pytest.raises(ValueError, match=r"no record in .* holds accuracies, all its runs failed:\n.*not recorded"):
         load_records(tmp_path)
-    assert load_failures(tmp_path)["error"].tolist() == ["not recorded"], "a record from before the field"
+    assert load_runs(tmp_path)[1]["error"].tolist() == ["not recorded"], "a record from before the field"
     write_record(tmp_path, **run())
     with pytest.warns(UserWarning, match=f"{path.name} .failed."):
         table = load_records(tmp_path)
@@ -329,14 +329,14 @@ def test_a_failure_keeps_its_reason_and_has_no_accuracies(tmp_path):
     assert (record["status"], record["error"]) == ("failed", "FloatingPointError: iteration 7: the base loss is nan")
     assert record["accuracies"].empty
     assert (record["history_length"], record["synthetic_hash"], record["arm"]) == (0, None, "clom loss_avg")
-    table = load_failures(tmp_path)
+    table = load_runs(tmp_path)[1]
     assert table[["run", "notebook", "arm", "seed"]].values.tolist() == [[path.stem, "02_ensemble", "clom loss_avg", 3]]
     assert table["error"].tolist() == [record["error"]]
     assert table["alpha"].tolist() == [100.0]
     with pytest.raises(ValueError, match=r"all its runs failed:\n.*-seed3.json: FloatingPointError: iteration 7"):
         load_records(tmp_path)
     write_record(tmp_path, **run())
-    assert load_failures(tmp_path).empty, "a result takes the place of a failure"
+    assert load_runs(tmp_path)[1].empty, "a result takes the place of a failure"
     assert len(load_records(tmp_path)) == 4
 
 
@@ -355,7 +355,7 @@ def test_a_failure_sets_a_result_of_other_code_aside(tmp_path, monkeypatch):
     assert write_failure(tmp_path, MemoryError(), **failure()) == path
     assert read_record(path)["status"] == "failed"
     assert path.with_suffix(f".{code}").read_text() == before, "nothing that was computed is lost"
-    assert len(load_failures(tmp_path)) == 1
+    assert len(load_runs(tmp_path)[1]) == 1
     write_failure(tmp_path, KeyError("again"), **failure())
     assert read_record(path)["error"] == "KeyError: 'again'", "the last failure counts"
 

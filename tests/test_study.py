@@ -15,7 +15,7 @@ from ddlib.study import figures, images, pools, run_tables
 from ddlib.study import run as study
 from ddlib.study.pools import share_recognised
 from ddlib.study.record import read_record, synthetic_path
-from ddlib.study.runs import load_failures, load_records
+from ddlib.study.runs import load_records, load_runs
 
 mpl.use("Agg")
 
@@ -159,11 +159,11 @@ def test_any_error_of_a_run_is_recorded_and_raised_as_it_is(arm, monkeypatch, tm
         with pytest.raises(OSError, match="No space left") as error:
             arm()
     assert error.value.errno == 28
-    [failed] = load_failures(tmp_path / "runs").to_dict("records")
+    [failed] = load_runs(tmp_path / "runs")[1].to_dict("records")
     assert failed["error"] == "OSError: [Errno 28] No space left: 'file'"
     again = arm()[0]
     assert read_record(again.record)["status"] == "ok", "a result takes the place of a failure"
-    assert load_failures(tmp_path / "runs").empty
+    assert load_runs(tmp_path / "runs")[1].empty
 
 
 def test_too_little_memory_for_ptms_is_explained_too(monkeypatch):

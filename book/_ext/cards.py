@@ -34,7 +34,7 @@ def headline(rows: list[Mapping], lasting: bool) -> str:
     """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
     few = [row for row in rows if row["n"] < MIN_PAIRS]
     if len(rows) == 1 or not lasting or few:
-        return advice([*few, *rows][0], lasting)
+        return advice((few or rows)[0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
     says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
     cost = "One at random takes one pass an update, averaging in every update one for each PTM."

@@ -5,7 +5,6 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 """
 
 import hashlib
-import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -233,24 +232,18 @@ def findings(key: str) -> Findings:
 
 
 @cache
-def planned(grid: str) -> dict[str, list[str]] | None:
-    """The records that a sweep will write, by the names of its jobs; None where its grid is not written yet."""
+def planned(grid: str) -> list[str] | None:
+    """The records that a sweep will write; None where its grid is not written yet."""
     path = GRIDS / f"{grid}.yaml"
-    return {job.name: list(job.records) for job in read_grid(path).jobs} if path.is_file() else None
-
-
-def record_at(path: Path) -> dict[str, object] | None:
-    """A record as it stands in its file, unchecked; None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return [name for job in read_grid(path).jobs for name in job.records] if path.is_file() else None
 
 
 def progress(chapter: Chapter) -> tuple[int, int | None]:
     """How many of the planned runs of a chapter have been made, failed ones too, and how many are planned, or None."""
-    jobs = planned(chapter.grid)
-    folder = RESULTS / chapter.grid
-    paths = folder.glob("*.json") if jobs is None else [folder / name for names in jobs.values() for name in names]
-    made = [path.is_file() for path in paths]
-    return sum(made), None if jobs is None else len(made)
+    names, folder = planned(chapter.grid), RESULTS / chapter.grid
+    if names is None:
+        return len(list(folder.glob("*.json"))), None
+    return sum((folder / name).is_file() for name in names), len(names)
 
 
 def state_of_records() -> str:

@@ -1,5 +1,6 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -198,6 +199,11 @@ def sweeps_there() -> list[list[str]]:
     return rows
 
 
+def record_at(path: Path) -> dict[str, object] | None:
+    """A record as it stands in its file, unchecked; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def arms_there() -> list[list[str]]:
     """For each arm of each grid of the study: sweep, arm, runs that are there and that are planned, hours."""
     rows = []
@@ -206,7 +212,7 @@ def arms_there() -> list[list[str]]:
         for job in read_grid(path).jobs:
             arms.setdefault(job.arm, []).extend(study.RESULTS / path.stem / name for name in job.records)
         for arm, records in arms.items():
-            there = [record for record in map(study.record_at, records) if record]
+            there = [record for record in map(record_at, records) if record]
             done = sum(record["status"] == "ok" for record in there)
             hours = sum(record["seconds"].get(part, 0) for record in there for part in OF_A_RUN)
             took = f"{hours / 3600:.1f}" if there else "–"

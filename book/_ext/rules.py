@@ -20,6 +20,7 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from findings import RESULTS
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from tables import escaped, list_table
@@ -163,13 +164,12 @@ class Committed(SphinxDirective):
         """A list, and a paragraph."""
         self.env.note_reread()  # history is in no file that Sphinx watches
         grid = self.options.get("grid")
-        first = first_test_run([STUDIED / grid], f"of {grid}") if grid else first_test_run(ABLATED)
+        first = first_test_run([RESULTS / grid], f"of {grid}") if grid else first_test_run(ABLATED)
         items = [nodes.list_item("", nodes.paragraph("", nodes.Text(committed(file)))) for file in self.arguments]
         return [nodes.bullet_list("", *items), nodes.paragraph("", nodes.Text(first))]
 
 
-STUDIED = PROJECT / "book" / "results" / "sweeps"
-ABLATED = [STUDIED / name for name in ("desk-guidance", "desk-ensemble")]
+ABLATED = [RESULTS / name for name in ("desk-guidance", "desk-ensemble")]
 
 
 def first_test_run(folders: Sequence[Path], whose: str = "of the two ablations") -> str:

@@ -118,8 +118,9 @@ def training_in_words(runs_there: Rows) -> str:
     seconds = recorded_ptm_table(runs_there)["training (s)"].dropna()
     if seconds.empty:
         return "no PTM trained for it"
+    held_back = ", and of those held back" if runs_there["judge_accuracy"].notna().any() else ""
     each = f"{seconds.median() / 60:.1f} minutes each (median)"
-    return f"without the training of {plural(len(seconds), 'PTM')} that guided, {each}, and of those held back"
+    return f"without the training of {plural(len(seconds), 'PTM')} that guided, {each}{held_back}"
 
 
 def commits_of(records: Rows) -> list[str]:

@@ -54,14 +54,15 @@ def visit(self: object, node: Generated) -> None:
     raise nodes.SkipNode
 
 
+def depends_on_records(env: BuildEnvironment) -> None:
+    """The page that is read is built again when a record changes."""
+    if not hasattr(env, "study_pages"):
+        env.study_pages = set()
+    env.study_pages.add(env.docname)
+
+
 class FromRecords(SphinxDirective):
     """A directive whose content depends on records."""
-
-    def note(self) -> None:
-        """The page is built again when a record changes."""
-        if not hasattr(self.env, "study_pages"):
-            self.env.study_pages = set()
-        self.env.study_pages.add(self.env.docname)
 
     def parsed(self, lines: Iterable[str]) -> list[nodes.Node]:
         """Markdown as if it stood in the page."""
@@ -81,9 +82,7 @@ class Num(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The number; an error for one that cannot be."""
-        if not hasattr(self.env, "study_pages"):
-            self.env.study_pages = set()
-        self.env.study_pages.add(self.env.docname)
+        depends_on_records(self.env)
         try:
             return [nodes.inline("", number(self.text), classes=["num"])], []
         except (KeyError, ValueError) as problem:
@@ -99,7 +98,7 @@ class Evidence(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """A strip with a paragraph for each."""
-        self.note()
+        depends_on_records(self.env)
         keys = list(self.arguments)
         lasting, paragraphs = True, []
         for key in keys:
@@ -120,7 +119,7 @@ class Answers(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """Both cards."""
-        self.note()
+        depends_on_records(self.env)
         cards = []
         for line in filter(None, self.content):
             key, _, question = line.partition(": ")
@@ -140,7 +139,7 @@ class Chart(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """A numbered figure, or a sentence that says what is missing."""
-        self.note()
+        depends_on_records(self.env)
         kind, key = self.arguments
         self.arguments = [key]
         found = study.findings(self.chapter())
@@ -217,7 +216,7 @@ class Results(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        self.note()
+        depends_on_records(self.env)
         self.env.note_dependency(str(ROOT / "book" / "expectations.yaml"))
         kind, key = self.arguments
         self.arguments = [key]
@@ -236,7 +235,7 @@ class Literature(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """A row for each method and number of images."""
-        self.note()
+        depends_on_records(self.env)
         path = ROOT / "book" / "published.yaml"
         self.env.note_dependency(str(path))
         published = yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]]
@@ -251,7 +250,7 @@ class RunsTable(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """A row for each sweep, or a sentence; a row for each arm that is planned."""
-        self.note()
+        depends_on_records(self.env)
         if self.arguments:
             return [generated(html_table(["sweep", "arm", "runs", "hours"], result_tables.arms_there()))]
         rows = result_tables.sweeps_there()
@@ -267,7 +266,7 @@ class Explorer(FromRecords):
 
     def run(self) -> list[nodes.Node]:
         """Controls by script; without one, the first set as a picture."""
-        self.note()
+        depends_on_records(self.env)
         key = self.chapter()
         found = study.findings(key)
         pictures = pictures_of(found)

@@ -49,15 +49,6 @@ def load_records(folder: str | Path) -> pd.DataFrame:
     return table
 
 
-def load_failures(folder: str | Path) -> pd.DataFrame:
-    """The runs of a folder that failed, a row each: the columns of ``load_records`` without accuracies, and ``error``.
-
-    No rows if none failed; a run that was killed or interrupted leaves no record. Raises as ``load_records`` does for
-    no or damaged records.
-    """
-    return _failures(_read_all(folder))
-
-
 def load_gradients(folder: str | Path) -> pd.DataFrame:
     """How the gradients of PTMs lay to each other in the runs of a folder, a row for each logged pair.
 
@@ -159,9 +150,14 @@ ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes"
 
 
 def load_runs(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The records of a folder and its failed runs (``load_failures``), both with the column ``setting``.
+    """The records of a folder (``load_records``) and its failed runs, a row each, both with the column ``setting``.
 
-    Either may have no rows. Raises as ``load_failures`` does.
+    Failed runs have the same columns without accuracies, and ``error``; one that was killed or interrupted leaves no
+    record. Either table may have no rows.
+
+    Raises:
+        FileNotFoundError: no folder, or no record in it.
+        ValueError: records are damaged; names every one of them.
     """
     read = _read_all(folder)
     records, failures = _accuracies(read), _failures(read)
