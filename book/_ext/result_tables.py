@@ -140,7 +140,7 @@ def alpha_cells(found: study.Findings) -> Cells:
         for arm, row in chosen_alphas(grid).iterrows():
             label = Arm.named(arm).label if case == USUAL else f"{case}: {Arm.named(arm).label}"
             edge = "the last that was tried" if row["edge"] else ""
-            rows.append([label, f"{row['alpha']:g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
+            rows.append([label, f"{row['alpha']:,.10g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
     return Cells(["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows)
 
 
