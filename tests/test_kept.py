@@ -163,3 +163,39 @@ def test_other_bits_are_near_or_not(grid, tmp_path):
     assert [reproduce.verdict(alone, 3, made(away))[0] for away in (0.019, 0.021)] == [True, False]
     table = reproduce.beside(kept[3], made(0.01))
     assert table["difference"].tolist() == pytest.approx([1.0])
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_next_architecture(grid, tmp_path, monkeypatch):
+    text = yaml.safe_load(grid.read_text())
+    arms = [{"notebook": "01_guidance", "guidance": "none", "base_method": ["full", "random"]}]
+    profile = TINY | {"architectures": "ConvNet-3 x2,AlexNet", "full_epochs": 1, "ptm_seed": 1}
+    grid.write_text(yaml.safe_dump(text | {"profile": profile, "seeds": [3], "arms": arms}))
+    kept = tmp_path / "results" / "sweeps" / "tiny"
+    assert study.main([str(grid)]) == 0
+    in_one = {record["arm"]: record for record in map(read_record, kept.glob("*.json"))}
+
+    shutil.rmtree(kept)
+    shutil.rmtree(tmp_path / "runs")
+    asked, seconds = [], 1000.0
+
+    def evaluate(synthetic, dataset, architectures, *given, real=study.in_process.study.evaluate, **named):
+        asked.append((len(synthetic) > 10, *architectures))
+        if asked == [(False, "ConvNet-3"), (False, "AlexNet"), (True, "ConvNet-3"), (True, "AlexNet")]:
+            raise KeyboardInterrupt
+        return real(synthetic, dataset, architectures, *given, **named).assign(seconds=seconds)
+
+    monkeypatch.setattr(study.in_process.study, "evaluate", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        study.main([str(grid)])
+    assert len(names(kept)) == 2  # record and picture of the random images, which come first
+    assert study.main([str(grid)]) == 0
+    assert asked[4:] == [(True, "AlexNet")]
+    in_two = {record["arm"]: record for record in map(read_record, kept.glob("*.json"))}
+    assert in_two.keys() == in_one.keys()
+    for arm, record in in_two.items():
+        for column in ("architecture", "network", "accuracy", "class_accuracies"):
+            assert list(record["accuracies"][column]) == list(in_one[arm]["accuracies"][column])
+    [full] = [record for record in in_two.values() if record["parameters"]["base_method"] == "full"]
+    assert list(full["accuracies"]["seconds"]) == [seconds] * 3
+    assert 2 * seconds < full["seconds"]["evaluate"] < 3 * seconds  # of the first sitting, and what was measured here
+    assert not [*(tmp_path / "runs").rglob("sittings/*")]

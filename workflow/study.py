@@ -23,6 +23,7 @@ from ddlib.synthetic import SyntheticSet
 from workflow import in_process
 from workflow.grid import read_grid
 from workflow.plan import PROJECT, Grid, GridError, Job
+from workflow.sittings import sittings
 from workflow.states import State, states, table
 from workflow.sweep import alone, forget
 
@@ -36,10 +37,15 @@ def kept_in(grid: Grid) -> Path:
 
 
 def lacking(grid: Grid) -> Grid:
-    """The grid with those of its jobs whose records are not kept; seed by seed, so that all arms grow alike."""
+    """The grid with those of its jobs whose records are not kept, in their turn."""
     there = kept_in(grid)
     jobs = [job for job in grid.jobs if not all((there / record).is_file() for record in job.records)]
-    return dataclasses.replace(grid, jobs=sorted(jobs, key=lambda job: job.parameters["seed"]))
+    return dataclasses.replace(grid, jobs=sorted(jobs, key=turn))
+
+
+def turn(job: Job) -> tuple[bool, int]:
+    """Seed by seed, so that all arms grow alike; the full data, to train on which takes hours, at the end."""
+    return job.parameters["base_method"] == "full", job.parameters["seed"]
 
 
 def keep(grid: Grid, job: Job) -> None:
@@ -58,9 +64,13 @@ def keep(grid: Grid, job: Job) -> None:
 
 
 def run_and_keep(grid: Grid, job: Job) -> None:
-    """One job; its PTMs are trained when it asks for them."""
-    in_process.run_job(grid, job)
+    """One job, in as many sittings as it takes; its PTMs are trained when it asks for them."""
+    so_far = grid.folder / "sittings" / job.name
+    with sittings(so_far):
+        in_process.run_job(grid, job)
     keep(grid, job)
+    if (grid.folder / job.marker).is_file():
+        shutil.rmtree(so_far, ignore_errors=True)
 
 
 def states_alone(grid: Grid) -> list[State]:
