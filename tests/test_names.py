@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ddlib.study import figures, images, style
+from ddlib.study import figures, images, run_figures, style
 
 mpl.use("Agg")
 
@@ -55,7 +55,7 @@ def test_figures_of_an_arm_of_any_name_are_drawn(name):
         figures.accuracy_by_arm(records),
         figures.cross_architecture(records),
         figures.cost_accuracy(records, "seconds_distill"),
-        figures.gradient_cosines(np.eye(2), ["PTM", name]),
+        run_figures.gradient_cosines(np.eye(2), ["PTM", name]),
     ):
         picture = drawn(ax.figure)
         assert (picture < 200).any(2).mean() > 0.005

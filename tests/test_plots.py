@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddlib.study import benchmark_figures, figures, images
+from ddlib.study import benchmark_figures, figures, images, run_figures
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import compare
 from ddlib.study.statistics import summary
@@ -252,25 +252,25 @@ def test_alpha_curve_draws_zero_as_a_line():
 
 def test_history_has_a_panel_for_each_column():
     frame = pd.DataFrame({"iteration": range(0, 500, 5), "base_loss": np.linspace(2, 1, 100), "cosine": 0.5})
-    figure = figures.history(frame, ["base_loss", "cosine"])
+    figure = run_figures.history(frame, ["base_loss", "cosine"])
     assert [ax.get_ylabel() for ax in figure.axes] == ["base loss", "cosine"]
     assert [len(ax.lines) for ax in figure.axes] == [2, 2], "raw values and their running mean"
     assert figure.axes[0].lines[0].get_xdata()[-1] == 495
     assert figure.axes[1].get_xlabel() == "iteration"
     check(figure)
-    assert len(figures.history(frame.head(10), ["base_loss"]).axes[0].lines) == 1
+    assert len(run_figures.history(frame.head(10), ["base_loss"]).axes[0].lines) == 1
     with pytest.raises(ValueError, match=r"columns \['loss'\] are missing"):
-        figures.history(frame, ["loss"])
+        run_figures.history(frame, ["loss"])
 
 
 def test_gradient_cosines():
     matrix = torch.tensor([[1.0, -0.25], [-0.25, 1.0]])
-    ax = figures.gradient_cosines(matrix, ["ConvNet-3 #0", "VGG-11 #1"])
+    ax = run_figures.gradient_cosines(matrix, ["ConvNet-3 #0", "VGG-11 #1"])
     assert texts(ax.texts) == ["1.00", "-0.25", "-0.25", "1.00"]
     assert ax.collections[0].get_clim() == (-1, 1)
     check(ax.figure)
     with pytest.raises(ValueError, match=r"shape \[2, 2\], but there are 1 names"):
-        figures.gradient_cosines(matrix, ["ConvNet-3"])
+        run_figures.gradient_cosines(matrix, ["ConvNet-3"])
 
 
 def test_mosaic_puts_each_class_in_its_row():

@@ -11,7 +11,7 @@ import torch
 
 import ddlib
 from ddlib.memory import ADVICE
-from ddlib.study import figures, images, pools, run_tables
+from ddlib.study import images, pools, run_figures, run_tables
 from ddlib.study import run as study
 from ddlib.study.pools import share_recognised
 from ddlib.study.record import read_record, synthetic_path
@@ -259,7 +259,7 @@ def test_baselines_run_under_the_same_roof(arm, method, name, number):
     assert (record["arm"], len(run.synthetic), record["ptm_passes"]) == (name, number, 0)
     assert run.distilled is None
     assert synthetic_path(run.record).exists() == (method != "full")
-    assert figures.curves(run) is None
+    assert run_figures.curves(run) is None
     if method == "random":
         figure = images.picture(run, study.open_dataset(SimpleNamespace(**SHORT)))
         assert [ax.get_title() for ax in figure.axes] == ["chosen real images"]
@@ -377,7 +377,7 @@ def test_tables_and_pictures(arm):
     recorded = run_tables.recorded_ptm_table(load_records(runs[0].record.parent))
     pd.testing.assert_frame_equal(recorded, table, check_dtype=False)
     assert len(images.picture(runs[0], data).axes) == 2
-    assert len(figures.curves(runs[0]).axes) == 2
+    assert len(run_figures.curves(runs[0]).axes) == 2
     tour = run_tables.tour_table({"a": runs[0].accuracies, "b": runs[1].accuracies})
     assert tour["networks"].tolist() == [2, 2]
     said = run_tables.recognised_table(runs)

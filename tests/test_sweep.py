@@ -346,7 +346,7 @@ def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypa
         for cell in cells:
             if cell.cell_type == "markdown":
                 cell.source += " More words."
-        cells[-1:] = [nbformat.v4.new_code_cell("figure = figures.curves(runs[-1])  # another plot")]
+        cells[-1:] = [nbformat.v4.new_code_cell("figure = run_figures.curves(runs[-1])  # another plot")]
 
     def comment(cells):
         next(cell for cell in cells if "run_arm" in cell.source).source += "  # a remark"

@@ -1,4 +1,4 @@
-"""Figures of results, one function each: tidy tables in (``runs``, ``contrasts``), or a run, Axes or a Figure out.
+"""Figures of results, one function each: tidy tables in (``runs``, ``contrasts``), Axes out.
 
 Accuracies are drawn in per cent, means over synthetic sets with a 95 % t interval (``statistics.summary``). An arm has
 its own colour and marker (``Arm``), the same in every figure. From a table without rows no figure is drawn: a line of
@@ -6,21 +6,19 @@ text says why, and None is returned. Every function draws inside ``style()``; im
 of matplotlib.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
-from ddlib.study.run import Run
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
-from ddlib.study.style import CLASS, GREY, INK, PAIR, PALETTE, caption, captions, nothing_to_draw, style
+from ddlib.study.style import GREY, INK, PAIR, caption, captions, nothing_to_draw, style
 from ddlib.study.tables import no_ceiling
 from ddlib.study.words import interval, signed
 
@@ -221,57 +219,6 @@ def alpha_curve(grid: pd.DataFrame) -> Axes | None:
     return ax
 
 
-@style()
-def history(history: pd.DataFrame, columns: Sequence[str]) -> Figure:
-    """Curves of one run over its iterations, a panel for each column, for their scales differ.
-
-    From 40 points on, a running mean over a twentieth of them is drawn over the raw values.
-    """
-    require_columns(history, columns)
-    iterations = history["iteration"] if "iteration" in history else pd.Series(history.index)
-    fig, axes = plt.subplots(len(columns), 1, figsize=(7, 0.6 + 1.7 * len(columns)), sharex=True, squeeze=False)
-    smooth = len(history) >= 40
-    for ax, column, color in zip(axes[:, 0], columns, PALETTE, strict=False):
-        there = history[column].notna()  # not in iterations without a guided update
-        x, values = iterations[there], history.loc[there, column]
-        ax.plot(x, values, color=color, alpha=0.35 if smooth else 1, lw=1 if smooth else 1.5)
-        if smooth:
-            running = values.rolling(max(3, len(values) // 20), center=True, min_periods=1).mean()
-            ax.plot(x, running, color=color, lw=1.8)
-        ax.set_ylabel(column.replace("_", " "))
-    axes[-1, 0].set_xlabel("iteration")
-    fig.align_ylabels()
-    return fig
-
-
-@style()
-def gradient_cosines(matrix: np.ndarray, names: Sequence[str]) -> Axes:
-    """Heat map of cosines [K, K] between the gradients of K PTMs: 1 = they agree, below 0 = they conflict."""
-    if (matrix := np.asarray(matrix, dtype=float)).shape != (len(names), len(names)):
-        raise ValueError(f"matrix has shape {list(matrix.shape)}, but there are {len(names)} names")
-    names = captions(names, CLASS)
-    side = 1.8 + 0.62 * len(names) + 0.16 * max(0, max(map(len, names)) - 16)
-    _, ax = plt.subplots(figsize=(side + 1, side))
-    sns.heatmap(
-        matrix,
-        vmin=-1,
-        vmax=1,
-        cmap="vlag",
-        annot=len(names) <= 10,
-        fmt=".2f",
-        square=True,
-        linewidths=1,
-        ax=ax,
-        xticklabels=names,
-        yticklabels=names,
-        cbar_kws={"label": "cosine of gradients", "shrink": 0.75},
-    )
-    ax.tick_params(length=0, rotation=0)
-    ax.tick_params(axis="x", rotation=45)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
-    return ax
-
-
 def _interval(ax: Axes, mean: float, y: float, low: float, high: float) -> None:
     ax.plot([low, high], [y, y], color=INK, lw=1.8, solid_capstyle="butt")
     ax.plot(mean, y, "D", color=INK, markersize=5)
@@ -298,11 +245,3 @@ def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
 def _span(numbers: pd.Series) -> str:
     low, high = numbers.min(), numbers.max()
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def curves(run: Run) -> Figure | None:
-    """How the losses of one run went; baselines have none."""
-    if run.distilled is None:
-        return nothing_to_draw("this arm is a baseline of real images, and nothing was distilled")
-    columns = [name for name in ("base_loss", "guidance_loss") if run.distilled.history[name].any()]
-    return history(run.distilled.history, columns)
