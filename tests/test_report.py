@@ -419,11 +419,11 @@ def test_cost_table_counts_runs_once(guidance):
     assert table.loc["CLoM", "n"] == 3
 
 
-def test_rounding_table(ensemble):
-    table = tables.rounding_table(ensemble, "02_ensemble")
+def test_equal_methods_table(ensemble):
+    table = tables.equal_methods_table(ensemble, "02_ensemble")
     assert table.loc["loss_avg − grad_avg, ConvNet-3"].tolist() == pytest.approx([-0.1, 0.1, 6])
-    assert tables.rounding_table(ensemble[ensemble["strategy"] != "grad_avg"], "02_ensemble").empty
-    assert tables.rounding_table(ensemble, "01_guidance").empty, "no two strategies are one method there"
+    assert tables.equal_methods_table(ensemble[ensemble["strategy"] != "grad_avg"], "02_ensemble").empty
+    assert tables.equal_methods_table(ensemble, "01_guidance").empty, "no two strategies are one method there"
 
 
 def test_spread_table_by_hand(guidance):

@@ -332,7 +332,7 @@ def test_a_parameter_of_the_ptms_makes_pools_and_arms_stale(write):
 
 def test_computing_code_makes_stale_and_prose_does_not(write, tmp_path, monkeypatch):
     before = read_grid(write())
-    monkeypatch.setattr(inputs, "PROJECT", tmp_path)
+    monkeypatch.setattr(inputs, "ROOT", tmp_path)
     (tmp_path / "notebooks").mkdir()
 
     def notebooks(edit):

@@ -28,7 +28,7 @@ from ddlib.study.provenance import run_files, run_hash
 from ddlib.study.record import record_path
 from ddlib.study.runs import ALPHAS
 from workflow.inputs import cells, files_hashes, folder_hash, notebook_hash, reader_hash
-from workflow.plan import NOT_SHAPING, PROJECT, Grid, GridError, Job, Pool, digest, seeds_word, without, word
+from workflow.plan import NOT_SHAPING, ROOT, Grid, GridError, Job, Pool, digest, seeds_word, without, word
 from workflow.published import PUBLISHED, wrong_with_published
 
 SEEDS = "seeds"  # of an arm: instead of the grid's
@@ -46,7 +46,7 @@ def read_grid(path: str | Path) -> Grid:
     """
     path = Path(path)
     if not path.is_file():
-        known = ", ".join(str(p.relative_to(PROJECT)) for p in sorted((PROJECT / "params" / "sweeps").glob("*.yaml")))
+        known = ", ".join(str(p.relative_to(ROOT)) for p in sorted((ROOT / "params" / "sweeps").glob("*.yaml")))
         raise GridError(f"there is no grid {path}; known: {known}")
     grid = read_yaml(path)
     try:
@@ -201,7 +201,7 @@ def read_profile(profile: object) -> dict[str, object]:
         changes = without(profile, ["base"])
         refuse_reserved("profile", changes)
         profile = profile.get("base")
-    path = PROJECT / "params" / f"{profile}.yaml"
+    path = ROOT / "params" / f"{profile}.yaml"
     if not isinstance(profile, str) or not re.fullmatch(r"\w+", profile) or not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) if isinstance(profile, str) else ""
         raise GridError(f"profile is {profile!r}; expected a name in params/: {known}")

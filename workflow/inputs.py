@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from workflow.plan import PROJECT, Grid, GridError, Job, Pool, digest
+from workflow.plan import ROOT, Grid, GridError, Job, Pool, digest
 
 COMPUTES = "run.run_arm"  # the last cell of a notebook that shapes a record calls this
-COMPARISON = PROJECT / "notebooks" / "03_compare.ipynb"
+COMPARISON = ROOT / "notebooks" / "03_compare.ipynb"
 
 
 def changed(grid: Grid, work: Job | Pool) -> list[str]:
@@ -30,7 +30,7 @@ def changed(grid: Grid, work: Job | Pool) -> list[str]:
 
 def files_hashes(files: Iterable[str | Path]) -> dict[str, str]:
     """16 hex digits for the bytes of each file, by its path from the project on; empty if it is not there."""
-    return {os.path.relpath(PROJECT / file, PROJECT): _hash(PROJECT / file) for file in files}
+    return {os.path.relpath(ROOT / file, ROOT): _hash(ROOT / file) for file in files}
 
 
 def _hash(path: Path) -> str:
@@ -62,13 +62,13 @@ def _meaning(source: str) -> str:
 
 def reader_hash() -> str:
     """Eight hex digits for what makes the comparison out of records."""
-    study = sorted((PROJECT / "ddlib" / "study").glob("*.py"))
+    study = sorted((ROOT / "ddlib" / "study").glob("*.py"))
     return digest(sorted(files_hashes([COMPARISON, *study, Path(__file__).with_name("compare.py")]).values()))
 
 
 def reads_as(executed: Path, notebook: str) -> bool:
     """Whether an executed notebook has the text and the code of the notebook of today, prose included."""
-    then, now = map(_sources, (executed, PROJECT / "notebooks" / f"{notebook}.ipynb"))
+    then, now = map(_sources, (executed, ROOT / "notebooks" / f"{notebook}.ipynb"))
     return then == now
 
 
@@ -79,7 +79,7 @@ def _sources(path: Path) -> list[str]:
 
 def cells(notebook: str) -> list[str]:
     """The code cells of a notebook of the project, that with the parameters first."""
-    return read_cells(PROJECT / "notebooks" / f"{notebook}.ipynb")
+    return read_cells(ROOT / "notebooks" / f"{notebook}.ipynb")
 
 
 @cache

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 NOT_SHAPING = ("device", "runs_folder")
 PLAN = Path("plan", "plan.json")  # in the folder of the sweep, where *.json are records
 SO_FAR = "plan/comparison.so_far.json"  # the marker of a comparison without the jobs that failed

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from workflow.inputs import changed
 from workflow.markers import write_marker, wrong_with
-from workflow.plan import PROJECT, Grid, GridError, Job, Pool, read_plan
+from workflow.plan import ROOT, Grid, GridError, Job, Pool, read_plan
 
 FAILED = "FAILED: "  # begins the last line of the log of a job that failed; a killed one has none
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b.*")
@@ -72,7 +72,7 @@ def run_notebook(grid: Grid, job: Job) -> list[Path]:
     """Execute the notebook of an arm; the files that it left."""
     os.environ["DDLIB_RUNS"] = str(grid.folder)
     executed, parameters = grid.executed(job), yaml.safe_dump(dict(job.parameters))
-    source = PROJECT / "notebooks" / f"{job.notebook}.ipynb"
+    source = ROOT / "notebooks" / f"{job.notebook}.ipynb"
     files, diverged = recorded(grid, job, lambda: execute(source, executed, "-y", parameters))
     whole = executed.with_name(f".{executed.name}") if diverged else executed
     return [*files, *filter(Path.is_file, [whole])]

@@ -22,12 +22,12 @@ from ddlib.disk.files import replacing
 from ddlib.synthetic import SyntheticSet
 from workflow import in_process
 from workflow.grid import read_grid
-from workflow.plan import PROJECT, Grid, GridError, Job
+from workflow.plan import ROOT, Grid, GridError, Job
 from workflow.sittings import sittings
 from workflow.states import State, states, table
 from workflow.sweep import alone, forget
 
-RESULTS = PROJECT / "book" / "results"
+RESULTS = ROOT / "book" / "results"
 PICTURED = {"desk-guidance": 2, "desk-ensemble": 2}  # seeds of an arm; in other sweeps one
 
 

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from workflow import in_process
 from workflow.grid import read_grid
 from workflow.markers import write_whole
-from workflow.plan import PLAN, PROJECT, Grid, GridError, plan_text
+from workflow.plan import PLAN, ROOT, Grid, GridError, plan_text
 from workflow.published import published_table, text, write_published
 from workflow.run_job import PER_GPU, gpus
 from workflow.states import State, comparison_is_current, nothing_left, outlook, reasons, states, table
 
-SNAKEFILE = PROJECT / "workflow" / "Snakefile"
+SNAKEFILE = ROOT / "workflow" / "Snakefile"
 
 
 def forget(grid: Grid, found: Sequence[State]) -> None:
@@ -48,7 +48,7 @@ def sweep_away(grid: Grid) -> None:
 def snakemake(grid: Grid, options: Sequence[str], *config: str) -> int:
     """Call the engine. Its own locks know of no death; ours do, and markers are whole or absent."""
     devices = 0 if elsewhere(options) else len(gpus())
-    command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--directory", PROJECT]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", SNAKEFILE, "--directory", ROOT]
     command += ["--nolock", "--ignore-incomplete", "--keep-going", "--rerun-triggers", "mtime", "input"]
     command += ["--quiet", "rules", "host", "reason"]
     command += ["--resources", f"gpu_slots={PER_GPU * devices}"] if devices else []
@@ -108,7 +108,7 @@ def ends(grid: Grid, for_book: bool) -> Iterator[str]:
     """Where to look at the end."""
     if (grid.folder / "comparison.html").is_file():
         yield f"The comparison: {grid.folder / 'comparison.html'}"
-        if grid.folder.parent == PROJECT / "runs" / "sweeps" and not for_book:
+        if grid.folder.parent == ROOT / "runs" / "sweeps" and not for_book:
             yield f"Into the book:  make book SWEEP={grid.folder.name}"
     if any(job.published for job in grid.jobs):
         yield from ("", text(published_table(grid)), f"As a table:     {write_published(grid)}")

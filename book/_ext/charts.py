@@ -62,14 +62,14 @@ def bundle() -> str:
     return f"(() => {{{vl_convert.javascript_bundle(source, vl_version=VERSION)}}})();"
 
 
-class Rows(NamedTuple):
-    """Rows of words above marks: the height of each, and how far below its middle the marks lie."""
+class Lanes(NamedTuple):
+    """Rows of words above marks in a chart: the height of each, and how far below its middle the marks lie."""
 
     count: int
     height: int
 
     @classmethod
-    def of(cls, texts: pd.Series) -> "Rows":
+    def of(cls, texts: pd.Series) -> "Lanes":
         """As high as the text with most lines asks for."""
         return cls(len(texts), ROW + LINE * (1 + int(texts.str.count("\n").max())))
 

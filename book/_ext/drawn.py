@@ -4,7 +4,7 @@ import math
 
 import altair as alt
 import pandas as pd
-from charts import ACCURACY, INK, Drawn, Rows, colours_of, folded, styled, unbroken
+from charts import ACCURACY, INK, Drawn, Lanes, colours_of, folded, styled, unbroken
 from findings import Findings, reference_lines
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
@@ -41,7 +41,7 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     tips = [alt.Tooltip(f"{name}:N") for name in ("label", "seed", "networks", "run", "image")]
     tips.insert(2, alt.Tooltip("accuracy:Q", format=".2f"))
     lines = pd.DataFrame([{"what": name, "accuracy": value} for name, value in reference_lines(found).items()])
-    place = Rows.of(cells["text"])
+    place = Lanes.of(cells["text"])
     layers = [
         place.words(means.encode(y=y), "text"),
         means.mark_rule(strokeWidth=2.5, color=INK, yOffset=place.below).encode(y=y, x="low:Q", x2="high:Q"),
@@ -88,7 +88,7 @@ def costs(found: Findings) -> Drawn | None:
     table["text"] = [
         folded(f"{row.label} " + unbroken(f" {row.mean:.1f} %, n = {row.n}")) for row in table.itertuples()
     ]
-    place = Rows.of(table["text"])
+    place = Lanes.of(table["text"])
     order = list(table["arm"])
     choice = alt.param(name="cost", value="passes", bind=alt.binding_radio(options=list(COSTS), name="cost: "))
     colours = alt.Color("arm:N", legend=None, scale=colours_of(order))

@@ -4,7 +4,7 @@ import math
 
 import altair as alt
 import pandas as pd
-from charts import INK, Drawn, Rows, folded, unbroken
+from charts import INK, Drawn, Lanes, folded, unbroken
 from findings import Findings
 
 from ddlib.study.ablations import ABLATIONS
@@ -74,7 +74,7 @@ def growing(found: Findings) -> Drawn | None:
     lows, highs = data["low"].clip(lower=-20), data["high"].clip(upper=20)
     domain = [float(min(-1.2, *lows.dropna())), float(max(1.2, *highs.dropna()))]
     names = list(dict.fromkeys(data["contrast"]))
-    place = Rows.of(data["text"])._replace(count=len(names))
+    place = Lanes.of(data["text"])._replace(count=len(names))
     chosen = alt.Chart(data).transform_filter("datum.first == first_sets")
     layers = intervals(chosen, names, alt.Scale(domain=domain, clamp=True), place, "text")
     chart = place.finished(layers.add_params(slider))
@@ -87,14 +87,14 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
     if table.empty:
         return None
     rows = contrast_rows(table)
-    place = Rows.of(rows["label"])
+    place = Lanes.of(rows["label"])
     layers = intervals(alt.Chart(rows), list(rows["contrast"]), alt.Scale(nice=True), place, "label")
     chart = place.finished(layers)
     seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
     return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
 
 
-def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Rows, words: str) -> alt.LayerChart:
+def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Lanes, words: str) -> alt.LayerChart:
     """A row for each contrast: words, interval and mean, hollow where a verdict decides nothing, and the margin."""
     y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
     x = alt.X("low:Q", title=POINTS, scale=scale, axis=alt.Axis(tickCount=8))

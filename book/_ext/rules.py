@@ -33,7 +33,7 @@ from ddlib.study.arms import Arm
 from ddlib.study.tables import power_table
 from workflow.grid import read_grid
 
-PROJECT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 RULES = {
     "sets": f"{statistics.STUDY_SETS}",
     "pairs": f"{statistics.MIN_PAIRS}",
@@ -57,7 +57,7 @@ def number_of(rule: str) -> str:
 def value_of(path: str) -> str:
     """The value of ``profile.parameter``, as text. Raises ValueError if there is none."""
     profile, _, name = path.partition(".")
-    file = PROJECT / "params" / f"{profile}.yaml"
+    file = ROOT / "params" / f"{profile}.yaml"
     values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if name not in values:
         raise ValueError(f"there is no {name!r} in {file}")
@@ -73,7 +73,7 @@ class Said(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """One text node, or the error."""
-        for file in (inspect.getsourcefile(statistics), *(PROJECT / "params").glob("*.yaml")):
+        for file in (inspect.getsourcefile(statistics), *(ROOT / "params").glob("*.yaml")):
             self.env.note_dependency(str(file))
         try:
             return [nodes.Text(self.say(self.text))], []
@@ -85,7 +85,7 @@ class Said(SphinxRole):
 def arms_of(grid: str) -> dict[str, int]:
     """The arms of a grid with the number of their sets."""
     found: dict[str, set[int]] = {}
-    for job in read_grid(PROJECT / "params" / "sweeps" / f"{grid}.yaml").jobs:
+    for job in read_grid(ROOT / "params" / "sweeps" / f"{grid}.yaml").jobs:
         p = SimpleNamespace(**job.parameters)
         found.setdefault(Arm.of(p, p.num_ptms).name, set()).update(range(p.seed, p.seed + p.num_sets))
     return {name: len(seeds) for name, seeds in found.items()}
@@ -134,7 +134,7 @@ class Planned(Table):
         """A row for each contrast."""
         notebook, _, caption = self.arguments[0].partition(" ")
         grid = self.options["grid"]
-        self.env.note_dependency(str(PROJECT / "params" / "sweeps" / f"{grid}.yaml"))
+        self.env.note_dependency(str(ROOT / "params" / "sweeps" / f"{grid}.yaml"))
         rows = planned_rows(notebook, grid)
         return list_table(caption, self.options.get("name", ""), ["contrast", "above 0 means", "kind", "n"], rows)
 
@@ -183,7 +183,7 @@ def first_test_run(folders: Sequence[Path], whose: str = "of the two ablations")
 def committed(file: str) -> str:
     """In words, when a file was first and last committed."""
     form = ["--format=%h at %cd", "--date=format-local:%Y-%m-%d %H:%M UTC"]
-    command = ["git", "-C", str(PROJECT), "log", *form, "--", file]
+    command = ["git", "-C", str(ROOT), "log", *form, "--", file]
     try:
         lines = subprocess.run(
             command, capture_output=True, text=True, check=True, env=os.environ | {"TZ": "UTC"}

@@ -73,8 +73,8 @@ def list_table(caption: str, name: str, header: Sequence[str], rows: Sequence[Se
     return [*lines, "```"]
 
 
-class Generated(SphinxDirective):
-    """A table of the library, with an optional caption and label."""
+class FromCode(SphinxDirective):
+    """A table that the code tells, with an optional caption and label."""
 
     optional_arguments = 1
     final_argument_whitespace = True
@@ -97,7 +97,7 @@ class Generated(SphinxDirective):
         return found.children
 
 
-class ParameterTable(Generated):
+class ParameterTable(FromCode):
     """``{parameters}``."""
 
     header: ClassVar = ["name", "type", "allowed", "default", "meaning"]
@@ -107,7 +107,7 @@ class ParameterTable(Generated):
         return parameter_rows()
 
 
-class StrategyTable(Generated):
+class StrategyTable(FromCode):
     """``{strategies}``."""
 
     header: ClassVar = ["`strategy`", "in figures", "rule", "cost per step", "source"]
@@ -120,7 +120,7 @@ class StrategyTable(Generated):
             raise self.error(str(error)) from error
 
 
-class RecordTable(Generated):
+class RecordTable(FromCode):
     """``{record-fields}``."""
 
     header: ClassVar = ["field", "meaning"]

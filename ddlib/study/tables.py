@@ -240,7 +240,7 @@ def spread_table(records: pd.DataFrame, order: Order = ordered) -> pd.DataFrame:
     return table.rename_axis(index=None, columns="standard deviation in points")
 
 
-def rounding_table(records: pd.DataFrame, notebook: str) -> pd.DataFrame:
+def equal_methods_table(records: pd.DataFrame, notebook: str) -> pd.DataFrame:
     """How far strategies that are one method lie apart, in points: what rounding alone does to an accuracy.
 
     Pairs (``Ablation.one_method``) are single networks, equal in guidance, seed, architecture and number. No rows if no
