@@ -93,6 +93,51 @@ def test_a_number_that_there_cannot_be_is_an_error(whole):
         sentences.number("options.arms.CLoM, 6 PTMs.mean")
 
 
+def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
+    rows = study.findings("guidance").contrasts
+    seen = set()
+    for row in rows.to_dict("records"):
+        name, raised = f"{row['a']} - {row['b']}", "" if row["primary"] else "_holm"
+        clear = row["p_value" if row["primary"] else "p_holm"] < 0.05
+        equal = row[f"p_equivalence{raised}"] < 0.05
+        so = {"open": not clear and not equal, "equal": equal}
+        so |= {"above": clear and row["difference"] > 0, "below": clear and row["difference"] < 0}
+        for sign in so:
+            text = f"some words <guidance: {name} is {sign}>"
+            if not so[sign]:
+                with pytest.raises(ValueError, match=re.escape(row["contrast"])):
+                    sentences.claim(text)
+                continue
+            seen.add(sign)
+            words, told, address = sentences.claim(text)
+            assert words == "some words"
+            assert told.startswith(f"{row['contrast']}: ")
+            assert f"n = {row['n']}" in told
+            page, _, anchor = address.partition("#")
+            assert page == "ablation_1.html"
+            table = result_tables.html_table(*result_tables.contrast_cells(study.findings("guidance")), "guidance")
+            assert table.count(f'id="{anchor}"') == 1
+    assert len(seen) > 1, "the imagined study has several kinds of verdict"
+
+
+def test_a_claim_that_names_nothing_is_an_error(whole):
+    for wrong in ("words", "words <guidance: clom - clam is equal>", "words <nothing: clom - cclom is equal>"):
+        with pytest.raises(KeyError):
+            sentences.claim(wrong)
+    with pytest.raises(KeyError):
+        sentences.claim("words <guidance: clom - cclom is nice>")
+
+
+def test_a_claim_rests_on_no_smoke_run(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "SMOKE", whole / "desk-guidance")
+    study.findings.cache_clear()
+    for sign in ("above", "below", "equal", "open"):
+        with pytest.raises(ValueError, match="smoke"):
+            sentences.claim(f"words <guidance: clom - cclom is {sign}>")
+    study.findings.cache_clear()
+
+
 def test_a_whole_sweep_misses_nothing(whole):
     assert study.progress(study.CHAPTERS["guidance"]) == (95, 95)
     first, scale, *rest = sentences.evidence("guidance")

@@ -172,10 +172,15 @@ class Findings:
         return {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()}
 
     @cached_property
+    def named_contrasts(self) -> dict[str, dict[str, object]]:
+        """Rows of ``contrasts`` by the names of two arms; in words where a chapter has these two in several cases."""
+        rows, several = self.contrasts.to_dict("records"), not self.chapter.notebook
+        return {row["contrast"] if several else f"{row['a']} - {row['b']}": row for row in rows}
+
+    @cached_property
     def contrast_facts(self) -> Facts:
-        """Points, by the names of two arms; in words where a chapter has the same two arms in several cases."""
-        several = not self.chapter.notebook
-        return {row.contrast if several else f"{row.a} - {row.b}": numbers(row) for row in self.contrasts.itertuples()}
+        """Points, by contrast."""
+        return {name: numbers(row) for name, row in self.named_contrasts.items()}
 
     @cached_property
     def alpha_facts(self) -> Facts:
@@ -184,10 +189,10 @@ class Findings:
         return {} if grid is None else best_alphas(grid)
 
 
-def numbers(row: tuple) -> dict[str, object]:
+def numbers(row: Mapping[str, object]) -> dict[str, object]:
     """Of a contrast, in points."""
-    points = {"points": row.difference, "low": row.t_low, "high": row.t_high}
-    rest = {"n": row.n, "p": row.p_value, "above": row.improvement, "verdict": row.verdict}
+    points = {"points": row["difference"], "low": row["t_low"], "high": row["t_high"]}
+    rest = {"n": row["n"], "p": row["p_value"], "above": row["improvement"], "verdict": row["verdict"]}
     return {**{key: 100 * value for key, value in points.items()}, **rest}
 
 

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import findings as study
 import pandas as pd
 import yaml
-from sentences import OF_A_RUN, commits_of, span
+from sentences import OF_A_RUN, commits_of, row_address, signs, span
 
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
 from ddlib.study.runs import load_runs
-from ddlib.study.statistics import MARGIN
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed
 from workflow.grid import read_grid
@@ -35,8 +34,8 @@ class Cells(NamedTuple):
 WORDS, PRIMARY = ("arm", "verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
 
 
-def html_table(head: list[str], rows: list[list[str]], caption: str = "") -> str:
-    """The first column names the row."""
+def html_table(head: list[str], rows: list[list[str]], caption: str = "", called: str = "") -> str:
+    """The first column names the row; in a table that is ``called`` something each has an address (``row_address``)."""
     columns = "".join(f'<th scope="col"{kind(name)}>{escape(name)}</th>' for name in head)
     body = ""
     for row in rows:
@@ -44,8 +43,9 @@ def html_table(head: list[str], rows: list[list[str]], caption: str = "") -> str
             f'<td data-label="{escape(name)}"{kind(name)}>{escape(cell)}</td>'
             for name, cell in zip(head[1:], row[1:], strict=True)
         )
-        primary = ' class="primary"' if row[0].endswith(PRIMARY) else ""
-        body += f'<tr{primary}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
+        about = ' class="primary"' if row[0].endswith(PRIMARY) else ""
+        about += f' id="{row_address(called, row[0].removesuffix(PRIMARY))}"' if called else ""
+        body += f'<tr{about}><th scope="row">{escape(row[0])}</th>{cells}</tr>'
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f'<table class="results">{above}<thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>\n'
 
@@ -82,18 +82,9 @@ def expectations(key: str) -> dict[str, tuple[str, ...]]:
 
 
 def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
-    """Whether a contrast came out as expected, by its verdict: ``open`` where that decides nothing.
-
-    A difference that is clear and within the margin agrees with its sign and with ``equal``.
-    """
-    verdict = str(row["verdict"])
-    if verdict.startswith(("no verdict", "undecided")):
-        return "open"
-    within = f"±{100 * MARGIN:g} points" in verdict
-    found = {"equal"} if within else set()
-    if not within or ", within" in verdict:
-        found.add("above" if row["difference"] > 0 else "below")
-    return "as expected" if found & set(expected) else "otherwise"
+    """Whether a contrast came out as expected: ``open`` where its verdict decides nothing."""
+    found = signs(row)
+    return "open" if "open" in found else "as expected" if found & set(expected) else "otherwise"
 
 
 def outcome_cells(found: study.Findings) -> Cells:

@@ -1,14 +1,16 @@
-"""Sentences from the records: numbers of the prose, and what a chapter rests on."""
+"""Sentences from the records: numbers and claims of the prose, and what a chapter rests on."""
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from docutils import nodes
 from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress
 
 from ddlib.study.arms import Arm
 from ddlib.study.run_tables import recorded_ptm_table
-from ddlib.study.words import plural
+from ddlib.study.statistics import MARGIN
+from ddlib.study.words import estimate, plural
 
 KINDS: dict[str, Callable[[Findings], Facts]] = {
     "arms": lambda found: found.arm_facts,
@@ -51,6 +53,48 @@ def require_arms(name: str) -> None:
             Arm.parse(arm)
         except ValueError as error:
             raise KeyError(str(error)) from error
+
+
+def signs(row: Mapping[str, object]) -> set[str]:
+    """What the verdict on a contrast says, in the words of ``expectations.yaml``: above, below, equal; or open.
+
+    A difference that is clear and within the margin has its sign and is equal.
+    """
+    verdict = str(row["verdict"])
+    if verdict.startswith(("no verdict", "undecided")):
+        return {"open"}
+    within = f"±{100 * MARGIN:g} points" in verdict
+    found = {"equal"} if within else set()
+    if not within or ", within" in verdict:
+        found.add("above" if row["difference"] > 0 else "below")
+    return found
+
+
+def claim(text: str) -> tuple[str, str, str]:
+    """What ``{claim}`` writes: words of the prose, the contrast that they rest on, and the address of its row.
+
+    ``neither is better <guidance: clom - cclom is equal>`` names a contrast as ``{num}`` does, and one of ``signs``.
+    Raises ValueError unless the study's runs say so: then the sentence has to change. KeyError for no such contrast.
+    """
+    asked = re.fullmatch(r"(.+) <(\w+): (.+) is (above|below|equal|open)>", text.strip())
+    words, key, name, sign = asked.groups() if asked else [""] * 4
+    if key not in CHAPTERS:
+        raise KeyError(f"{text!r}; expected <words> <{'|'.join(CHAPTERS)}: <contrast> is above|below|equal|open>")
+    found = findings(key)
+    row = found.named_contrasts.get(name)
+    if row is None:
+        raise KeyError(f"{name!r}; known: {', '.join(found.named_contrasts)}")
+    told = f"{row['contrast']}: {estimate(row)}"
+    if not found.lasting:
+        raise ValueError(f"{words!r} would rest on smoke runs, which are no evidence")
+    if sign not in signs(row):
+        raise ValueError(f"{words!r} would rest on {sign!r}; found: {told}, {row['verdict']}")
+    return words, told, f"{found.chapter.page}.html#{row_address(key, row['contrast'])}"
+
+
+def row_address(called: str, name: str) -> str:
+    """Of a row in a table of results, within its page."""
+    return nodes.make_id(f"{called} {name}")
 
 
 OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by runs

@@ -1,10 +1,10 @@
 """Sphinx extension: what pages say about the study, generated from records (``findings``) and drawn (``drawn``).
 
-``{num}`` is a number in prose. ``{evidence}`` says what a page rests on, ``{answers}`` are the cards of the first
-screen, ``{chart}`` is a figure that works without a script, with its data, ``{results}`` a table, ``{explorer}`` shows
-synthetic images, ``{toy}`` combines gradients by hand, ``{literature}`` sets published accuracies beside ours,
-``{runs-table}`` lists the sweeps, ``{commands}`` is a block of commands with the address of the repository,
-``{cite-this}`` a BibTeX entry. Pages are built again when a record changes.
+``{num}`` is a number in prose, ``{claim}`` words that a contrast bears out. ``{evidence}`` says what a page rests on,
+``{answers}`` are the cards of the first screen, ``{chart}`` is a figure that works without a script, with its data,
+``{results}`` a table, ``{explorer}`` shows synthetic images, ``{toy}`` combines gradients by hand, ``{literature}``
+sets published accuracies beside ours, ``{runs-table}`` lists the sweeps, ``{commands}`` is a block of commands with
+the address of the repository, ``{cite-this}`` a BibTeX entry. Pages are built again when a record changes.
 """
 
 import json
@@ -25,7 +25,7 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from pictures import pictures_of, snapshots
 from result_tables import html_table
-from sentences import evidence, number
+from sentences import claim, evidence, number
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
@@ -77,17 +77,38 @@ class FromRecords(SphinxDirective):
         return self.arguments[0]
 
 
-class Num(SphinxRole):
-    """``{num}``: one number from the records."""
+class SaidByRecords(SphinxRole):
+    """A role whose words depend on records."""
+
+    def said(self) -> nodes.Node:
+        """The words. Raises KeyError or ValueError for what the records do not say."""
+        raise NotImplementedError
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """The number; an error for one that cannot be."""
+        """The words, or an error of the page."""
         depends_on_records(self.env)
         try:
-            return [nodes.inline("", number(self.text), classes=["num"])], []
+            return [self.said()], []
         except (KeyError, ValueError) as problem:
-            message = self.inliner.reporter.error(f"no number {self.text!r}: {problem}", line=self.lineno)
+            message = self.inliner.reporter.error(f"{self.rawtext}: {problem}", line=self.lineno)
             return [nodes.problematic(self.rawtext, self.rawtext)], [message]
+
+
+class Num(SaidByRecords):
+    """``{num}``: one number."""
+
+    def said(self) -> nodes.Node:
+        """The number."""
+        return nodes.inline("", number(self.text), classes=["num"])
+
+
+class Claim(SaidByRecords):
+    """``{claim}``: words that a contrast bears out, and a link to its row."""
+
+    def said(self) -> nodes.Node:
+        """The link."""
+        words, told, address = claim(self.text)
+        return nodes.reference("", words, refuri=address, reftitle=told, classes=["claim"])
 
 
 class Evidence(FromRecords):
@@ -225,7 +246,7 @@ class Results(FromRecords):
         cells = result_tables.KINDS[kind](study.findings(self.chapter()))
         if not cells.rows:
             return self.parsed([f"*No table yet: no runs to compare ({evidence(key)[-1]})*"])
-        return [generated(html_table(*cells))]
+        return [generated(html_table(*cells, called=key if kind == "contrasts" else ""))]
 
 
 class Literature(FromRecords):
@@ -398,6 +419,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("repository_address", "", "env")
     app.add_node(Generated, html=(visit, None))
     app.add_role("num", Num())
+    app.add_role("claim", Claim())
     rows = {"evidence": Evidence, "answers": Answers, "chart": Chart, "results": Results, "explorer": Explorer}
     rows |= {"literature": Literature, "runs-table": RunsTable}
     rows |= {"toy": Toy, "commands": Commands, "cite-this": CiteThis}
