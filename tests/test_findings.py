@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import cards
@@ -120,6 +121,54 @@ def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
     assert len(seen) > 1, "the imagined study has several kinds of verdict"
 
 
+@pytest.fixture
+def part(tmp_path, whole, monkeypatch):
+    """A study whose last set of CLoM in the first ablation is missing, and one of DM on Fashion-MNIST."""
+    for grid in GRIDS:
+        shutil.copytree(whole / f"desk-{grid}", tmp_path / f"desk-{grid}")
+    for folder, wanted in (
+        ("desk-guidance", {"arm": "clom", "seed": 19}),
+        ("desk-elsewhere", {"arm": "none", "seed": 19, "dataset": "fashion_mnist"}),
+    ):
+        (path,) = [
+            path
+            for path in (tmp_path / folder).glob("*.json")
+            for record in [json.loads(path.read_text())]
+            if all((record | record["parameters"])[name] == value for name, value in wanted.items())
+        ]
+        path.unlink()
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    study.findings.cache_clear()
+    yield tmp_path
+    study.findings.cache_clear()
+
+
+def test_there_is_no_test_before_all_planned_sets_are_there(part, whole):
+    table = study.findings("guidance").contrasts.set_index("contrast")
+    early = table.loc["CLoM − CCLoM"]
+    assert early["verdict"] == "no verdict yet (n = 9 of 10)"
+    assert early["t_low"] < early["difference"] < early["t_high"]
+    assert cards.card("guidance", "Which?").count("Too few sets so far for a choice.") == 1
+    with pytest.raises(ValueError, match="no verdict yet"):
+        sentences.claim("words <guidance: clom - cclom is equal>")
+    effects = table.loc[table["a"].str.contains(" + ", regex=False), "verdict"]
+    assert set(effects) == {"no verdict yet (n = 9 of 10)"}
+    shared = "no verdict yet (those of its correction are not whole)"
+    assert table.loc["CCLoM − no guidance", "verdict"] == shared
+    assert table.loc[:, "p_value":"p_value"].isna().all(axis=None)
+    growing = forests.growing(study.findings("guidance")).table
+    assert growing["verdict"].str.startswith("no verdict").all()
+    assert not study.findings("ensemble").contrasts["verdict"].str.startswith("no verdict yet").any()
+
+    there = study.findings("elsewhere").contrasts
+    cases = {case: set(rows["verdict"].str.startswith("no verdict yet")) for case, rows in there.groupby("case")}
+    assert cases.pop("as in the ablations") == {True, False}
+    assert cases.pop("Fashion-MNIST") == {True, False}
+    assert set().union(*cases.values()) == {False}
+    row = there[(there["case"] == "Fashion-MNIST") & (there["a"] == "clom") & (there["b"] == "cclom")].iloc[0]
+    assert not math.isnan(row["p_value"]), "a primary contrast waits for its own arms alone"
+
+
 def test_a_claim_that_names_nothing_is_an_error(whole):
     for wrong in ("words", "words <guidance: clom - clam is equal>", "words <nothing: clom - cclom is equal>"):
         with pytest.raises(KeyError):
@@ -152,8 +201,8 @@ def test_a_whole_sweep_misses_nothing(whole):
     [
         ("CLoM better", 10, True, "CLoM is the better choice here."),
         ("CLoM better, within ±1 points", 10, True, "CLoM is the better choice here, though by less than a point."),
-        ("equal (±1 points)", 10, True, "No difference larger than a point: choose the cheaper one."),
-        ("undecided", 10, True, "These runs do not tell the two apart: choose by cost."),
+        ("equal (±1 points)", 10, True, "No difference larger than a point: choose either, they cost the same."),
+        ("undecided", 10, True, "These runs do not tell the two apart: choose either, they cost the same."),
         ("no verdict (n < 6)", 5, True, "Too few sets so far for a choice."),
         ("CLoM better", 10, False, "Not measured yet: smoke runs are no ground for a choice."),
     ],
@@ -326,7 +375,8 @@ def test_strategies_stand_without_the_line_that_has_not_been_run(some):
 
 def test_a_headline_waits_for_every_contrast():
     """That at equal updates alone would be advice from the costlier side."""
-    rows = [pd.Series({"verdict": "average better", "n": n, "a": a}) for n, a in ((6, "clom"), (5, "clom every_5"))]
+    found = {"clom": "average better", "clom every_5": "no verdict yet (n = 6 of 10)"}
+    rows = [pd.Series({"verdict": verdict, "n": 6, "a": arm}) for arm, verdict in found.items()]
     assert cards.headline(rows, True) == "Too few sets so far for a choice."
 
 

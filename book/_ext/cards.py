@@ -6,7 +6,6 @@ from html import escape
 import findings as study
 
 from ddlib.study.arms import Arm
-from ddlib.study.statistics import MIN_PAIRS
 from ddlib.study.words import estimate
 
 
@@ -32,7 +31,7 @@ def card(key: str, question: str) -> str:
 
 def headline(rows: list[Mapping], lasting: bool) -> str:
     """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
-    few = [row for row in rows if row["n"] < MIN_PAIRS]
+    few = [row for row in rows if str(row["verdict"]).startswith("no verdict")]
     if len(rows) == 1 or not lasting or few:
         return advice((few or rows)[0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
@@ -42,18 +41,18 @@ def headline(rows: list[Mapping], lasting: bool) -> str:
 
 
 def advice(row: Mapping, lasting: bool) -> str:
-    """One sentence for somebody who has to choose, from the verdict on a contrast."""
+    """One sentence for somebody who has to choose between two losses, from the verdict on their contrast."""
     verdict = str(row["verdict"])
     if not lasting:
         return "Not measured yet: smoke runs are no ground for a choice."
-    if row["n"] < MIN_PAIRS or verdict.startswith("no verdict"):
+    if verdict.startswith("no verdict"):
         return "Too few sets so far for a choice."
     if "better" in verdict:
         size = ", though by less than a point" if "within" in verdict else ""
         return f"{verdict.split(' better')[0]} is the better choice here{size}."
     if verdict.startswith("undecided"):
-        return "These runs do not tell the two apart: choose by cost."
-    return "No difference larger than a point: choose the cheaper one."
+        return "These runs do not tell the two apart: choose either, they cost the same."
+    return "No difference larger than a point: choose either, they cost the same."
 
 
 def in_words(row: Mapping) -> str:

@@ -7,6 +7,7 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 import hashlib
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -107,12 +108,24 @@ class Findings:
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
-        """The planned contrasts whose arms are there."""
+        """The planned contrasts whose arms are there; tests and verdicts once no planned run of them is missing."""
         if self.records.empty:
             return pd.DataFrame()
         if not self.chapter.notebook:
-            return self.chapter.compared(self)
-        return contrasts.planned_contrasts(self.shown, self.chapter.notebook)
+            table = self.chapter.compared(self)
+        else:
+            table = contrasts.planned_contrasts(self.shown, self.chapter.notebook)
+        return without_early_verdicts(table, self.unfinished)
+
+    @cached_property
+    def unfinished(self) -> dict[str, int]:
+        """How many sets are planned of each arm that has not all of them; one that failed is there."""
+        names = (planned(self.chapter.grid) if self.lasting else None) or []
+        wanted = Counter(map(setting_of, names))
+        there = Counter(setting_of(name) for name in names if (self.folder / name).is_file())
+        arms = self.records.assign(key=self.records["run"].map(setting_of)).groupby("arm")["key"].unique()
+        lacking = {arm: [wanted[key] for key in keys if there[key] < wanted[key]] for arm, keys in arms.items()}
+        return {arm: max(sets) for arm, sets in lacking.items() if sets}
 
     def in_order(self, arms: Iterable[str]) -> list[str]:
         """Names of arms as tables and figures have them."""
@@ -187,6 +200,39 @@ class Findings:
         """Of the best alpha of each arm on the hold-out: per cent, its gain over no guidance, and the next larger."""
         grid = self.alpha_grids.get(cases.USUAL)
         return {} if grid is None else best_alphas(grid)
+
+
+def setting_of(run: str) -> str:
+    """What the name of a record says without its seed."""
+    return run.rpartition("-seed")[0]
+
+
+TESTS = ["p_value", "p_holm", "p_equivalence", "p_equivalence_holm"]
+
+
+def without_early_verdicts(table: Rows, unfinished: Mapping[str, int]) -> Rows:
+    """Contrasts, where those of unfinished arms have an interval alone: a test at every look finds too much.
+
+    Exploratory ones wait for all that may share their correction: those of a chapter, or of a case.
+    """
+    if table.empty or not unfinished:
+        return table
+    wanted = pd.Series([most_wanted(row, unfinished) for row in table.to_dict("records")], table.index)
+    shared = table["case"] if "case" in table else pd.Series("", table.index)
+    exploratory = ~table["primary"].astype(bool)
+    waiting = exploratory & shared.isin(shared[exploratory & (wanted > 0)])
+    own = [f"no verdict yet (n = {n} of {sets})" for n, sets in zip(table["n"], wanted, strict=True)]
+    verdict = table["verdict"].mask(waiting, "no verdict yet (those of its correction are not whole)")
+    table = table.assign(verdict=verdict.mask(wanted > 0, pd.Series(own, table.index)))
+    return table.assign(**{name: table[name].mask(waiting | (wanted > 0)) for name in TESTS})
+
+
+def most_wanted(row: Mapping[str, object], unfinished: Mapping[str, int]) -> int:
+    """The sets planned of the unfinished arms of a contrast; 0 without any."""
+    arms = {name for side in (row["a"], row["b"]) for name in (side, *side.split(" + "))}
+    if "case" in row:
+        arms |= {f"{row['case']}: {Arm.named(arm).label}" for arm in arms}
+    return max((unfinished[arm] for arm in arms if arm in unfinished), default=0)
 
 
 def numbers(row: Mapping[str, object]) -> dict[str, object]:

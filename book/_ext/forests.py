@@ -5,7 +5,7 @@ import math
 import altair as alt
 import pandas as pd
 from charts import INK, Drawn, Lanes, folded, unbroken
-from findings import Findings
+from findings import Findings, without_early_verdicts
 
 from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
@@ -67,7 +67,7 @@ def growing(found: Findings) -> Drawn | None:
         return None
     for n in range(2, most + 1):
         some = compare(found.shown[found.shown["seed"].isin(seeds[:n])], pairs)
-        rows.append(contrast_rows(some).assign(first=n))
+        rows.append(contrast_rows(without_early_verdicts(some, found.unfinished)).assign(first=n))
     data = pd.concat(rows, ignore_index=True)
     data["text"] = (data["label"].str.replace("\n", " ") + ": " + data["verdict"]).map(folded)
     slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
