@@ -147,6 +147,20 @@ def test_variance_components_are_never_negative_and_nan_where_unknown():
     assert math.isnan(one_network["within"])
 
 
+def test_the_limits_of_the_spread_between_sets_hold_it_as_often_as_they_say():
+    draw, sets, networks = np.random.default_rng(3), 8, 3
+    rows = pd.MultiIndex.from_product([range(400), range(sets), range(networks)], names=["study", "seed", "network"])
+    level = np.repeat(draw.normal(0.5, 0.005, 400 * sets), networks)
+    frame = pd.DataFrame({"accuracy": level + draw.normal(0, 0.006, len(rows))}, index=rows).reset_index()
+    parts = variance_components(frame, ["study"])
+    held = (parts["low"] <= 0.005**2 / 0.006**2 * parts["within"]) & (
+        0.005**2 / 0.006**2 * parts["within"] <= parts["high"]
+    )
+    assert held.mean() == pytest.approx(0.95, abs=0.03)
+    assert (parts["low"] <= parts["between"]).all()
+    assert (parts["between"] <= parts["high"]).all()
+
+
 def test_variance_components_refuse_mixed_architectures():
     frame = pd.concat([table({"a": [0.5, 0.6]}), table({"a": [0.3, 0.4]}, architecture="VGG-11")])
     with pytest.raises(ValueError, match="mixes the architectures ConvNet-3, VGG-11"):
@@ -501,14 +515,20 @@ def test_own_pools():
     assert own_pools(frame[frame["seed"] == 0].assign(ptm_hashes="ab")) is None
 
 
-@pytest.mark.parametrize(("n", "tests"), [(6, 1), (10, 1), (10, 13)])
+@pytest.mark.parametrize(("n", "tests"), [(6, 1), (8, 6), (10, 1), (10, 3), (10, 13)])
 def test_power_is_the_share_of_simulated_studies_that_find_the_difference(n, tests):
-    spread, rng = 0.005, np.random.default_rng(n + tests)
+    spread, draw = 0.005, np.random.default_rng(n + tests)
     difference = detectable(spread, n, tests)
-    draws = rng.normal(difference, spread, (20_000, n))
-    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < LEVEL / tests
+    signs = np.array(list(itertools.product((-1, 1), repeat=n)))
+    sets = draw.normal(difference, spread, (4000, n))
+    p_values = (np.abs(sets @ signs.T) >= np.abs(sets.sum(1, keepdims=True)) - 1e-12).mean(1)
     assert power(difference, spread, n, tests) == pytest.approx(0.8)
-    assert found.mean() == pytest.approx(0.8, abs=0.012)
+    assert (p_values < LEVEL / tests).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_correction_that_no_flip_passes_has_no_power():
+    assert power(1.0, 0.005, 5) == 0
+    assert detectable(0.005, 10, tests=26) == math.inf
 
 
 @pytest.mark.parametrize(("n", "tests", "difference"), [(10, 1, 0.0), (10, 1, 0.005), (6, 1, 0.003), (10, 13, 0.0)])
@@ -520,21 +540,12 @@ def test_equality_power_is_the_share_of_simulated_studies_that_are_called_equal(
     assert equality_power(difference, spread, n, tests) == pytest.approx(equal.mean(), abs=0.012)
 
 
-def test_the_sign_flip_test_finds_about_as_much():
-    n, spread, rng = STUDY_SETS, 0.005, np.random.default_rng(1)
-    signs = np.array(list(itertools.product((-1, 1), repeat=n)))
-    draws = rng.normal(detectable(spread, n), spread, (2000, n))
-    flips = np.abs(draws @ signs.T)
-    p_values = (flips >= np.abs(draws.sum(1, keepdims=True)) - 1e-12).mean(1)
-    assert (p_values < LEVEL).mean() == pytest.approx(0.8, abs=0.05)
-
-
 def test_half_width_is_the_interval_of_that_spread():
     values = np.array([0.4, 0.5, 0.6, 0.7])
     row = summary(table({"a": values}), ["arm"]).iloc[0]
     assert half_width(values.std(ddof=1), 4) == pytest.approx((row["high"] - row["low"]) / 2)
-    assert power(0.0, 1.0, 10) == pytest.approx(LEVEL)
-    assert detectable(0.005, 3) > detectable(0.005, 10) > 0
+    assert power(0.0, 1.0, 10) == pytest.approx(50 / 2**10)  # the most of an even number of flips below LEVEL
+    assert detectable(0.005, 6) > detectable(0.005, 10) > 0
 
 
 # DD-Ranking

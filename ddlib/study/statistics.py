@@ -96,8 +96,9 @@ def variance_components(accuracies: pd.DataFrame, by: Sequence[str] = ()) -> pd.
     Where each set has a pool of PTMs of its own (``own_pools``), ``between`` is that of sets and pools together: one
     set for each pool cannot tell the two apart.
 
-    Returns: columns of ``by``, ``between``, ``within`` (squared fractions), ``n`` (sets), ``networks``. NaN
-    where a component cannot be estimated (one set; one network in every set).
+    Returns: columns of ``by``, ``between``, ``within`` (squared fractions), ``n`` (sets), ``networks``, ``low`` and
+    ``high``. NaN where a component cannot be estimated (one set; one network in every set). The last two are MSW times
+    the 95 % limits of between / within by the F distribution, exact for normal sets of one size; 0 is no spread.
     Raises:
         ValueError: a cell mixes architectures, whose differences would pass for spread between networks.
     """
@@ -112,8 +113,7 @@ def variance_components(accuracies: pd.DataFrame, by: Sequence[str] = ()) -> pd.
                 "choose one, or add 'architecture' to `by`"
             )
         sets = _networks_of_sets(group)
-        between, within = _components(sets)
-        rows.append({**cell, "between": between, "within": within, "n": len(sets), "networks": len(group)})
+        rows.append({**cell, **_components(sets), "n": len(sets), "networks": len(group)})
     return pd.DataFrame(rows)
 
 
@@ -151,11 +151,16 @@ def half_width(spread: float, n: int) -> float:
 
 
 def power(difference: float, spread: float, n: int, tests: int = 1) -> float:
-    """How probably a paired t test of ``n`` pairs finds a true mean difference, at ``LEVEL`` divided by ``tests``.
+    """How probably the sign-flip test of ``n`` normal pairs finds a true mean difference, at ``LEVEL / tests``.
 
-    From the non-central t distribution. ``tests`` above 1 is the most that Holm's correction can ask of a contrast.
+    ``tests`` above 1 is the most that Holm's correction can ask of a contrast. Where it lets pass the most extreme flip
+    alone, all pairs must have one sign: exact. Else that of a t test at the level of so many flips, by the non-central
+    t distribution: in simulations within two points of that of the flips.
     """
-    limit, shift = stats.t.ppf(1 - LEVEL / tests / 2, n - 1), difference / spread * math.sqrt(n)
+    flips = math.floor(LEVEL / tests * 2**n / 2 + 1e-9)  # so many of the 2^n, and as many with all signs exchanged
+    if flips < 2:
+        return float(flips * sum(stats.norm.cdf(sign * difference / spread) ** n for sign in (1, -1)))
+    limit, shift = stats.t.isf(flips / 2**n, n - 1), difference / spread * math.sqrt(n)
     wrong_sign = np.nan_to_num(stats.nct.cdf(-limit, n - 1, shift))  # far out in its tail SciPy has no number
     return float(np.nan_to_num(stats.nct.sf(limit, n - 1, shift), nan=1) + wrong_sign)
 
@@ -163,9 +168,13 @@ def power(difference: float, spread: float, n: int, tests: int = 1) -> float:
 def detectable(spread: float, n: int, tests: int = 1) -> float:
     """The smallest true mean difference that ``n`` pairs with that spread find with a probability of ``POWER``.
 
+    Infinite where ``tests`` share a correction that so few pairs cannot pass.
+
     >>> round(detectable(0.5, 10), 2)
     0.5
     """
+    if power(20 * spread, spread, n, tests) < POWER:
+        return math.inf
     return float(optimize.brentq(lambda x: power(x, spread, n, tests) - POWER, 0, 20 * spread))
 
 
@@ -222,18 +231,22 @@ def require_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         raise ValueError(f"{missing} accuracies are NaN: leave those runs out, and say so")
 
 
-def _components(sets: list[np.ndarray]) -> tuple[float, float]:
+def _components(sets: list[np.ndarray]) -> dict[str, float]:
     n, sizes = len(sets), np.array([len(s) for s in sets])
     total = sizes.sum()
+    found = dict.fromkeys(("between", "within", "low", "high"), math.nan)
     if total == n:
-        return math.nan, math.nan
+        return found
     within = sum(((s - s.mean()) ** 2).sum() for s in sets) / (total - n)
     if n == 1:
-        return math.nan, within
+        return found | {"within": within}
     grand = np.concatenate(sets).mean()
     mean_square_between = sum(len(s) * (s.mean() - grand) ** 2 for s in sets) / (n - 1)
     typical_size = (total - (sizes**2).sum() / total) / (n - 1)
-    return max(0.0, (mean_square_between - within) / typical_size), within
+    upper, lower = stats.f.isf((LEVEL / 2, 1 - LEVEL / 2), n - 1, total - n)
+    parts = {"between": 1.0, "low": upper, "high": lower}
+    parts = {name: (mean_square_between / limit - within) / typical_size for name, limit in parts.items()}
+    return {name: max(0.0, part) for name, part in parts.items()} | {"within": within}
 
 
 def _networks_of_sets(group: pd.DataFrame) -> list[np.ndarray]:

@@ -173,18 +173,24 @@ def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
 def power_table(n: int = STUDY_SETS, tests: int = 1) -> pd.DataFrame:
     """What ``n`` sets an arm can find, in points, for each spread of paired differences that a pilot saw.
 
-    ``tests`` is the number of contrasts that share a correction: 1 for a primary one.
+    ``tests`` is the number of contrasts that share a correction: 1 for a primary one. Beside each number of a primary
+    contrast stands the least favourable one of an exploratory contrast: that of Holm's first step.
     """
-    rows = {
-        f"{100 * spread:.1f}": {
-            "half of the 95 % interval": f"± {100 * half_width(spread, n):.2f}",
-            f"found with {100 * POWER:.0f} % power": f"{100 * detectable(spread, n):.2f}",
+
+    rows = {}
+    for spread in PILOT_STD:
+        each = {
+            k: {
+                f"found with {100 * POWER:.0f} % power": f"{100 * detectable(spread, n, k):.2f}",
+                "called equal if there is no difference": f"{100 * equality_power(0, spread, n, k):.0f} %",
+                "called equal if it is half a point": f"{100 * equality_power(MARGIN / 2, spread, n, k):.0f} %",
+            }
+            for k in {1, tests}
         }
-        | ({f"the same, as one of {tests}": f"{100 * detectable(spread, n, tests):.2f}"} if tests > 1 else {})
-        | {"called equal if there is no difference": f"{100 * equality_power(0, spread, n):.0f} %"}
-        | {"called equal if it is half a point": f"{100 * equality_power(MARGIN / 2, spread, n):.0f} %"}
-        for spread in PILOT_STD
-    }
+        more = {} if tests == 1 else {name: f"; {cell} as one of {tests}" for name, cell in each[tests].items()}
+        rows[f"{100 * spread:.1f}"] = {"half of the 95 % interval": f"± {100 * half_width(spread, n):.2f}"} | {
+            name: cell + more.get(name, "") for name, cell in each[1].items()
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="standard deviation of differences, points")
 
 
@@ -206,7 +212,10 @@ def ranking_table(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(records: pd.DataFrame) -> pd.DataFrame:
-    """What each arm costs, means over its sets: seconds of distillation, PTM passes, peak memory, PTM training."""
+    """What each arm costs, medians over its sets: seconds of distillation, PTM passes, peak memory, PTM training.
+
+    Medians, since a run that was interrupted or disturbed counts its seconds all the same.
+    """
     runs = records.drop_duplicates("run")
     columns = {
         "seconds_distill": "distillation (s)",
@@ -215,7 +224,7 @@ def cost_table(records: pd.DataFrame) -> pd.DataFrame:
         "peak_memory_mb": "peak memory (MB)",
         "run": "n",
     }
-    how = {name: "nunique" if name == "run" else "mean" for name in columns}
+    how = {name: "nunique" if name == "run" else "median" for name in columns}
     table = runs.groupby("arm").agg(how).rename(columns=columns).round(1)
     return table.loc[ordered(table.index)].rename(index=_label).rename_axis(index=None)
 
@@ -226,14 +235,17 @@ def spread_table(records: pd.DataFrame, order: Order = ordered) -> pd.DataFrame:
     ``records`` holds one architecture. A dash stands where a part cannot be estimated: that between sets needs two of
     them, and both need two networks in some set. The column ``PTMs`` says what a set's spread contains: where each set
     has a pool of its own, set and pool vary together and cannot be told apart; where all share one, that of pools is
-    in no interval.
+    in no interval. In brackets stand 95 % limits: 0 means that the sets differ by no more than their networks explain.
     """
     parts = variance_components(records, ["arm"]).set_index("arm") if len(records) else pd.DataFrame()
     columns = {"between": "between sets", "within": "between networks of one set", "n": "sets", "networks": "networks"}
     table = parts.reindex(columns=columns)
-    for part in ("between", "within"):
-        points = 100 * table[part].astype(float) ** 0.5
-        table[part] = points.map("{:.1f}".format).where(points.notna(), "–")
+    points = 100 * parts.reindex(columns=["between", "within", "low", "high"]).astype(float) ** 0.5
+    table["within"] = ["–" if math.isnan(each) else f"{each:.1f}" for each in points["within"]]
+    table["between"] = [
+        "–" if math.isnan(row.between) else f"{row.between:.1f} [{row.low:.1f}, {row.high:.1f}]"
+        for row in points.itertuples()
+    ]
     words = {None: "–", False: "one pool for all sets", True: "a pool for each set"}
     table["PTMs"] = [words[own_pools(records[records["arm"] == arm])] for arm in table.index]
     table = table.loc[order(table.index)].rename(index=_label, columns=columns)
