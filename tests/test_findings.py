@@ -121,6 +121,28 @@ def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
     assert len(seen) > 1, "the imagined study has several kinds of verdict"
 
 
+def test_arms_at_another_alpha_than_the_chosen_are_told(whole, monkeypatch):
+    tried: dict[float, list[float]] = {}
+    for path in (whole / "desk-alpha").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["arm"] == "clom":
+            values = record["accuracies"]["accuracy"]
+            tried.setdefault(record["parameters"]["alpha_clom"], []).append(sum(values) / len(values))
+    best = max(tried, key=lambda alpha: sum(tried[alpha]) / len(tried[alpha]))
+    assert best == 1000, "as params/desk.yaml has it"
+    told = " ".join(sentences.evidence("guidance"))
+    assert "CLoM: alpha_clom" not in told
+    grid = study.findings("alpha").alpha_grids["as in the ablations"]
+    monkeypatch.setitem(
+        vars(study.findings("alpha")), "alpha_grids", {"as in the ablations": grid[grid["alpha"] != best]}
+    )
+    rest = max(set(tried) - {best}, key=lambda alpha: sum(tried[alpha]))
+    (line,) = [line for line in sentences.evidence("guidance") if line.startswith("Not at the alpha")]
+    assert f"CLoM: alpha_clom is 1000, and the hold-out chose {rest:g}" in line
+    monkeypatch.setattr(sentences, "progress", lambda chapter: (1, 2))
+    assert sentences.other_alphas(study.findings("guidance")) == [], "a grid that is not whole has chosen nothing"
+
+
 @pytest.fixture
 def part(tmp_path, whole, monkeypatch):
     """A study whose last set of CLoM in the first ablation is missing, and one of DM on Fashion-MNIST."""
@@ -304,11 +326,14 @@ def test_a_wide_page_knows_its_commands():
 
 
 @pytest.mark.parametrize(
-    ("expected", "difference", "verdict", "outcome"),
+    ("expected", "difference", "verdict", "outcome"),  # with an interval of half a point to either side
     [
         (("above",), 0.03, "CLoM better", "as expected"),
         (("below",), 0.03, "CLoM better", "otherwise"),
         (("equal",), 0.03, "CLoM better", "otherwise"),
+        (("equal",), 0.013, "CLoM better", "otherwise; it may lie within a point"),
+        (("equal", "below"), 0.013, "CLoM better", "otherwise; it may lie within a point"),
+        (("below",), 0.013, "CLoM better", "otherwise"),
         (("equal",), 0.005, "CLoM better, within ±1 points", "as expected"),
         (("above",), 0.005, "CLoM better, within ±1 points", "as expected"),
         (("below",), 0.005, "CLoM better, within ±1 points", "otherwise"),
@@ -320,7 +345,23 @@ def test_a_wide_page_knows_its_commands():
     ],
 )
 def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, verdict, outcome):
-    assert result_tables.outcome(expected, {"difference": difference, "verdict": verdict}) == outcome
+    row = {"difference": difference, "t_low": difference - 0.005, "t_high": difference + 0.005, "verdict": verdict}
+    assert result_tables.outcome(expected, row) == outcome
+
+
+def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
+    by_arm = {arm: accuracies(whole / "desk-guidance", arm=arm) for arm in ("clom", "ce_ratio", "cos_mean", "cclom")}
+    _, rows, _ = result_tables.simple_cells(study.findings("guidance"))
+    assert [row[0] for row in rows] == [
+        *("CLoM − CE ratio", "mean cosine − CCLoM", "CLoM − mean cosine", "CE ratio − CCLoM"),
+    ]
+    by_hand = [by_arm["ce_ratio"][seed] - by_arm["cclom"][seed] for seed in by_arm["cclom"]]
+    low, high = stats.t.interval(0.95, 9, sum(by_hand) / 10, stats.sem(by_hand))
+    assert rows[3][1:] == [
+        f"{sum(by_hand) / 10:+.1f}".replace("-", "−"),
+        f"[{low:+.1f}, {high:+.1f}]".replace("-", "−"),
+        "10",
+    ]
 
 
 def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypatch):

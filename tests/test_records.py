@@ -287,6 +287,25 @@ def test_load_records_is_tidy(tmp_path):
     assert math.isnan(guidance["peak_memory_mb"])
 
 
+def test_one_fixed_ptm_is_charged_for_itself_alone(tmp_path):
+    card = {"name": "ConvNet-3 #0", "architecture": "ConvNet-3", "source_dataset": "digits", "hash": "a" * 16}
+    card |= {
+        "accuracy": 0.9,
+        "train_accuracy": 1.0,
+        "recipe": {},
+        "seed": 0,
+        "epoch": 1,
+        "size_bytes": 9,
+        "device": "cpu",
+    }
+    pool = {"ptms": [card | {"seconds": 40.0}, card | {"seconds": 60.0}]}
+    pool |= {"seconds": {"ptms": 100.0, "distill": 2.5}}
+    write_record(tmp_path, **run(**pool))
+    write_record(tmp_path, **run(**pool, arm="clom single", parameters=PARAMETERS | {"strategy": "single"}))
+    table = load_records(tmp_path).drop_duplicates("run").set_index("arm")["seconds_ptms"]
+    assert table.to_dict() == {"clom loss_avg": 100.0, "clom single": 40.0}
+
+
 def test_load_records_names_every_damaged_file(tmp_path):
     paths = [write_record(tmp_path, **run(seed=s, parameters={"a": 1})) for s in range(3)]
     paths[0].write_text(paths[0].read_text()[:100])

@@ -13,10 +13,13 @@ import pandas as pd
 import yaml
 from sentences import OF_A_RUN, commits_of, row_address, signs, span
 
+from ddlib.study.ablations import Contrast
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
+from ddlib.study.contrasts import common_seeds, effect
 from ddlib.study.runs import load_runs
+from ddlib.study.statistics import MARGIN
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed
 from workflow.grid import read_grid
@@ -82,9 +85,31 @@ def expectations(key: str) -> dict[str, tuple[str, ...]]:
 
 
 def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
-    """Whether a contrast came out as expected: ``open`` where its verdict decides nothing."""
+    """Whether a contrast came out as expected: ``open`` where its verdict decides nothing.
+
+    A clear difference where equality was expected is ``otherwise``, which need not mean that it is beyond the margin.
+    """
     found = signs(row)
-    return "open" if "open" in found else "as expected" if found & set(expected) else "otherwise"
+    if "open" in found or found & set(expected):
+        return "open" if "open" in found else "as expected"
+    near = row["t_low"] < MARGIN and row["t_high"] > -MARGIN
+    return "otherwise; it may lie within a point" if near and "equal" in expected else "otherwise"
+
+
+SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("ce_ratio", "cclom"))
+
+
+def simple_cells(found: study.Findings) -> Cells:
+    """The four differences within the 2 x 2 of losses, with intervals and without verdicts."""
+    arms = set(found.shown["arm"]) if len(found.shown) else set()
+    rows = []
+    for pair in SIMPLE:
+        if arms.issuperset(pair):
+            shared = common_seeds(found.shown[found.shown["arm"].isin(pair)])
+            row = effect(shared, Contrast.of(*pair)).iloc[0]
+            points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
+            rows.append([row["contrast"], *points, str(row["n"])])
+    return Cells(["difference", "points", "95 % interval", "n"], rows)
 
 
 def outcome_cells(found: study.Findings) -> Cells:
@@ -138,6 +163,7 @@ def alpha_cells(found: study.Findings) -> Cells:
 KINDS = {
     "contrasts": contrast_cells,
     "outcomes": outcome_cells,
+    "simple": simple_cells,
     "arms": arm_cells,
     "spread": spread_cells,
     "alphas": alpha_cells,

@@ -4,9 +4,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
+import pandas as pd
 from docutils import nodes
-from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress
+from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress, usual
 
+from ddlib.study import cases
+from ddlib.study.alphas import chosen_alphas, unchosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.statistics import MARGIN
@@ -125,12 +128,28 @@ def evidence(key: str) -> list[str]:
     if found.lasting and found.twins:
         more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
         lines.append(f"{more} that averaging gradients is averaging losses.")
-    lines += lost
+    lines += lost + other_alphas(found)
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
     elif done != wanted:
         lines.append(missing or f"So far, {of}.")
     return lines
+
+
+def other_alphas(found: Findings) -> list[str]:
+    """One sentence on the arms whose alpha is not the one that a hold-out of their own chose, if there are any."""
+    chosen: dict[str, list[Rows]] = {}
+    for key in ("alpha", "alphas", "alphas_elsewhere"):
+        if len(set(progress(CHAPTERS[key]))) == 1:
+            for case, grid in findings(key).alpha_grids.items():
+                chosen.setdefault(case, []).append(chosen_alphas(grid))
+    if not found.lasting or not chosen:
+        return []
+    lines = []
+    for case, rows in cases.with_cases(found.plain, usual(), cases.SETTINGS).groupby("case", sort=False):
+        there = unchosen_alphas(rows, pd.concat(chosen[case])) if case in chosen else []
+        lines += there if case == cases.USUAL else [f"{case}: {line}" for line in there]
+    return [f"Not at the alpha of their own hold-out: {'; '.join(lines)}."] * bool(lines)
 
 
 def scale_in_words(found: Findings) -> str:

@@ -155,12 +155,13 @@ def elsewhere(
 def options_against_usual(records: pd.DataFrame) -> pd.DataFrame:
     """Each option (``options``) minus the usual PTM with the same guidance, paired by seed.
 
-    The contrasts of one option share their corrections; and so do those of the usual PTMs minus no guidance.
+    The contrasts of one option share their corrections. The usual PTM minus no guidance is a question of the ablations,
+    on the same sets; and one pool for all sets is no treatment: it differs by the luck of that pool, seed by seed anew.
     """
     table, families = reference(records).drop_duplicates("arm"), {}
     for guidance, option, arm in zip(table["guidance"], table["option"], table["arm"], strict=True):
-        if option or guidance != "none":
-            families.setdefault(option, []).append(against(arm, Arm(guidance).label if option else Arm().label))
+        if option not in ("", "ptm_seed"):
+            families.setdefault(option, []).append(against(arm, Arm(guidance).label))
     return _below_each_other([compare(reference(records), [], planned) for planned in families.values()])
 
 

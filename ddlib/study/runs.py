@@ -116,6 +116,7 @@ def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
         "run": run,
         **{name: _text(record[name]) for name in own},
         **{f"seconds_{part}": value for part, value in record["seconds"].items()},
+        "seconds_ptms": _training_seconds(record),
         "peak_memory_mb": math.nan if memory is None else memory / 1e6,
         **record["environment"],
         "class_names": tuple(record.get("class_names", ())),
@@ -124,6 +125,13 @@ def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
     }
     parameters = {name: _text(value) for name, value in record["parameters"].items() if name not in shared}
     return {**parameters, **shared}
+
+
+def _training_seconds(record: Mapping[str, object]) -> float:
+    """Of the training of the PTMs that a run asked: of a pool with one fixed PTM that one alone."""
+    if record["parameters"].get("strategy") != "single" or not record.get("ptms"):
+        return record["seconds"].get("ptms", math.nan)
+    return record["ptms"][0].get("seconds") or 0.0
 
 
 def _recognised(record: Mapping[str, object], role: str) -> float:
