@@ -236,6 +236,18 @@ def test_formulas_are_drawn_by_the_local_mathjax(pages):
 
 
 @built
+def test_sentences_of_a_caption_stand_apart(pages):
+    captions = {
+        name: [re.sub(r"<[^>]+>", "", text) for text in re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)]
+        for name, html in ((name, page.path.read_text()) for name, page in pages.items())
+    }
+    assert len(captions["why"]) == 4
+    assert {
+        name: text for name, those in captions.items() for text in those if re.search(r"[a-z]\.[A-Z\d]", text)
+    } == {}
+
+
+@built
 @pytest.mark.parametrize("name", EXECUTED)
 def test_a_notebook_page_is_whole_folded_and_has_figures(pages, name):
     assert not execute.problems(BOOK / f"{name}.ipynb")

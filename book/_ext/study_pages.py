@@ -172,6 +172,7 @@ class Chart(FromRecords):
         caption = nodes.caption()
         told = ["", chart.seen] if kind in TOLD else []
         for child in self.parsed([*self.content, *told]):
+            caption += nodes.Text(" " if len(caption) else "")
             caption += child.children if isinstance(child, nodes.paragraph) else [child]
         figure += caption
         self.set_source_info(figure)
