@@ -138,8 +138,8 @@ def test_arms_at_another_alpha_than_the_chosen_are_told(whole, monkeypatch):
     )
     rest = max(set(tried) - {best}, key=lambda alpha: sum(tried[alpha]))
     (line,) = [line for line in sentences.evidence("guidance") if line.startswith("Not at the alpha")]
-    assert f"CLoM: alpha_clom is 1000, and the hold-out chose {rest:g}" in line
-    monkeypatch.setattr(sentences, "progress", lambda chapter: (1, 2))
+    assert f"CLoM: alpha_clom is 1,000, and the hold-out chose {rest:g}" in line
+    monkeypatch.setattr(sentences, "whole", lambda chapter: False)
     assert sentences.other_alphas(study.findings("guidance")) == [], "a grid that is not whole has chosen nothing"
 
 
@@ -191,6 +191,37 @@ def test_there_is_no_test_before_all_planned_sets_are_there(part, whole):
     assert not math.isnan(row["p_value"]), "a primary contrast waits for its own arms alone"
 
 
+def test_the_exploratory_wait_for_an_arm_that_has_no_run(part):
+    for path in (part / "desk-ensemble").glob("*.json"):
+        if json.loads(path.read_text())["arm"] == "clom mgda":
+            path.unlink()
+    study.findings.cache_clear()
+    table = study.findings("ensemble").contrasts
+    assert not table["a"].str.contains("mgda").any()
+    early = table["verdict"] == "no verdict yet (those of its correction are not whole)"
+    assert (early == ~table["primary"].astype(bool)).all()
+    says = cards.card("ensemble", "How?")
+    assert "At equal updates" in says
+
+
+def test_an_option_waits_for_its_own_family(part):
+    for path in (part / "desk-options").glob("*seed17.json"):
+        if json.loads(path.read_text())["parameters"]["num_ptms"] == 2:
+            path.unlink()
+    study.findings.cache_clear()
+    table = study.findings("options").contrasts
+    for family, rows in table.groupby("family"):
+        early = rows["verdict"].str.startswith("no verdict yet")
+        assert early.all() if family == "num_ptms" else not early.any(), family
+    assert set(table["family"]) > {"num_ptms", "ptm_epoch"}
+
+
+def test_one_contrast_of_strategies_is_no_choice_between_losses():
+    """If all runs of the other one failed: the costs of its sides differ."""
+    rows = [pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"})]
+    assert cards.headline(rows, True).startswith("At equal updates: undecided. One at random")
+
+
 def test_a_claim_that_names_nothing_is_an_error(whole):
     for wrong in ("words", "words <guidance: clom - clam is equal>", "words <nothing: clom - cclom is equal>"):
         with pytest.raises(KeyError):
@@ -222,8 +253,8 @@ def test_a_whole_sweep_misses_nothing(whole):
     ("verdict", "n", "lasting", "says"),
     [
         ("CLoM better", 10, True, "CLoM is the better choice here."),
-        ("CLoM better, within ±1 points", 10, True, "CLoM is the better choice here, though by less than a point."),
-        ("equal (±1 points)", 10, True, "No difference larger than a point: choose either, they cost the same."),
+        ("CLoM better, within ±1 point", 10, True, "CLoM is the better choice here, though by less than a point."),
+        ("equal (±1 point)", 10, True, "No difference larger than a point: choose either, they cost the same."),
         ("undecided", 10, True, "These runs do not tell the two apart: choose either, they cost the same."),
         ("no verdict (n < 6)", 5, True, "Too few sets so far for a choice."),
         ("CLoM better", 10, False, "Not measured yet: smoke runs are no ground for a choice."),
@@ -334,11 +365,11 @@ def test_a_wide_page_knows_its_commands():
         (("equal",), 0.013, "CLoM better", "otherwise; it may lie within a point"),
         (("equal", "below"), 0.013, "CLoM better", "otherwise; it may lie within a point"),
         (("below",), 0.013, "CLoM better", "otherwise"),
-        (("equal",), 0.005, "CLoM better, within ±1 points", "as expected"),
-        (("above",), 0.005, "CLoM better, within ±1 points", "as expected"),
-        (("below",), 0.005, "CLoM better, within ±1 points", "otherwise"),
-        (("equal",), -0.001, "no interaction (±1 points)", "as expected"),
-        (("above",), 0.001, "equal (±1 points)", "otherwise"),
+        (("equal",), 0.005, "CLoM better, within ±1 point", "as expected"),
+        (("above",), 0.005, "CLoM better, within ±1 point", "as expected"),
+        (("below",), 0.005, "CLoM better, within ±1 point", "otherwise"),
+        (("equal",), -0.001, "no interaction (±1 point)", "as expected"),
+        (("above",), 0.001, "equal (±1 point)", "otherwise"),
         (("equal", "below"), -0.02, "CCLoM better", "as expected"),
         (("above",), 0.02, "undecided", "open"),
         (("above",), 0.02, "no verdict (n < 6)", "open"),

@@ -186,7 +186,7 @@ def test_a_record_of_an_unknown_method_is_named_with_the_reason(digits, tmp_path
     out, _, _, _ = compared(tmp_path / "runs", capsys)
     lines = [line for line in out.splitlines() if line.startswith("Not shown: ")]
     assert len(lines) == 3
-    assert "Not shown: 1 of arm 'theirs' in setting 0: base_method 'theirs' is unknown to this version" in out
+    assert "Not shown: 1 run of arm 'theirs' in setting 0: base_method 'theirs' is unknown to this version" in out
     assert "notebook '09_other' has no row in ddlib.study.ablations.ABLATIONS" in out
     assert "its base_method is dsa, to be seen with -p base_method dsa" in out
 

@@ -194,7 +194,9 @@ def test_a_run_that_diverges_counts_as_done_and_is_shown(write, capsys):
     assert sweep.main([str(path), "--in-process"]) == 1
     assert record.stat().st_mtime_ns == before  # it would diverge again
     (grid.folder / grid.jobs[0].marker).unlink()
-    assert states.outlook(grid, states.states(grid), 1).startswith("1 jobs left: about"), "it is not run again"
+    assert states.outlook(grid, states.states(grid), 1).startswith("1 job left: about"), "it is not run again"
+    took = [states.outlook(grid, states.states(grid), workers) for workers in (1, 8)]
+    assert took[0].split(" with ")[0] == took[1].split(" with ")[0], "eight hands do not share one job"
 
 
 def test_a_machine_needs_little_more_than_torch(tmp_path, write):

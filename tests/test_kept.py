@@ -140,7 +140,7 @@ def test_the_test_images_come_before_the_hold_out(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "read_record", records.get)
     assert {arm: reproduce.kept_of(arm)[3].stem for arm in ("clom", "none")} == {"clom": "t", "none": "u"}
     assert reproduce.kept_of("none", "a-alpha")[3].stem == "z"
-    with pytest.raises(ValueError, match="a-alpha has 'clom' in several settings"):
+    with pytest.raises(ValueError, match="'clom' stands in several settings in a-alpha"):
         reproduce.kept_of("clom", "a-alpha")
 
 

@@ -527,7 +527,7 @@ def test_the_alpha_with_the_best_mean_is_chosen_and_of_equal_ones_the_smallest()
     assert alphas.chosen_alphas(pd.DataFrame(grid).head(2)).empty
     table = tables.alpha_table(pd.DataFrame(grid))
     assert table.index.tolist() == ["no guidance", *["CLoM"] * 3, *["CLoM alone"] * 3, *["CCLoM"] * 2]
-    assert table["alpha"].tolist() == ["–", "10", "100", "1000", "5", "50", "500", "1", "10"]
+    assert table["alpha"].tolist() == ["–", "10", "100", "1,000", "5", "50", "500", "1", "10"]
     assert table[""].tolist() == [
         *("", "chosen, at the edge of the grid", "", ""),
         *("", "chosen", "", "", "chosen, at the edge of the grid"),

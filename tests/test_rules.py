@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,14 +71,30 @@ def test_the_page_lists_the_contrasts_that_are_planned_and_can_be_decided(rules,
     assert primary == words[notebook]
 
 
-def test_the_page_says_when_it_was_committed(rules):
-    assert re.fullmatch(
-        r"README.md: first committed as \w+ at [-\d]{10} [:\d]{5} UTC, (not changed since|last changed by \w+ at .*)\.",
-        rules.committed("README.md"),
-    )
-    assert rules.committed("no/such/file") == (
-        "When no/such/file was committed is not known here: there is no history of it."
-    )
+def git(folder: Path, *command: str) -> None:
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    subprocess.run(["git", "-C", str(folder), *me, *command], check=True, capture_output=True)
+
+
+def test_the_page_says_when_it_was_committed(rules, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    git(whole, "init")
+    for text in ("one", "two"):
+        (whole / "page.md").write_text(text)
+        (whole / "other.md").write_text("the same")
+        git(whole, "add", "-A")
+        git(whole, "commit", "-m", text)
+    monkeypatch.setattr(rules, "ROOT", whole)
+    at = r"\w+ at [-\d]{10} [:\d]{5} UTC"
+    assert re.fullmatch(rf"page.md: first committed as {at}, last changed by {at}\.", rules.committed("page.md"))
+    assert re.fullmatch(rf"other.md: first committed as {at}, not changed since\.", rules.committed("other.md"))
+    assert rules.committed("none.md") == "When none.md was committed is not known here: there is no history of it."
+    git(tmp_path, "clone", "--depth", "1", f"file://{whole}", str(cut))
+    monkeypatch.setattr(rules, "ROOT", cut)
+    assert rules.committed("page.md") == "When page.md was first committed is not known here: the history is cut off."
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
+    assert rules.committed("page.md") == "When page.md was committed is not known here: there is no history of it."
 
 
 def test_the_page_says_when_test_images_were_first_used(rules, tmp_path):

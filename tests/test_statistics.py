@@ -217,7 +217,7 @@ def test_differences_without_any_spread_are_equal_or_not(shift, p):
     frame = table({"clom": np.full(8, 0.5 + shift), "none": np.full(8, 0.5)})
     row = compare(frame, [("clom", "none")]).iloc[0]
     assert row["p_equivalence"] == p
-    assert ("±1 points" in row["verdict"]) == (p == 0)
+    assert ("±1 point" in row["verdict"]) == (p == 0)
 
 
 def test_equivalence_is_two_one_sided_t_tests():
@@ -226,7 +226,7 @@ def test_equivalence_is_two_one_sided_t_tests():
     t_low = (d.mean() + 0.01) / (d.std(ddof=1) / math.sqrt(6))
     t_high = (d.mean() - 0.01) / (d.std(ddof=1) / math.sqrt(6))
     assert row["p_equivalence"] == pytest.approx(max(stats.t.sf(t_low, 5), stats.t.cdf(t_high, 5)))
-    assert row["verdict"] == "equal (±1 points)"
+    assert row["verdict"] == "equal (±1 point)"
 
 
 def test_one_and_two_pairs_give_an_effect_and_no_more():
@@ -372,7 +372,7 @@ def test_an_equality_that_its_correction_does_not_leave_is_no_verdict():
     base = np.full(STUDY_SETS, 0.5)
     one = compare(table({"none": base, "clom": base + d}), [], [("clom", "none")]).iloc[0]
     assert one["p_equivalence"] < LEVEL
-    assert one["verdict"] == "CLoM better, within ±1 points"
+    assert one["verdict"] == "CLoM better, within ±1 point"
     names = [f"arm {i}" for i in range(10)]
     ten = compare(table({"none": base} | dict.fromkeys(names, base + d)), [], [(name, "none") for name in names])
     assert (ten["p_equivalence_holm"] > LEVEL).all()
@@ -420,8 +420,8 @@ def test_effects_have_words_for_what_they_find():
     assert rows["difference"].tolist() == pytest.approx([0.04, -0.004, 0])
     assert rows["verdict"].tolist() == [
         "cross-entropy better",
-        "ratio better, within ±1 points",
-        "no interaction (±1 points)",
+        "ratio better, within ±1 point",
+        "no interaction (±1 point)",
     ]
     assert rows[["a", "b"]].values.tolist()[0] == ["clom + ce_ratio", "cos_mean + cclom"]
 

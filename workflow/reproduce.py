@@ -24,6 +24,7 @@ from ddlib.study.parameters import check
 from ddlib.study.pools import open_ptms
 from ddlib.study.record import read_record
 from ddlib.study.run import open_dataset, run_arm
+from ddlib.study.words import plural
 from workflow.study import RESULTS
 
 WAY = (0, 20, 50, 100, 200, 500, 1000)  # iterations of which pictures are kept, if there are as many
@@ -49,7 +50,7 @@ def kept_of(arm: str, grid: str | None = None) -> dict[int, Path]:
         elif found:
             return {record["seed"]: path for path, record in found.items()}
     if several:
-        raise ValueError(f"{', '.join(several)} has {arm!r} in several settings: name a grid where it has one.")
+        raise ValueError(f"{arm!r} stands in several settings in {', '.join(several)}: name a grid where it has one.")
     raise ValueError(f"no record of arm {arm!r} is kept; known: {', '.join(sorted(known)) or 'none at all'}.")
 
 
@@ -103,7 +104,7 @@ def keep_pictures(record: dict[str, object], kept: Path) -> str:
         found = sorted(Path(folder).glob("*.png"), key=lambda path: int(path.stem))
         for path in found:
             shutil.copy2(path, pictures)
-    return f"{len(found)} pictures lie in {pictures}"
+    return f"Pictures of {plural(len(found), 'iteration')}: {pictures}"
 
 
 def beside(kept: dict[str, object], made: dict[str, object]) -> pd.DataFrame:

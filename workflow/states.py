@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 from ddlib.study.record import read_record
+from ddlib.study.words import plural
 from workflow.inputs import reads_as
 from workflow.markers import read_marker, why_stale, wrong_with
 from workflow.plan import Grid, Job, Pool
@@ -177,11 +178,13 @@ def outlook(grid: Grid, found: Sequence[State], workers: int) -> str:
     total, size, unknown = estimate(grid, found)
     if nothing_left(grid, found):
         return "nothing is left to do" + ("" if comparison_is_current(grid) else " but the comparison")
+    if not left:
+        return f"{plural(sum(state.state == 'running' for state in found), 'job')} running, none left to start"
     if unknown == left:
-        return f"{left} jobs left; no earlier record says how long they take"
+        return f"{plural(left, 'job')} left; no earlier record says how long"
     more = f"; of {unknown} of them no record says it" if unknown else ""
-    took = timedelta(seconds=round(total / workers))
-    return f"{left} jobs left: about {took} with {workers} at a time, {size / 1e6:.1f} MB{more}"
+    took = timedelta(seconds=round(total / min(workers, left)))
+    return f"{plural(left, 'job')} left: about {took} with {workers} at a time, {size / 1e6:.1f} MB{more}"
 
 
 def nothing_left(grid: Grid, found: Sequence[State]) -> bool:

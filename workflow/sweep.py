@@ -106,8 +106,11 @@ def go_on(grid: Grid, given: argparse.Namespace, options: Sequence[str]) -> int:
 
 def ends(grid: Grid, for_book: bool) -> Iterator[str]:
     """Where to look at the end."""
-    if (grid.folder / "comparison.html").is_file():
-        yield f"The comparison: {grid.folder / 'comparison.html'}"
+    page = grid.folder / "comparison.html"
+    if page.is_file():
+        markers = [path for job in grid.jobs if (path := grid.folder / job.marker).is_file()]
+        older = any(path.stat().st_mtime_ns > page.stat().st_mtime_ns for path in markers)
+        yield f"The comparison{', older than some of these runs' if older else ''}: {page}"
         if grid.folder.parent == ROOT / "runs" / "sweeps" and not for_book:
             yield f"Into the book:  make book SWEEP={grid.folder.name}"
     if any(job.published for job in grid.jobs):

@@ -6,6 +6,7 @@ from html import escape
 import findings as study
 
 from ddlib.study.arms import Arm
+from ddlib.study.contrasts import NO_VERDICT, UNDECIDED
 from ddlib.study.words import estimate
 
 
@@ -15,24 +16,24 @@ def card(key: str, question: str) -> str:
     chapter = study.CHAPTERS[key]
     parts = [f'<p class="question">{escape(question)}</p>']
     if found.primary.empty:
-        says = "Not measured yet: no run of the planned comparison is there."
+        says = "Not measured yet: no seed has both sides of the planned comparison."
         parts.append(f'<p class="verdict">{says}</p>')
     else:
         rows = [row for _, row in found.primary.iterrows()]
         parts.append(f'<p class="verdict">{escape(headline(rows, found.lasting))}</p>')
         parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
-    done, wanted = study.progress(chapter)
-    state = f"{done} of {wanted} planned runs are there" if wanted else "The study has not run it yet"
+    state = study.state(chapter)
     scale = "" if found.lasting else "Shown are smoke runs, which are no evidence. " if len(found.sets) else ""
     link = f'<a href="{chapter.page}.html">Read the chapter</a>'
-    parts.append(f"<p><small>{escape(scale)}{escape(state)}. {link}</small></p>")
+    parts.append(f"<p><small>{escape(scale)}{escape(state[0].upper() + state[1:])}. {link}</small></p>")
     return f'<section class="answer" aria-label="{escape(question)}">{"".join(parts)}</section>'
 
 
 def headline(rows: list[Mapping], lasting: bool) -> str:
     """What the primary contrasts of a question say together: the advice of one, or the verdicts of all."""
-    few = [row for row in rows if str(row["verdict"]).startswith("no verdict")]
-    if len(rows) == 1 or not lasting or few:
+    few = [row for row in rows if str(row["verdict"]).startswith(NO_VERDICT)]
+    of_losses = len(rows) == 1 and not Arm.named(rows[0]["a"]).strategy
+    if of_losses or not lasting or few:
         return advice((few or rows)[0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
     says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
@@ -45,12 +46,12 @@ def advice(row: Mapping, lasting: bool) -> str:
     verdict = str(row["verdict"])
     if not lasting:
         return "Not measured yet: smoke runs are no ground for a choice."
-    if verdict.startswith("no verdict"):
+    if verdict.startswith(NO_VERDICT):
         return "Too few sets so far for a choice."
     if "better" in verdict:
         size = ", though by less than a point" if "within" in verdict else ""
         return f"{verdict.split(' better')[0]} is the better choice here{size}."
-    if verdict.startswith("undecided"):
+    if verdict.startswith(UNDECIDED):
         return "These runs do not tell the two apart: choose either, they cost the same."
     return "No difference larger than a point: choose either, they cost the same."
 

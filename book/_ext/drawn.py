@@ -13,7 +13,7 @@ from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import USUAL
 from ddlib.study.statistics import MIN_PAIRS, set_means, summary
-from ddlib.study.words import signed
+from ddlib.study.words import plural, signed, weight
 
 
 def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
@@ -60,7 +60,7 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
         )
     chart = place.finished(alt.layer(*layers))
     best = cells.loc[cells["mean"].idxmax()]
-    seen = f"{len(order)} arms, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
+    seen = f"{plural(len(order), 'arm')}, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
     table = sets[["arm", "seed", "accuracy", "networks", "run"]]
     return Drawn(chart, table, seen)
 
@@ -103,7 +103,7 @@ def costs(found: Findings) -> Drawn | None:
         place.words(base, "text"),
     )
     chart = place.finished(alt.layer(*layers).add_params(choice))
-    seen = f"{len(table)} arms, the most accurate first, with bars for PTM passes, or for updates"
+    seen = f"{plural(len(table), 'arm')}, the most accurate first, with bars for PTM passes, or for updates"
     return Drawn(chart, table.drop(columns="text"), f"{seen} or seconds.")
 
 
@@ -133,7 +133,8 @@ def recognised(found: Findings) -> Drawn | None:
         )
         .properties(width="container", height=320)
     )
-    seen = f"{len(table)} sets by the share that {who} recognise and by the accuracy of networks trained on them."
+    count = plural(len(table), "set")
+    seen = f"{count} by the share that {who} recognise and by the accuracy of networks trained on them."
     several = table[table.groupby("arm")["seed"].transform("nunique") > 1][["arm", "recognised", "accuracy"]]
     within = several[["recognised", "accuracy"]] - several.groupby("arm").transform("mean")
     if len(within) >= MIN_PAIRS and (within.nunique() > 1).all():
@@ -164,9 +165,9 @@ def gradients(found: Findings) -> Drawn | None:
     )
     below, ratio = 100 * (table["cosine"] < 0).mean(), table["ratio"].median()
     seen = (
-        f"{len(table)} cosines of {table['seed'].nunique()} sets: mean {table['cosine'].mean():.2f}, from"
-        f" {table['cosine'].min():.2f} to {table['cosine'].max():.2f}, {below:.1f} % below zero."
-        f" Of two gradients the longer one is {ratio:.2f} times as long, the median."
+        f"{plural(len(table), 'cosine')} of {plural(table['seed'].nunique(), 'set')}:"
+        f" mean {table['cosine'].mean():.2f}, from {table['cosine'].min():.2f} to {table['cosine'].max():.2f},"
+        f" {below:.1f} % below zero. Of two gradients the longer one is {ratio:.2f} times as long, the median."
     )
     return Drawn(styled(alt.layer(*layers).properties(width="container", height=300)), table, seen)
 
@@ -200,7 +201,7 @@ def gains(found: Findings) -> Drawn | None:
         )
         .properties(width="container", height=300)
     )
-    seen = f"{len(table)} sets by the mean cosine of their PTMs' gradients and by what averaging them gained."
+    seen = f"{plural(len(table), 'set')} by the mean cosine of their PTMs' gradients and by what averaging them gained."
     if len(table) >= MIN_PAIRS:
         rho, p = spearmanr(table["cosine"], table["gain"])
         seen += f" Rank correlation {signed(rho, 2)}, p = {p:.2g}, n = {len(table)}."
@@ -241,5 +242,5 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
             alt.Chart(level).mark_rule(strokeDash=[4, 3], color="#777777").encode(y="mean:Q", tooltip="what:N")
         )
     best = chosen_alphas(grid[~plain])["alpha"]
-    seen = "; ".join(f"{Arm.named(arm).label} is best at alpha {value:g}" for arm, value in best.items())
+    seen = "; ".join(f"{Arm.named(arm).label} is best at alpha {weight(value)}" for arm, value in best.items())
     return Drawn(styled(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")

@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ddlib.study import cases, contrasts, runs
+from ddlib.study.ablations import ABLATIONS, Contrast
 from ddlib.study.alphas import alpha_grid, chosen_alphas
 from ddlib.study.arms import FULL_NAME, Arm, ordered
+from ddlib.study.contrasts import NO_VERDICT
 from ddlib.study.statistics import set_means, summary
 from workflow.grid import read_grid, read_profile
+from workflow.plan import Job
 
 ROOT = Path(__file__).parents[2]
 RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" / "smoke"
@@ -82,7 +86,6 @@ CHAPTERS = {
         compared=of_settings,
     ),
 }
-PAGES = dict.fromkeys(chapter.page for chapter in CHAPTERS.values())
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Findings:
             table = self.chapter.compared(self)
         else:
             table = contrasts.planned_contrasts(self.shown, self.chapter.notebook)
-        return without_early_verdicts(table, self.unfinished)
+        return without_early_verdicts(table, self.unfinished, self.lasting and lacks_planned(table, self.chapter))
 
     @cached_property
     def unfinished(self) -> dict[str, int]:
@@ -210,21 +213,30 @@ def setting_of(run: str) -> str:
 TESTS = ["p_value", "p_holm", "p_equivalence", "p_equivalence_holm"]
 
 
-def without_early_verdicts(table: Rows, unfinished: Mapping[str, int]) -> Rows:
+def without_early_verdicts(table: Rows, unfinished: Mapping[str, int], others: bool = False) -> Rows:
     """Contrasts, where those of unfinished arms have an interval alone: a test at every look finds too much.
 
-    Exploratory ones wait for all that may share their correction: those of a chapter, or of a case.
+    Exploratory ones wait for all that share their correction (``family``, else all of the table), and for ``others``
+    that are not in the table yet.
     """
-    if table.empty or not unfinished:
+    if table.empty or not (unfinished or others):
         return table
     wanted = pd.Series([most_wanted(row, unfinished) for row in table.to_dict("records")], table.index)
-    shared = table["case"] if "case" in table else pd.Series("", table.index)
+    shared = table["family"] if "family" in table else pd.Series("", table.index)
     exploratory = ~table["primary"].astype(bool)
-    waiting = exploratory & shared.isin(shared[exploratory & (wanted > 0)])
-    own = [f"no verdict yet (n = {n} of {sets})" for n, sets in zip(table["n"], wanted, strict=True)]
-    verdict = table["verdict"].mask(waiting, "no verdict yet (those of its correction are not whole)")
+    waiting = exploratory & (shared.isin(shared[exploratory & (wanted > 0)]) | others)
+    own = [f"{NO_VERDICT} yet (n = {n} of {sets})" for n, sets in zip(table["n"], wanted, strict=True)]
+    verdict = table["verdict"].mask(waiting, f"{NO_VERDICT} yet (those of its correction are not whole)")
     table = table.assign(verdict=verdict.mask(wanted > 0, pd.Series(own, table.index)))
     return table.assign(**{name: table[name].mask(waiting | (wanted > 0)) for name in TESTS})
+
+
+def lacks_planned(table: Rows, chapter: Chapter) -> bool:
+    """Whether an exploratory contrast that a grid can answer has no row, since an arm has no run."""
+    if not chapter.notebook or planned(chapter.grid) is None:
+        return False
+    wanted = {c.words for c, kind, _ in planned_for(chapter.notebook, chapter.grid) if kind == "exploratory"}
+    return not wanted <= set(table["contrast"] if len(table) else ())
 
 
 def most_wanted(row: Mapping[str, object], unfinished: Mapping[str, int]) -> int:
@@ -283,10 +295,41 @@ def findings(key: str) -> Findings:
 
 
 @cache
+def jobs_of(grid: str) -> list[Job] | None:
+    """What a sweep will run; None where its grid is not written yet."""
+    path = GRIDS / f"{grid}.yaml"
+    return read_grid(path).jobs if path.is_file() else None
+
+
 def planned(grid: str) -> list[str] | None:
     """The records that a sweep will write; None where its grid is not written yet."""
-    path = GRIDS / f"{grid}.yaml"
-    return [name for job in read_grid(path).jobs for name in job.records] if path.is_file() else None
+    jobs = jobs_of(grid)
+    return None if jobs is None else [name for job in jobs for name in job.records]
+
+
+def planned_for(notebook: str, grid: str) -> list[tuple[Contrast, str, int]]:
+    """Each contrast of an ablation that a grid can answer, whether it is primary or exploratory, and its pairs.
+
+    Without arms that are one method with another, or the same set for every seed.
+    """
+    row, sets = ABLATIONS[notebook], {Arm.named(name): count for name, count in arms_of(grid).items()}
+    there = {arm.name: count for arm, count in sets.items() if arm.replicated and arm.strategy not in row.one_method}
+    arms = [Arm.named(name) for name in there]
+    return [
+        (contrast, kind, min(there[arm] for arm in contrast.arms))
+        for kind, contrasts_of in (("primary", row.primary), ("exploratory", row.exploratory))
+        for contrast in contrasts_of(arms)
+        if set(contrast.arms) <= set(there)
+    ]
+
+
+def arms_of(grid: str) -> dict[str, int]:
+    """The arms of a grid with the number of their sets."""
+    found: dict[str, set[int]] = {}
+    for job in jobs_of(grid):
+        p = SimpleNamespace(**job.parameters)
+        found.setdefault(Arm.of(p, p.num_ptms).name, set()).update(range(p.seed, p.seed + p.num_sets))
+    return {name: len(seeds) for name, seeds in found.items()}
 
 
 def progress(chapter: Chapter) -> tuple[int, int | None]:
@@ -295,6 +338,18 @@ def progress(chapter: Chapter) -> tuple[int, int | None]:
     if names is None:
         return len(list(folder.glob("*.json"))), None
     return sum((folder / name).is_file() for name in names), len(names)
+
+
+def whole(chapter: Chapter) -> bool:
+    """Whether all planned runs of a chapter have been made."""
+    done, wanted = progress(chapter)
+    return done == wanted
+
+
+def state(chapter: Chapter) -> str:
+    """How many of its planned runs are there, in words."""
+    done, wanted = progress(chapter)
+    return f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {chapter.grid} is not planned yet"
 
 
 def state_of_records() -> str:

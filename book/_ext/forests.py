@@ -9,11 +9,11 @@ from findings import Findings, without_early_verdicts
 
 from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import common_seeds, compare, effect
+from ddlib.study.contrasts import NO_VERDICT, OPEN, common_seeds, compare, effect
 from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate, interval, p_value, signed
 
-DECIDED = "!test(/^(no verdict|undecided)/, datum.verdict)"  # else a mark is hollow
+DECIDED = f"!test(/^({'|'.join(OPEN)})/, datum.verdict)"  # else a mark is hollow
 POINTS = "difference of test accuracy, percentage points"
 
 
@@ -49,9 +49,7 @@ def architectures(found: Findings) -> Drawn | None:
         return None
     table = pd.concat(tables, ignore_index=True)
     words = table["contrast"] + ", " + table["architecture"]
-    return of_contrasts(
-        table.assign(contrast=words, verdict="no verdict", p_holm=math.nan, p_equivalence_holm=math.nan)
-    )
+    return of_contrasts(table.assign(contrast=words, verdict=NO_VERDICT, p_holm=math.nan, p_equivalence_holm=math.nan))
 
 
 def growing(found: Findings) -> Drawn | None:
@@ -63,8 +61,8 @@ def growing(found: Findings) -> Drawn | None:
     arms = found.shown.groupby("seed")["arm"].agg(set)
     seeds = [seed for seed, there in arms.items() if any({*pair} <= there for pair in pairs)]
     most, rows = len(seeds), []
-    if most < 2:
-        return None
+    if most < 3:
+        return None  # a slider with one place
     for n in range(2, most + 1):
         some = compare(found.shown[found.shown["seed"].isin(seeds[:n])], pairs)
         rows.append(contrast_rows(without_early_verdicts(some, found.unfinished)).assign(first=n))

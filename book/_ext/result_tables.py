@@ -21,7 +21,7 @@ from ddlib.study.contrasts import common_seeds, effect
 from ddlib.study.runs import load_runs
 from ddlib.study.statistics import MARGIN
 from ddlib.study.tables import accuracy_table, spread_table
-from ddlib.study.words import interval, p_value, signed
+from ddlib.study.words import interval, p_value, signed, weight
 from workflow.grid import read_grid
 from workflow.published import published_table
 
@@ -156,7 +156,7 @@ def alpha_cells(found: study.Findings) -> Cells:
         for arm, row in chosen_alphas(grid).iterrows():
             label = Arm.named(arm).label if case == USUAL else f"{case}: {Arm.named(arm).label}"
             edge = "the last that was tried" if row["edge"] else ""
-            rows.append([label, f"{row['alpha']:,.10g}", f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
+            rows.append([label, weight(row["alpha"]), f"{100 * row['accuracy']:.1f}", str(row["n"]), edge])
     return Cells(["arm", "alpha", "hold-out accuracy, %", "n", "edge of the grid"], rows)
 
 
@@ -224,15 +224,15 @@ def record_at(path: Path) -> dict[str, object] | None:
 def arms_there() -> list[list[str]]:
     """For each arm of each grid of the study: sweep, arm, runs that are there and that are planned, hours."""
     rows = []
-    for path in sorted(study.GRIDS.glob("desk-*.yaml")):
+    for grid in sorted(path.stem for path in study.GRIDS.glob("desk-*.yaml")):
         arms: dict[str, list[Path]] = {}
-        for job in read_grid(path).jobs:
-            arms.setdefault(job.arm, []).extend(study.RESULTS / path.stem / name for name in job.records)
+        for job in study.jobs_of(grid):
+            arms.setdefault(job.arm, []).extend(study.RESULTS / grid / name for name in job.records)
         for arm, records in arms.items():
             there = [record for record in map(record_at, records) if record]
             done = sum(record["status"] == "ok" for record in there)
             hours = sum(record["seconds"].get(part, 0) for record in there for part in OF_A_RUN)
             took = f"{hours / 3600:.1f}" if there else "–"
             failed = f", {len(there) - done} failed" if done < len(there) else ""
-            rows.append([path.stem, arm, f"{done} of {len(records)}{failed}", took])
+            rows.append([grid, arm, f"{done} of {len(records)}{failed}", took])
     return rows

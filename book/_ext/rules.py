@@ -10,30 +10,21 @@ import inspect
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
-from docutils.statemachine import StringList
-from findings import RESULTS
+from findings import GRIDS, RESULTS, ROOT, planned_for
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from tables import escaped, list_table
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from tables import FromCode, escaped
 
 from ddlib.study import ablations, contrasts, statistics
-from ddlib.study.ablations import ABLATIONS
-from ddlib.study.arms import Arm
 from ddlib.study.tables import power_table
-from workflow.grid import read_grid
 
-ROOT = Path(__file__).parents[2]
 RULES = {
     "sets": f"{statistics.STUDY_SETS}",
     "pairs": f"{statistics.MIN_PAIRS}",
@@ -41,9 +32,7 @@ RULES = {
     "level": f"{100 * statistics.LEVEL:g} %",
     "interval": f"{100 * (1 - statistics.LEVEL):g} %",
     "margin": f"± {100 * statistics.MARGIN:g} point",
-    "power": f"{100 * statistics.POWER:g} %",
     "most contrasts": f"{int(statistics.LEVEL * 2 ** (statistics.STUDY_SETS - 1))}",
-    "pilot spread": f"{100 * min(statistics.PILOT_STD):g} to {100 * max(statistics.PILOT_STD):g} points",
 }
 
 
@@ -82,75 +71,49 @@ class Said(SphinxRole):
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
 
 
-def arms_of(grid: str) -> dict[str, int]:
-    """The arms of a grid with the number of their sets."""
-    found: dict[str, set[int]] = {}
-    for job in read_grid(ROOT / "params" / "sweeps" / f"{grid}.yaml").jobs:
-        p = SimpleNamespace(**job.parameters)
-        found.setdefault(Arm.of(p, p.num_ptms).name, set()).update(range(p.seed, p.seed + p.num_sets))
-    return {name: len(seeds) for name, seeds in found.items()}
-
-
 def planned_rows(notebook: str, grid: str) -> list[list[str]]:
-    """Each contrast that a grid can answer: words, what a positive one means, whether primary, number of pairs.
-
-    Without arms that are one method with another, or the same set for every seed.
-    """
-    row, sets = ABLATIONS[notebook], {Arm.named(name): count for name, count in arms_of(grid).items()}
-    there = {arm.name: count for arm, count in sets.items() if arm.replicated and arm.strategy not in row.one_method}
-    arms, rows = [Arm.named(name) for name in there], []
-    for kind, planned in (("primary", row.primary(arms)), ("exploratory", row.exploratory(arms))):
-        for contrast in planned:
-            if set(contrast.arms) <= set(there):
-                pairs = min(there[arm] for arm in contrast.arms)
-                rows.append([escaped(contrast.words), escaped(contrast.above), kind, f"{pairs}"])
-    return rows
+    """Each contrast that a grid can answer: words, what a positive one means, whether primary, number of pairs."""
+    return [
+        [escaped(contrast.words), escaped(contrast.above), kind, f"{pairs}"]
+        for contrast, kind, pairs in planned_for(notebook, grid)
+    ]
 
 
-class Table(SphinxDirective):
+class RulesTable(FromCode):
     """A table with a caption (the argument but for its first words) and a label."""
 
     required_arguments = 1
-    final_argument_whitespace = True
-    option_spec: ClassVar = {"name": directives.unchanged, "grid": directives.unchanged}
-
-    def table(self) -> list[str]:
-        """In MyST's Markdown, in lines."""
-        raise NotImplementedError
-
-    def run(self) -> list[nodes.Node]:
-        """The table, parsed as if it stood in the page."""
-        for module in (ablations, contrasts, statistics):
-            self.env.note_dependency(inspect.getsourcefile(module))
-        found = nodes.Element()
-        self.state.nested_parse(StringList(self.table(), self.env.docname), self.content_offset, found)
-        return found.children
+    optional_arguments = 0
+    sources = (ablations, contrasts, statistics)
 
 
-class Planned(Table):
+class Planned(RulesTable):
     """``{planned-contrasts} NOTEBOOK caption``."""
 
-    def table(self) -> list[str]:
+    header: ClassVar = ["contrast", "above 0 means", "kind", "n"]
+    option_spec: ClassVar = {"name": directives.unchanged, "grid": directives.unchanged_required}
+
+    def rows(self) -> list[list[str]]:
         """A row for each contrast."""
-        notebook, _, caption = self.arguments[0].partition(" ")
-        grid = self.options["grid"]
-        self.env.note_dependency(str(ROOT / "params" / "sweeps" / f"{grid}.yaml"))
-        rows = planned_rows(notebook, grid)
-        return list_table(caption, self.options.get("name", ""), ["contrast", "above 0 means", "kind", "n"], rows)
+        notebook, _, self.arguments[0] = self.arguments[0].partition(" ")
+        if "grid" not in self.options:
+            raise self.error("the option grid is missing: it names a file in params/sweeps")
+        self.env.note_dependency(str(GRIDS / f"{self.options['grid']}.yaml"))
+        return planned_rows(notebook, self.options["grid"])
 
 
-class Power(Table):
+class Power(RulesTable):
     """``{power} caption``: beside a primary contrast one of as many as the larger exploratory family has."""
 
-    def table(self) -> list[str]:
+    def rows(self) -> list[list[str]]:
         """A row for each spread that the pilot saw."""
         families = [
             sum(row[2] == "exploratory" for row in planned_rows(*of))
             for of in (("01_guidance", "desk-guidance"), ("02_ensemble", "desk-ensemble"))
         ]
         table = power_table(tests=max(families))
-        rows = [[escaped(str(spread)), *map(str, row)] for spread, *row in table.itertuples()]
-        return list_table(self.arguments[0], self.options.get("name", ""), [table.columns.name, *table.columns], rows)
+        self.header = [table.columns.name, *table.columns]
+        return [[escaped(str(spread)), *map(str, row)] for spread, *row in table.itertuples()]
 
 
 class Committed(SphinxDirective):
@@ -182,20 +145,30 @@ def first_test_run(folders: Sequence[Path], whose: str = "of the two ablations")
 
 def committed(file: str) -> str:
     """In words, when a file was first and last committed."""
+    if history("rev-parse", "--is-shallow-repository") == ["true"]:
+        return f"When {file} was first committed is not known here: the history is cut off."
     form = ["--format=%h at %cd", "--date=format-local:%Y-%m-%d %H:%M UTC"]
-    command = ["git", "-C", str(ROOT), "log", *form, "--", file]
-    try:
-        lines = subprocess.run(
-            command, capture_output=True, text=True, check=True, env=os.environ | {"TZ": "UTC"}
-        ).stdout.split("\n")
-    except (OSError, subprocess.CalledProcessError):
-        lines = []
-    commits = [line for line in lines if line]
+    commits = history("log", *form, "--", file)
     if not commits:
         return f"When {file} was committed is not known here: there is no history of it."
     first, last = commits[-1], commits[0]
     since = "not changed since" if first == last else f"last changed by {last}"
     return f"{file}: first committed as {first}, {since}."
+
+
+def history(*command: str) -> list[str]:
+    """The lines that git says; none where there is no history, or no git."""
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(ROOT), *command],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"TZ": "UTC"},
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return said.split("\n")[:-1]
 
 
 def setup(app: Sphinx) -> dict:

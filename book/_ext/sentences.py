@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 from docutils import nodes
-from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress, usual
+from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress, state, usual, whole
 
 from ddlib.study import cases
 from ddlib.study.alphas import chosen_alphas, unchosen_alphas
 from ddlib.study.arms import Arm
+from ddlib.study.contrasts import OPEN, within
 from ddlib.study.run_tables import recorded_ptm_table
-from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate, plural
 
 KINDS: dict[str, Callable[[Findings], Facts]] = {
@@ -38,7 +38,7 @@ def number(text: str) -> str:
     if known is None:
         if found.chapter.notebook:
             require_arms(name)
-        elif len(set(progress(found.chapter))) == 1:  # all is there, under other names
+        elif whole(found.chapter):  # all is there, under other names
             raise KeyError(f"{name!r}; known: {', '.join(facts)}")
         return "not measured yet"
     value = known[what]
@@ -64,11 +64,10 @@ def signs(row: Mapping[str, object]) -> set[str]:
     A difference that is clear and within the margin has its sign and is equal.
     """
     verdict = str(row["verdict"])
-    if verdict.startswith(("no verdict", "undecided")):
+    if verdict.startswith(OPEN):
         return {"open"}
-    within = f"±{100 * MARGIN:g} points" in verdict
-    found = {"equal"} if within else set()
-    if not within or ", within" in verdict:
+    found = {"equal"} if within() in verdict else set()
+    if not found or ", within" in verdict:
         found.add("above" if row["difference"] > 0 else "below")
     return found
 
@@ -107,9 +106,7 @@ def evidence(key: str) -> list[str]:
     """Sentences on what a chapter rests on; the first is the verdict."""
     found = findings(key)
     done, wanted = progress(found.chapter)
-    of = (
-        f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {found.chapter.grid} is not planned yet"
-    )
+    of = state(found.chapter)
     missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
     failed = sum(found.failed.values())
     lost = [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] * bool(failed)
@@ -121,8 +118,8 @@ def evidence(key: str) -> list[str]:
     hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
     lines = [
         "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
-        f"Scale: {scale_in_words(found)}. {len(table)} runs: {arms_in_words(found)}; {hours:.1f} hours of computing,"
-        f" {training_in_words(table)}.",
+        f"Scale: {scale_in_words(found)}. {plural(len(table), 'run')}: {arms_in_words(found)};"
+        f" {hours:.1f} hours of computing, {training_in_words(table)}.",
         f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
     if found.lasting and found.twins:
@@ -140,7 +137,7 @@ def other_alphas(found: Findings) -> list[str]:
     """One sentence on the arms whose alpha is not the one that a hold-out of their own chose, if there are any."""
     chosen: dict[str, list[Rows]] = {}
     for key in ("alpha", "alphas", "alphas_elsewhere"):
-        if len(set(progress(CHAPTERS[key]))) == 1:
+        if whole(CHAPTERS[key]):
             for case, grid in findings(key).alpha_grids.items():
                 chosen.setdefault(case, []).append(chosen_alphas(grid))
     if not found.lasting or not chosen:
@@ -182,7 +179,7 @@ def training_in_words(runs_there: Rows) -> str:
     if seconds.empty:
         return "no PTM trained for it"
     held_back = ", and of those held back" if runs_there["judge_accuracy"].notna().any() else ""
-    each = f"{seconds.median() / 60:.1f} minutes each (median)"
+    each = f"{seconds.median() / 60:.1f} minutes" + (" each (median)" if len(seconds) > 1 else "")
     return f"without the training of {plural(len(seconds), 'PTM')} that guided, {each}{held_back}"
 
 

@@ -22,7 +22,6 @@ import yaml
 from cards import card
 from docutils import nodes
 from docutils.parsers.rst import directives
-from docutils.statemachine import StringList
 from pictures import pictures_of, snapshots
 from result_tables import html_table
 from sentences import claim, evidence, number
@@ -30,8 +29,7 @@ from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-
-ROOT = Path(__file__).parents[2]
+from tables import parsed
 
 
 class Generated(nodes.General, nodes.Element):
@@ -64,17 +62,11 @@ def depends_on_records(env: BuildEnvironment) -> None:
 class FromRecords(SphinxDirective):
     """A directive whose content depends on records."""
 
-    def parsed(self, lines: Iterable[str]) -> list[nodes.Node]:
-        """Markdown as if it stood in the page."""
-        found = nodes.Element()
-        self.state.nested_parse(StringList(list(lines), self.env.docname), self.content_offset, found)
-        return found.children
-
-    def chapter(self) -> str:
-        """The first argument."""
-        if self.arguments[0] not in study.CHAPTERS:
-            raise self.error(f"no chapter is called {self.arguments[0]!r}; known: {', '.join(study.CHAPTERS)}")
-        return self.arguments[0]
+    def findings_of(self, key: str) -> study.Findings:
+        """Those of a chapter that an argument names."""
+        if key not in study.CHAPTERS:
+            raise self.error(f"no chapter is called {key!r}; known: {', '.join(study.CHAPTERS)}")
+        return study.findings(key)
 
 
 class SaidByRecords(SphinxRole):
@@ -120,14 +112,13 @@ class Evidence(FromRecords):
     def run(self) -> list[nodes.Node]:
         """A strip with a paragraph for each."""
         depends_on_records(self.env)
-        keys = list(self.arguments)
         lasting, paragraphs = True, []
-        for key in keys:
-            self.arguments = [key]
-            first, *rest = evidence(self.chapter())
-            lasting = lasting and study.findings(key).lasting
-            title = study.CHAPTERS[key].title
-            where = f"{escape(title[0].upper() + title[1:])}. " if len(keys) > 1 else ""
+        for key in self.arguments:
+            found = self.findings_of(key)
+            first, *rest = evidence(key)
+            lasting = lasting and found.lasting
+            title = found.chapter.title
+            where = f"{escape(title[0].upper() + title[1:])}. " if len(self.arguments) > 1 else ""
             paragraphs.append(f"<p><strong>{where}{escape(first)}</strong> {escape(' '.join(rest))}</p>")
         kind = "evidence" if lasting else "evidence none"
         return [generated(f'<div class="{kind}">{"".join(paragraphs)}</div>\n')]
@@ -162,16 +153,18 @@ class Chart(FromRecords):
         """A numbered figure, or a sentence that says what is missing."""
         depends_on_records(self.env)
         kind, key = self.arguments
-        self.arguments = [key]
-        found = study.findings(self.chapter())
-        chart = draw(kind, found, self.options.get("case"))
+        found = self.findings_of(key)
+        try:
+            chart = draw(kind, found, self.options.get("case"))
+        except ValueError as problem:
+            raise self.error(str(problem)) from problem
         if chart is None:
-            return self.parsed([f"*No figure yet: no runs to draw ({evidence(key)[-1]})*"])
+            return parsed(self, [f"*No figure yet: too few runs to draw ({study.state(found.chapter)}).*"])
         name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
         figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
         caption = nodes.caption()
         told = ["", chart.seen] if kind in TOLD else []
-        for child in self.parsed([*self.content, *told]):
+        for child in parsed(self, [*self.content, *told]):
             caption += nodes.Text(" " if len(caption) else "")
             caption += child.children if isinstance(child, nodes.paragraph) else [child]
         figure += caption
@@ -232,21 +225,21 @@ def as_script(data: object) -> str:
 
 
 class Results(FromRecords):
-    """``{results} contrasts guidance``: contrasts, outcomes, arms, alphas or spread; on a phone a card for each row."""
+    """``{results} contrasts guidance``, a kind of ``result_tables.KINDS``; on a phone a card for each row."""
 
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         """The table."""
         depends_on_records(self.env)
-        self.env.note_dependency(str(ROOT / "book" / "expectations.yaml"))
+        self.env.note_dependency(str(study.ROOT / "book" / "expectations.yaml"))
         kind, key = self.arguments
-        self.arguments = [key]
         if kind not in result_tables.KINDS:
             raise self.error(f"no table is called {kind!r}; known: {', '.join(result_tables.KINDS)}")
-        cells = result_tables.KINDS[kind](study.findings(self.chapter()))
+        found = self.findings_of(key)
+        cells = result_tables.KINDS[kind](found)
         if not cells.rows:
-            return self.parsed([f"*No table yet: no runs to compare ({evidence(key)[-1]})*"])
+            return parsed(self, [f"*No table yet: too few runs to compare ({study.state(found.chapter)}).*"])
         return [generated(html_table(*cells, called=key if kind == "contrasts" else ""))]
 
 
@@ -258,7 +251,7 @@ class Literature(FromRecords):
     def run(self) -> list[nodes.Node]:
         """A row for each method and number of images."""
         depends_on_records(self.env)
-        path = ROOT / "book" / "published.yaml"
+        path = study.ROOT / "book" / "published.yaml"
         self.env.note_dependency(str(path))
         published = yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]]
         rows = result_tables.literature_rows(published, self.arguments[0])
@@ -277,7 +270,7 @@ class RunsTable(FromRecords):
             return [generated(html_table(["sweep", "arm", "runs", "hours"], result_tables.arms_there()))]
         rows = result_tables.sweeps_there()
         if not rows:
-            return self.parsed(["*No run of the study is there yet. The figures of this version show smoke runs.*"])
+            return parsed(self, ["*No run of the study is there yet. The figures of this version show smoke runs.*"])
         return [generated(html_table(["sweep", "days", "runs", "arms", "commit"], rows))]
 
 
@@ -289,12 +282,11 @@ class Explorer(FromRecords):
     def run(self) -> list[nodes.Node]:
         """Controls by script; without one, the first set as a picture."""
         depends_on_records(self.env)
-        key = self.chapter()
-        found = study.findings(key)
+        found = self.findings_of(self.arguments[0])
         pictures = pictures_of(found)
         shown = found.sets[found.sets["run"].isin(pictures)]
         if shown.empty:
-            return self.parsed([f"*No images yet ({evidence(key)[-1]})*"])
+            return parsed(self, [f"*No images yet ({study.state(found.chapter)}).*"])
         first = found.records.iloc[0]
         steps = snapshots(found.folder)
         sets = [
@@ -369,11 +361,10 @@ COMMANDS = {
     "executed/03_compare": "papermill notebooks/03_compare.ipynb out.ipynb -p runs_folder runs/sweeps/smoke",
     "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
 }
-GRIDS = {page: [c.grid for c in study.CHAPTERS.values() if c.page == page] for page in study.PAGES}
-COMMANDS |= {
-    page: f'make study STUDY="{" ".join(f"params/sweeps/{grid}.yaml" for grid in grids)}" && make book'
-    for page, grids in GRIDS.items()
-}
+SWEEPS: dict[str, list[str]] = {}
+for chapter in study.CHAPTERS.values():
+    SWEEPS.setdefault(chapter.page, []).append(f"params/sweeps/{chapter.grid}.yaml")
+COMMANDS |= {page: f'make study STUDY="{" ".join(files)}" && make book' for page, files in SWEEPS.items()}
 
 
 def say_how_it_was_made(app: Sphinx, doctree: nodes.document) -> None:

@@ -7,7 +7,7 @@ such as ``random: {cite:t}`key```, takes the place of a row's source.
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ddlib import combine
-from ddlib.study import parameters, schema
+from ddlib.study import arms, parameters, schema
 from ddlib.study.arms import STRATEGY_LABELS
 
 CODE = ("name", "type", "default")  # columns of the reference that are set as code
@@ -73,6 +73,13 @@ def list_table(caption: str, name: str, header: Sequence[str], rows: Sequence[Se
     return [*lines, "```"]
 
 
+def parsed(directive: SphinxDirective, lines: Iterable[str]) -> list[nodes.Node]:
+    """Markdown as if it stood in the page in the place of a directive."""
+    found = nodes.Element()
+    directive.state.nested_parse(StringList(list(lines), directive.env.docname), directive.content_offset, found)
+    return found.children
+
+
 class FromCode(SphinxDirective):
     """A table that the code tells, with an optional caption and label."""
 
@@ -81,6 +88,7 @@ class FromCode(SphinxDirective):
     has_content = True
     option_spec: ClassVar = {"name": directives.unchanged}
     header: ClassVar[list[str]]
+    sources: ClassVar = (combine, arms, parameters, schema)  # modules that tell it
 
     def rows(self) -> list[list[str]]:
         """The rows below the header, in Markdown."""
@@ -88,13 +96,11 @@ class FromCode(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The table, parsed as if it stood in the page."""
-        for module in (combine, parameters, schema):
+        for module in self.sources:
             self.env.note_dependency(inspect.getsourcefile(module))
+        rows = self.rows()
         caption = self.arguments[0] if self.arguments else ""
-        lines = list_table(caption, self.options.get("name", ""), self.header, self.rows())
-        found = nodes.Element()
-        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, found)
-        return found.children
+        return parsed(self, list_table(caption, self.options.get("name", ""), self.header, rows))
 
 
 class ParameterTable(FromCode):

@@ -68,7 +68,7 @@ def picture(gradients: tuple[Point, ...]) -> str:
     marks = [arrow(g, "currentColor", f"g{place + 1}", 2) for place, g in enumerate(gradients)]
     marks += [arrow(rule(list(gradients)), COLOURS[name], name, 4) for name, rule in RULES.items()]
     label = "Three gradients as arrows from one point, and their mean, PCGrad and MGDA"
-    head = f'<svg viewBox="0 0 {SIZE} {SIZE * 3 // 4}" role="img" aria-label="{label}" class="toy-still">'
+    head = f'<svg viewBox="0 0 {SIZE} {SIZE * 3 // 4}" role="img" aria-label="{label}">'
     return f"{head}{''.join(marks)}</svg>"
 
 

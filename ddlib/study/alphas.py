@@ -10,6 +10,7 @@ from ddlib.guidance import GUIDANCE
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.runs import ALPHAS, keys_of, load_runs, setting_columns, stacked
 from ddlib.study.statistics import summary
+from ddlib.study.words import weight
 
 # What a grid of alphas may do without, for it looks at one network alone: these may differ from the setting's.
 SPARED = ("evaluate_on", "architectures", "num_eval", "eval_epochs_plain", "full_epochs", "judges")
@@ -103,9 +104,9 @@ def unchosen_alphas(records: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
             if best is None and there:
                 lines.append(f"{arm.label}: {column} {_listed(there)} was not chosen on a hold-out")
             elif there and there != [best]:
-                lines.append(f"{arm.label}: {column} is {_listed(there)}, and the hold-out chose {best:g}")
+                lines.append(f"{arm.label}: {column} is {_listed(there)}, and the hold-out chose {weight(best)}")
     return lines
 
 
 def _listed(numbers: Iterable[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
+    return " and ".join(map(weight, numbers))

@@ -136,14 +136,15 @@ def _sorted(records: pd.DataFrame, places: list[tuple]) -> pd.DataFrame:
 def elsewhere(
     records: pd.DataFrame, usual: Mapping[str, object], ablations: Iterable[pd.DataFrame] = ()
 ) -> pd.DataFrame:
-    """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, with ``case``).
+    """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, ``case``, ``family``).
 
-    What is primary in an ablation is so in each case; the others of a case and ablation share their corrections. The
-    cases of one contrast stand below each other. ``ablations`` are contrasts of the usual case, as corrected there.
+    What is primary in an ablation is so in each case; the others of a case and ablation are a family, and share their
+    corrections. The cases of one contrast stand below each other. ``ablations`` are contrasts of the usual case, as
+    corrected there.
     """
-    tables = [table.assign(case=USUAL) for table in ablations]
+    tables = [table.assign(case=USUAL, family=f"{USUAL} {number}") for number, table in enumerate(ablations)]
     for (case, notebook), rows in _by_setting(records, usual).groupby(["case", "notebook"], sort=False):
-        tables.append(planned_contrasts(reference(rows), notebook).assign(case=case))
+        tables.append(planned_contrasts(reference(rows), notebook).assign(case=case, family=f"{case} {notebook}"))
     table = _below_each_other(tables)
     if table.empty:
         return table
@@ -155,14 +156,15 @@ def elsewhere(
 def options_against_usual(records: pd.DataFrame) -> pd.DataFrame:
     """Each option (``options``) minus the usual PTM with the same guidance, paired by seed.
 
-    The contrasts of one option share their corrections. The usual PTM minus no guidance is a question of the ablations,
-    on the same sets; and one pool for all sets is no treatment: it differs by the luck of that pool, seed by seed anew.
+    The contrasts of one option are a ``family``, and share their corrections. The usual PTM minus no guidance is a
+    question of the ablations, on the same sets; and one pool for all sets is no treatment: its luck is in every pair.
     """
     table, families = reference(records).drop_duplicates("arm"), {}
     for guidance, option, arm in zip(table["guidance"], table["option"], table["arm"], strict=True):
         if option not in ("", "ptm_seed"):
             families.setdefault(option, []).append(against(arm, Arm(guidance).label))
-    return _below_each_other([compare(reference(records), [], planned) for planned in families.values()])
+    tables = [compare(reference(records), [], planned).assign(family=option) for option, planned in families.items()]
+    return _below_each_other(tables)
 
 
 def _below_each_other(tables: list[pd.DataFrame]) -> pd.DataFrame:

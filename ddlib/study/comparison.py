@@ -6,6 +6,7 @@ from ddlib.base_methods import BASE_METHODS
 from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.runs import keys_of, setting_columns
+from ddlib.study.words import plural
 
 # What a set from a file shares with the runs that it stands beside: data, size, and how it was evaluated.
 JUDGED = ("dataset_hash", "evaluate_on", "image_size", "ipc", "width")
@@ -35,7 +36,7 @@ def left_out(records: pd.DataFrame, setting: int, base_method: str = "dm") -> li
     lines, kinds = [], ["setting", "arm", "base_method", "notebook"]
     for (place, arm, method, notebook), runs in records.groupby(kinds, dropna=False)["run"]:
         if reason := _why_left_out(place == setting, method, notebook, base_method):
-            lines.append(f"Not shown: {runs.nunique()} of arm {arm!r} in setting {place}: {reason}.")
+            lines.append(f"Not shown: {plural(runs.nunique(), 'run')} of arm {arm!r} in setting {place}: {reason}.")
     return lines
 
 

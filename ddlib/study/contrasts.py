@@ -28,6 +28,8 @@ from ddlib.study.statistics import (
     t_interval,
 )
 
+NO_VERDICT, UNDECIDED = "no verdict", "undecided"
+OPEN = (NO_VERDICT, UNDECIDED)  # how verdicts begin that decide nothing
 EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn
 COLUMNS = ("contrast", "a", "b", "n", "difference", "t_low", "t_high", "verdict", "primary")
 Planned = Contrast | tuple[str, str]
@@ -151,14 +153,23 @@ def _holm(table: pd.DataFrame) -> pd.DataFrame:
 def _verdict(row: tuple, tests: int, margin: float) -> str:
     """In words; ``tests`` is the number that the p values of the row are corrected for."""
     if row.n < MIN_PAIRS:
-        return f"no verdict (n < {MIN_PAIRS})"
-    equal, points = row.p_equivalence_holm < LEVEL, f"±{100 * margin:g} points"
+        return f"{NO_VERDICT} (n < {MIN_PAIRS})"
+    equal, points = row.p_equivalence_holm < LEVEL, within(margin)
     if row.p_holm < LEVEL:
         better = row.above if row.difference > 0 else row.below
         return f"{better}, within {points}" if equal else better
     if equal:
         return f"{row.same} ({points})"
-    return f"no verdict (n < {needed})" if row.n < (needed := sets_needed(tests)) else "undecided"
+    return f"{NO_VERDICT} (n < {needed})" if row.n < (needed := sets_needed(tests)) else UNDECIDED
+
+
+def within(margin: float = MARGIN) -> str:
+    """The margin, as verdicts name it.
+
+    >>> within(0.01), within(0.005)
+    ('±1 point', '±0.5 points')
+    """
+    return f"±{100 * margin:g} point" + "s" * (100 * margin != 1)
 
 
 def sets_needed(tests: int = 1) -> int:

@@ -20,7 +20,7 @@ from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
 from ddlib.study.style import GREY, INK, PAIR, caption, captions, nothing_to_draw, style
 from ddlib.study.tables import no_ceiling
-from ddlib.study.words import interval, signed
+from ddlib.study.words import interval, plural, signed
 
 NOT_RUN = "no arm of this ablation has been run in this setting"
 COSTS = {
@@ -140,7 +140,8 @@ def cross_architecture(records: pd.DataFrame) -> Axes | None:
     ax.grid(visible=False)
     ax.set_facecolor("0.94")  # a cell without runs
     spread = "mean" if cells["std"].isna().all() else "mean ± standard deviation"
-    _title(ax, records, f"{spread}, {'n' if len(counts) > 1 else f'n = {counts[0]}'} sets")
+    sets = "n sets" if len(counts) > 1 else f"n = {plural(counts[0], 'set')}"
+    _title(ax, records, f"{spread}, {sets}")
     return ax
 
 

@@ -23,7 +23,7 @@ from ddlib.study.statistics import (
     summary,
     variance_components,
 )
-from ddlib.study.words import interval, p_value, signed
+from ddlib.study.words import interval, p_value, plural, signed, weight
 
 Order = Callable[[Iterable[str]], list[str]]  # of names of arms
 
@@ -88,7 +88,7 @@ def _accuracies(records: pd.DataFrame) -> pd.DataFrame:
 
     cells = cells.assign(accuracy=cells.apply(words, axis=1))
     table = cells.pivot(index="arm", columns="architecture", values="accuracy").fillna("–")
-    sets = f", n = {usual} sets" + ("" if cells["n"].nunique() == 1 else " where nothing else is said")
+    sets = f", n = {plural(usual, 'set')}" + ("" if cells["n"].nunique() == 1 else " where nothing else is said")
     return table[ordered_networks(table.columns)].rename_axis(index=None, columns=f"% ± half the 95 % interval{sets}")
 
 
@@ -160,7 +160,7 @@ def alpha_table(grid: pd.DataFrame) -> pd.DataFrame:
         half = "" if pd.isna(cell["low"]) else f" ± {50 * (cell['high'] - cell['low']):.1f}"
         rows.append(
             {
-                "alpha": "–" if pd.isna(cell["alpha"]) else f"{cell['alpha']:g}",
+                "alpha": "–" if pd.isna(cell["alpha"]) else weight(cell["alpha"]),
                 "hold-out accuracy (%)": f"{100 * cell['mean']:.1f}{half}",
                 "n": int(cell["n"]),
                 "": f"chosen{edge}" if chosen else "",

@@ -31,13 +31,22 @@ def p_value(p: float | None) -> str:
     return "–" if p is None or math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:#.2g}"
 
 
+def weight(alpha: float) -> str:
+    """An alpha, without powers of ten.
+
+    >>> weight(0.1), weight(1e6)
+    ('0.1', '1,000,000')
+    """
+    return f"{alpha:,.10g}"
+
+
 def plural(number: object, of: str) -> str:
     """A number of things.
 
     >>> plural(1, "image"), plural(2, "image")
     ('1 image', '2 images')
     """
-    return f"{int(number)} {of}" + "s" * (number != 1)
+    return f"{int(number)} {of}" + "s" * (int(number) != 1)
 
 
 def estimate(row: Mapping[str, object]) -> str:
