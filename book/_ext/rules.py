@@ -80,7 +80,7 @@ def planned_rows(notebook: str, grid: str) -> list[list[str]]:
 
 
 class RulesTable(FromCode):
-    """A table with a caption (the argument but for its first words) and a label."""
+    """A table that the rules of the study tell, with a caption and a label."""
 
     required_arguments = 1
     optional_arguments = 0

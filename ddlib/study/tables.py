@@ -235,7 +235,7 @@ def spread_table(records: pd.DataFrame, order: Order = ordered) -> pd.DataFrame:
     ``records`` holds one architecture. A dash stands where a part cannot be estimated: that between sets needs two of
     them, and both need two networks in some set. The column ``PTMs`` says what a set's spread contains: where each set
     has a pool of its own, set and pool vary together and cannot be told apart; where all share one, that of pools is
-    in no interval. In brackets stand 95 % limits: 0 means that the sets differ by no more than their networks explain.
+    in no interval. In brackets stand 95 % limits: a lower one of 0 means that networks alone may explain the spread.
     """
     parts = variance_components(records, ["arm"]).set_index("arm") if len(records) else pd.DataFrame()
     columns = {"between": "between sets", "within": "between networks of one set", "n": "sets", "networks": "networks"}
@@ -249,7 +249,7 @@ def spread_table(records: pd.DataFrame, order: Order = ordered) -> pd.DataFrame:
     words = {None: "–", False: "one pool for all sets", True: "a pool for each set"}
     table["PTMs"] = [words[own_pools(records[records["arm"] == arm])] for arm in table.index]
     table = table.loc[order(table.index)].rename(index=_label, columns=columns)
-    return table.rename_axis(index=None, columns="standard deviation in points")
+    return table.rename_axis(index=None, columns="standard deviation in points [95 % limits]")
 
 
 def equal_methods_table(records: pd.DataFrame, notebook: str) -> pd.DataFrame:
