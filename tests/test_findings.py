@@ -247,6 +247,37 @@ def test_a_whole_sweep_misses_nothing(whole):
     assert "CIFAR-10, 10 images per class, DM, 500 iterations, networks of width 32." in scale
     assert "95 runs: 9 arms of 10 sets and 5 arms of 1 set; " in scale
     assert not any("missing" in line for line in rest)
+    assert any(re.fullmatch(r"Run \S+ on .+, PyTorch [\d.]+, with the code of commit \w+\.", line) for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("machines", "says"),
+    [
+        ({10: "A", 11: "A"}, "A, PyTorch 2.15.0"),
+        ({10: "A(R) B(TM) C", 11: "A B C"}, "A B C, PyTorch 2.15.0"),
+        ({10: "B", 11: "A", 12: "B"}, "B (4 runs) and A (2 runs), pairs on one of them, PyTorch 2.15.0"),
+        ({10: "AB", 11: "AA"}, "A (3 runs) and B (1 run), pairs on one of them in all but 1 seed, PyTorch 2.15.0"),
+        (
+            {10: "AB", 11: "BA", 12: "AA"},
+            "A (4 runs) and B (2 runs), pairs on one of them in all but 2 seeds, PyTorch 2.15.0",
+        ),
+    ],
+)
+def test_the_strip_names_the_processors(machines, says):
+    """Of two runs a seed, on a machine each or both on one."""
+    rows = [
+        {"arm": arm, "seed": seed, "device_name": name, "torch": "2.15.0+cu132"}
+        for seed, names in machines.items()
+        for arm, name in zip(("none", "clom"), names if len(names) == 2 else [names] * 2, strict=True)
+    ]
+    assert sentences.machines_in_words(pd.DataFrame(rows)) == says
+
+
+def test_a_set_without_a_pair_may_be_from_another_processor():
+    pair = [{"arm": arm, "seed": seed, "device_name": "A", "torch": "2.15.0"} for arm in "ab" for seed in (10, 11)]
+    alone = {"arm": "full", "seed": 10, "device_name": "B", "torch": "2.14.1"}
+    told = sentences.machines_in_words(pd.DataFrame([*pair, alone]))
+    assert told == "A (4 runs) and B (1 run), pairs on one of them, PyTorch 2.14.1 or 2.15.0"
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def evidence(key: str) -> list[str]:
         "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
         f"Scale: {scale_in_words(found)}. {plural(len(table), 'run')}: {arms_in_words(found)};"
         f" {hours:.1f} hours of computing, {training_in_words(table)}.",
-        f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
+        f"Run {span(days)} on {machines_in_words(table)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
     if found.lasting and found.twins:
         more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
@@ -181,6 +181,20 @@ def training_in_words(runs_there: Rows) -> str:
     held_back = ", and of those held back" if runs_there["judge_accuracy"].notna().any() else ""
     each = f"{seconds.median() / 60:.1f} minutes" + (" each (median)" if len(seconds) > 1 else "")
     return f"without the training of {plural(len(seconds), 'PTM')} that guided, {each}{held_back}"
+
+
+def machines_in_words(runs_there: Rows) -> str:
+    """Processors or GPUs, most used first, the version of PyTorch, and whether pairs, which share a seed, share one."""
+    names = runs_there["device_name"].str.replace(r"\((R|TM)\)", "", regex=True)
+    versions = either(sorted(runs_there["torch"].str.partition("+")[0].unique()))
+    counts = names.value_counts()
+    if len(counts) == 1:
+        return f"{counts.index[0]}, PyTorch {versions}"
+    replicated = runs_there.groupby("arm")["seed"].transform("nunique") > 1
+    mixed = names[replicated].groupby(runs_there["seed"]).nunique().gt(1).sum()
+    told = " and ".join(f"{name} ({plural(n, 'run')})" for name, n in counts.items())
+    but = f" in all but {plural(mixed, 'seed')}" if mixed else ""
+    return f"{told}, pairs on one of them{but}, PyTorch {versions}"
 
 
 def commits_of(records: Rows) -> list[str]:
