@@ -86,6 +86,47 @@ def test_numbers_of_the_prose_are_those_of_the_records(whole):
     assert sentences.number("options.arms.CLoM, untrained network.mean:.3f") == f"{sum(of_option.values()) / 8:.3f}"
 
 
+def test_numbers_by_architecture_are_those_of_the_records(whole):
+    by_hand: dict[tuple[str, str], dict[int, float]] = {}
+    for path in (whole / "desk-guidance").glob("*.json"):
+        record = json.loads(path.read_text())
+        table = record["accuracies"]
+        for architecture in set(table["architecture"]):
+            values = [
+                a for name, a in zip(table["architecture"], table["accuracy"], strict=True) if name == architecture
+            ]
+            by_hand.setdefault((record["arm"], architecture), {})[record["seed"]] = 100 * sum(values) / len(values)
+    found = study.findings("guidance")
+    _, rows, caption = result_tables.transfer_cells(found)
+    cells = {row[0].removesuffix(" (primary)"): row[1:] for row in rows}
+    assert "n = 10" in caption
+    architectures = ["ConvNet-3", "ConvNet-4", "VGG-11", "AlexNet", "ResNet-18"]
+    for pair, words in {("clom", "cclom"): "CLoM − CCLoM", ("cos_mean", "cclom"): "mean cosine − CCLoM"}.items():
+        for place, architecture in enumerate(architectures):
+            a, b = (by_hand[arm, architecture] for arm in pair)
+            pairs = [a[seed] - b[seed] for seed in range(10, 20)]
+            mean = sum(pairs) / 10
+            low, high = stats.t.interval(0.95, 9, mean, stats.sem(pairs))
+            name = f"{pair[0]} - {pair[1]} by {architecture}"
+            for what, value in {"points": mean, "low": low, "high": high}.items():
+                told = sentences.number(f"guidance.judged.{name}.{what}:+.3f")
+                assert told == f"{value:+.3f}".replace("-", "−")
+            assert cells[words][place] == f"{mean:+z.1f} [{low:+z.1f}, {high:+z.1f}]".replace("-", "−")
+            sign = "above" if low > 0 else "below" if high < 0 else "open"
+            for other in ("above", "below", "equal", "open"):
+                text = f"words <guidance: {name} is {other}>"
+                if other == sign:
+                    address = sentences.claim(text)[2]
+                    html = result_tables.html_table(*result_tables.transfer_cells(found), "guidance transfer")
+                    assert html.count(f'id="{address.partition("#")[2]}"') == 1
+                else:
+                    with pytest.raises(ValueError, match=architecture):
+                        sentences.claim(text)
+    assert sentences.number("guidance.judged.clom every_9 - cclom by VGG-11.points") == "not measured yet"
+    with pytest.raises(KeyError):
+        sentences.number("guidance.judged.clom - cclom.points")
+
+
 def test_a_number_that_there_cannot_be_is_an_error(whole):
     for wrong in ("guidance.arms.clam.mean", "guidance.arms.clom.median", "nothing.arms.clom.mean"):
         with pytest.raises(KeyError):

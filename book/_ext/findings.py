@@ -176,6 +176,20 @@ class Findings:
         grids = {case: alphas_of_case(rows) for case, rows in by_case}
         return {case: grid for case, grid in grids.items() if len(grid)}
 
+    @cached_property
+    def by_architecture(self) -> pd.DataFrame:
+        """The planned contrasts of an ablation, and those within the 2 x 2, by each architecture: no tests."""
+        if self.records.empty or not self.chapter.notebook:
+            return pd.DataFrame(columns=["contrast", "a", "b", "architecture", "primary"])
+        row, arms = ABLATIONS[self.chapter.notebook], {Arm.named(name) for name in self.records["arm"].unique()}
+        within = SIMPLE if self.chapter.notebook == "01_guidance" else ()
+        table = contrasts.compare(self.records, row.primary(arms), [*row.exploratory(arms), *within])
+        order = {
+            name: list(of[name].unique()) for name, of in {"contrast": table, "architecture": self.records}.items()
+        }
+        table = table.sort_values(list(order), key=lambda names: names.map(order[names.name].index))
+        return table.assign(verdict=BY_INTERVAL, **dict.fromkeys(TESTS, math.nan))
+
     @property
     def primary(self) -> pd.DataFrame:
         """The contrasts that count as answers: those planned as primary."""
@@ -199,6 +213,17 @@ class Findings:
         return {name: numbers(row) for name, row in self.named_contrasts.items()}
 
     @cached_property
+    def named_by_architecture(self) -> dict[str, dict[str, object]]:
+        """Rows of ``by_architecture``, such as ``clom - cclom by VGG-11``."""
+        rows = self.by_architecture.to_dict("records")
+        return {f"{row['a']} - {row['b']} by {row['architecture']}": row for row in rows}
+
+    @cached_property
+    def judged_facts(self) -> Facts:
+        """Points, by contrast and architecture."""
+        return {name: numbers(row) for name, row in self.named_by_architecture.items()}
+
+    @cached_property
     def alpha_facts(self) -> Facts:
         """Of the best alpha of each arm on the hold-out: per cent, its gain over no guidance, and the next larger."""
         grid = self.alpha_grids.get(cases.USUAL)
@@ -210,6 +235,9 @@ def setting_of(run: str) -> str:
     return run.rpartition("-seed")[0]
 
 
+# The differences within the 2 x 2 of losses: the first two of form, the others of distance.
+SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("ce_ratio", "cclom"))
+BY_INTERVAL = f"{NO_VERDICT}: the interval alone"  # of one architecture
 TESTS = ["p_value", "p_holm", "p_equivalence", "p_equivalence_holm"]
 
 

@@ -1,15 +1,12 @@
 """Forests: planned contrasts as rows of words, interval and mean, with the margin of equality as a band."""
 
-import math
-
 import altair as alt
 import pandas as pd
 from charts import INK, Drawn, Lanes, folded, unbroken
 from findings import Findings, without_early_verdicts
 
-from ddlib.study.ablations import ABLATIONS
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import NO_VERDICT, OPEN, common_seeds, compare, effect
+from ddlib.study.contrasts import OPEN, compare
 from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate, interval, p_value, signed
 
@@ -37,19 +34,9 @@ def effects(found: Findings) -> Drawn | None:
 
 def architectures(found: Findings) -> Drawn | None:
     """The primary contrasts judged by each architecture: intervals, and no verdicts."""
-    if found.records.empty:
-        return None
-    there, tables = set(found.records["arm"]), []
-    for contrast in ABLATIONS[found.chapter.notebook].primary({Arm.named(name) for name in there}):
-        if set(contrast.arms) <= there:
-            rows = common_seeds(found.records[found.records["arm"].isin(contrast.arms)])
-            if len(rows):
-                tables.append(effect(rows, contrast))
-    if not tables:
-        return None
-    table = pd.concat(tables, ignore_index=True)
-    words = table["contrast"] + ", " + table["architecture"]
-    return of_contrasts(table.assign(contrast=words, verdict=NO_VERDICT, p_holm=math.nan, p_equivalence_holm=math.nan))
+    table = found.by_architecture
+    table = table[table["primary"].astype(bool)]
+    return of_contrasts(table.assign(contrast=table["contrast"] + ", " + table["architecture"]))
 
 
 def growing(found: Findings) -> Drawn | None:

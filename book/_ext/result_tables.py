@@ -1,7 +1,7 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from html import escape
@@ -13,11 +13,9 @@ import pandas as pd
 import yaml
 from sentences import OF_A_RUN, commits_of, row_address, signs, span
 
-from ddlib.study.ablations import Contrast
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
-from ddlib.study.contrasts import common_seeds, effect
 from ddlib.study.runs import load_runs
 from ddlib.study.statistics import MARGIN
 from ddlib.study.tables import accuracy_table, spread_table
@@ -96,20 +94,43 @@ def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
     return "otherwise; it may lie within a point" if near and "equal" in expected else "otherwise"
 
 
-SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("ce_ratio", "cclom"))
-
-
 def simple_cells(found: study.Findings) -> Cells:
     """The four differences within the 2 x 2 of losses, with intervals and without verdicts."""
-    arms = set(found.shown["arm"]) if len(found.shown) else set()
     rows = []
-    for pair in SIMPLE:
-        if arms.issuperset(pair):
-            shared = common_seeds(found.shown[found.shown["arm"].isin(pair)])
-            row = effect(shared, Contrast.of(*pair)).iloc[0]
+    for a, b in study.SIMPLE:
+        row = next((row for row in of_reference(found) if (row["a"], row["b"]) == (a, b)), None)
+        if row:
             points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
             rows.append([row["contrast"], *points, str(row["n"])])
     return Cells(["difference", "points", "95 % interval", "n"], rows)
+
+
+def of_reference(found: study.Findings) -> list[dict[str, object]]:
+    """Rows of the architecture that contrasts are about."""
+    table = found.by_architecture
+    return table[table["architecture"].isin(found.shown["architecture"])].to_dict("records") if len(table) else []
+
+
+def transfer_cells(found: study.Findings) -> Cells:
+    """Contrasts by architectures, with intervals and without verdicts."""
+    table = found.by_architecture
+    sizes = sorted(table["n"].unique()) if len(table) else []
+    rows = []
+    for name, cells in table.groupby("contrast", sort=False):
+        by_name = {cell["architecture"]: cell for cell in cells.to_dict("records")}
+        texts = [points_of(by_name.get(architecture), sizes) for architecture in table["architecture"].unique()]
+        rows.append([name + PRIMARY * bool(cells["primary"].any()), *texts])
+    counted = f", n = {sizes[0]}" if len(sizes) == 1 else ""
+    caption = f"Points and their 95 % interval{counted}, judged by each architecture"
+    return Cells(["contrast", *table["architecture"].unique()], rows, caption)
+
+
+def points_of(row: Mapping[str, object] | None, sizes: Collection[int]) -> str:
+    """An estimate with its interval, and with n where there are several ``sizes``."""
+    if row is None:
+        return "–"
+    counted = f" (n = {row['n']})" if len(sizes) > 1 else ""
+    return f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip() + counted
 
 
 def outcome_cells(found: study.Findings) -> Cells:
@@ -120,7 +141,7 @@ def outcome_cells(found: study.Findings) -> Cells:
         expected = expectations(key).get(f"{row['a']} - {row['b']}")
         if expected is None:  # of smoke runs: an arm that the study leaves out
             continue
-        measured = f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip()
+        measured = points_of(row, ())
         result = outcome(expected, row) if found.lasting else "open: smoke runs"
         rows.append([row["contrast"], " or ".join(SIGNS[sign] for sign in expected), measured, result])
         if row["primary"]:
@@ -164,6 +185,7 @@ KINDS = {
     "contrasts": contrast_cells,
     "outcomes": outcome_cells,
     "simple": simple_cells,
+    "transfer": transfer_cells,
     "arms": arm_cells,
     "spread": spread_cells,
     "alphas": alpha_cells,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 from docutils import nodes
-from findings import CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress, state, usual, whole
+from findings import BY_INTERVAL, CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress, state, usual, whole
 
+from ddlib.networks import NETWORKS
 from ddlib.study import cases
 from ddlib.study.alphas import chosen_alphas, unchosen_alphas
 from ddlib.study.arms import Arm
@@ -18,13 +19,14 @@ from ddlib.study.words import estimate, plural
 KINDS: dict[str, Callable[[Findings], Facts]] = {
     "arms": lambda found: found.arm_facts,
     "contrasts": lambda found: found.contrast_facts,
+    "judged": lambda found: found.judged_facts,
     "alphas": lambda found: found.alpha_facts,
 }
 
 
 def number(text: str) -> str:
     """What ``{num}`` writes: ``guidance.arms.clom.mean``, ``guidance.contrasts.clom - cclom.points:+.1f``,
-    ``alpha.alphas.clom.gain``.
+    ``guidance.judged.clom - cclom by VGG-11.points``, ``alpha.alphas.clom.gain``.
 
     An arm or a contrast that makes sense and has not been run is "not measured yet". Raises KeyError for anything else.
     """
@@ -37,7 +39,7 @@ def number(text: str) -> str:
     known = facts.get(name)
     if known is None:
         if found.chapter.notebook:
-            require_arms(name)
+            require_arms(name, kind == "judged")
         elif whole(found.chapter):  # all is there, under other names
             raise KeyError(f"{name!r}; known: {', '.join(facts)}")
         return "not measured yet"
@@ -49,9 +51,12 @@ def number(text: str) -> str:
     return format(value, spec or ("z.1f" if isinstance(value, float) else "")).replace("-", "−")
 
 
-def require_arms(name: str) -> None:
-    """Raises KeyError unless all words are names of arms."""
-    for arm in re.split(r" [-+] ", name):
+def require_arms(name: str, judged: bool = False) -> None:
+    """Raises KeyError unless all words are names of arms, and of an architecture where they are ``judged`` by one."""
+    arms, _, architecture = name.partition(" by ")
+    if judged != (architecture in NETWORKS):
+        raise KeyError(f"{name!r}; expected{' <arm> - <arm> by' * judged} one of: {', '.join(NETWORKS)}")
+    for arm in re.split(r" [-+] ", arms):
         try:
             Arm.parse(arm)
         except ValueError as error:
@@ -61,8 +66,11 @@ def require_arms(name: str) -> None:
 def signs(row: Mapping[str, object]) -> set[str]:
     """What the verdict on a contrast says, in the words of ``expectations.yaml``: above, below, equal; or open.
 
-    A difference that is clear and within the margin has its sign and is equal.
+    A difference that is clear and within the margin has its sign and is equal. What one architecture alone says has no
+    verdict (``Findings.by_architecture``): it is above or below where its interval is.
     """
+    if row["verdict"] == BY_INTERVAL:
+        return {"above" if row["t_low"] > 0 else "below" if row["t_high"] < 0 else "open"}
     verdict = str(row["verdict"])
     if verdict.startswith(OPEN):
         return {"open"}
@@ -75,23 +83,27 @@ def signs(row: Mapping[str, object]) -> set[str]:
 def claim(text: str) -> tuple[str, str, str]:
     """What ``{claim}`` writes: words of the prose, the contrast that they rest on, and the address of its row.
 
-    ``neither is better <guidance: clom - cclom is equal>`` names a contrast as ``{num}`` does, and one of ``signs``.
+    ``neither is better <guidance: clom - cclom is equal>`` names a contrast as ``{num}`` does, and one of ``signs``;
+    ``<guidance: clom - cclom by VGG-11 is open>`` what one architecture says.
     Raises ValueError unless the study's runs say so: then the sentence has to change. KeyError for no such contrast.
     """
     asked = re.fullmatch(r"(.+) <(\w+): (.+) is (above|below|equal|open)>", text.strip())
     words, key, name, sign = asked.groups() if asked else [""] * 4
     if key not in CHAPTERS:
         raise KeyError(f"{text!r}; expected <words> <{'|'.join(CHAPTERS)}: <contrast> is above|below|equal|open>")
-    found = findings(key)
-    row = found.named_contrasts.get(name)
+    found, judged = findings(key), " by " in name
+    named = found.named_by_architecture if judged else found.named_contrasts
+    row = named.get(name)
     if row is None:
-        raise KeyError(f"{name!r}; known: {', '.join(found.named_contrasts)}")
-    told = f"{row['contrast']}: {estimate(row)}"
+        raise KeyError(f"{name!r}; known: {', '.join(named)}")
+    judged_by = f", {row['architecture']}" if judged else ""
+    told = f"{row['contrast']}{judged_by}: {estimate(row)}"
     if not found.lasting:
         raise ValueError(f"{words!r} would rest on smoke runs, which are no evidence")
     if sign not in signs(row):
         raise ValueError(f"{words!r} would rest on {sign!r}; found: {told}, {row['verdict']}")
-    return words, told, f"{found.chapter.page}.html#{row_address(key, row['contrast'])}"
+    table = f"{key} transfer" if judged else key
+    return words, told, f"{found.chapter.page}.html#{row_address(table, row['contrast'])}"
 
 
 def row_address(called: str, name: str) -> str:

@@ -240,7 +240,8 @@ class Results(FromRecords):
         cells = result_tables.KINDS[kind](found)
         if not cells.rows:
             return parsed(self, [f"*No table yet: too few runs to compare ({study.state(found.chapter)}).*"])
-        return [generated(html_table(*cells, called=key if kind == "contrasts" else ""))]
+        called = {"contrasts": key, "transfer": f"{key} transfer"}  # those that claims lead to
+        return [generated(html_table(*cells, called=called.get(kind, "")))]
 
 
 class Literature(FromRecords):
