@@ -351,6 +351,7 @@ CHARTS = {
     "others ensemble": (lambda found: forests.forest(found, False), None),
     "architectures guidance": (forests.architectures, 5),
     "architectures ensemble": (forests.architectures, 10),
+    "transfer guidance": (forests.transfer, 3 * 5),
     "costs guidance": (drawn.costs, None),
     "effects guidance": (forests.effects, 3),
     "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),
@@ -450,6 +451,43 @@ def test_a_wide_page_knows_its_commands():
 def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, verdict, outcome):
     row = {"difference": difference, "t_low": difference - 0.005, "t_high": difference + 0.005, "verdict": verdict}
     assert result_tables.outcome(expected, row) == outcome
+
+
+@pytest.mark.parametrize(
+    ("size", "difference", "result"),  # in points, with an interval of half a point to either side
+    [
+        ("less than a point", 0.4, "as expected, in size too"),
+        ("less than a point", 0.9, "sign as expected, size open"),
+        ("less than a point", 1.6, "sign as expected, size otherwise"),
+        ("several points", 1.6, "as expected, in size too"),
+        ("several points", 1.4, "sign as expected, size open"),
+        ("several points", 0.4, "sign as expected, size otherwise"),
+        ("some three points", 3.2, "as expected, in size too"),
+        ("some three points", 3.7, "sign as expected, size open"),
+        ("some three points", 4.6, "sign as expected, size otherwise"),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_predicted_size_is_held_to_the_interval(sign, size, difference, result):
+    row = {"difference": sign * difference / 100, "verdict": "one better"}
+    row |= {"t_low": row["difference"] - 0.005, "t_high": row["difference"] + 0.005}
+    expected = ("above",) if sign > 0 else ("below",)
+    assert result_tables.outcome(expected, row, size) == result
+    assert result_tables.outcome(("equal",), row, size).startswith("otherwise"), (
+        "a size says nothing where the sign is another"
+    )
+    assert result_tables.outcome(expected, row | {"verdict": "undecided"}, size) == "open"
+
+
+def test_predicted_sizes_are_those_of_the_hypotheses():
+    """In the words of its tables, for contrasts that have an expectation."""
+    text = (study.ROOT / "book" / "hypotheses.md").read_text(encoding="utf-8")
+    for key in ("guidance", "ensemble"):
+        sizes = result_tables.expected_sizes(key)
+        assert set(sizes) <= set(result_tables.expectations(key))
+        for size in sizes.values():
+            assert f", {size} |" in text
+            assert size in result_tables.SIZES
 
 
 def test_differences_within_the_two_by_two_are_those_of_the_records(whole):

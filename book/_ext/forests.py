@@ -5,6 +5,7 @@ import pandas as pd
 from charts import INK, Drawn, Lanes, folded, unbroken
 from findings import Findings, without_early_verdicts
 
+from ddlib.study.ablations import BOTH, CCLOM, CLOM, NONE
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import OPEN, compare
 from ddlib.study.statistics import MARGIN
@@ -36,6 +37,13 @@ def architectures(found: Findings) -> Drawn | None:
     """The primary contrasts judged by each architecture: intervals, and no verdicts."""
     table = found.by_architecture
     table = table[table["primary"].astype(bool)]
+    return of_contrasts(table.assign(contrast=table["contrast"] + ", " + table["architecture"]))
+
+
+def transfer(found: Findings) -> Drawn | None:
+    """What CLoM, CCLoM and both are worth beside no guidance, judged by each architecture: intervals alone."""
+    table = found.by_architecture
+    table = table[(table["b"] == NONE.name) & table["a"].isin([arm.name for arm in (CLOM, CCLOM, BOTH)])]
     return of_contrasts(table.assign(contrast=table["contrast"] + ", " + table["architecture"]))
 
 

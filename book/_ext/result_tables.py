@@ -1,6 +1,7 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -75,23 +76,50 @@ def contrast_cells(found: study.Findings) -> Cells:
 SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
 
 
+def written(name: str, key: str) -> dict[str, object]:
+    """What a file of the book says of the contrasts of an ablation."""
+    return yaml.safe_load((study.ROOT / "book" / f"{name}.yaml").read_text(encoding="utf-8"))[key]
+
+
 @cache
 def expectations(key: str) -> dict[str, tuple[str, ...]]:
     """What was expected of each contrast of an ablation before its first run, in one or more words of ``SIGNS``."""
-    written = yaml.safe_load((study.ROOT / "book" / "expectations.yaml").read_text(encoding="utf-8"))[key]
-    return {name: tuple(those) if isinstance(those, list) else (those,) for name, those in written.items()}
+    signs = written("expectations", key)
+    return {name: tuple(those) if isinstance(those, list) else (those,) for name, those in signs.items()}
 
 
-def outcome(expected: Iterable[str], row: Mapping[str, object]) -> str:
+@cache
+def expected_sizes(key: str) -> dict[str, str]:
+    """The sizes that were expected beside signs, in words of ``SIZES``."""
+    return written("expected_sizes", key)
+
+
+SIZES = {"less than a point": (-1, 1), "several points": (1, math.inf), "some three points": (2, 4)}  # points
+
+
+def outcome(expected: Iterable[str], row: Mapping[str, object], size: str | None = None) -> str:
     """Whether a contrast came out as expected: ``open`` where its verdict decides nothing.
 
     A clear difference where equality was expected is ``otherwise``, which need not mean that it is beyond the margin.
+    A size that was expected is so if it holds the interval, and otherwise if it holds nothing of it.
     """
     found = signs(row)
-    if "open" in found or found & set(expected):
-        return "open" if "open" in found else "as expected"
+    if "open" in found:
+        return "open"
+    if found & set(expected):
+        return of_size(row, size) if size else "as expected"
     near = row["t_low"] < MARGIN and row["t_high"] > -MARGIN
     return "otherwise; it may lie within a point" if near and "equal" in expected else "otherwise"
+
+
+def of_size(row: Mapping[str, object], size: str) -> str:
+    """Whether a difference whose sign is the expected one has the expected size."""
+    least, most = SIZES[size]
+    side = 1 if row["difference"] > 0 else -1
+    low, high = sorted(100 * side * row[bound] for bound in ("t_low", "t_high"))
+    if least <= low and high <= most:
+        return "as expected, in size too"
+    return f"sign as expected, size {'otherwise' if high < least or low > most else 'open'}"
 
 
 def simple_cells(found: study.Findings) -> Cells:
@@ -138,12 +166,14 @@ def outcome_cells(found: study.Findings) -> Cells:
     key = next(name for name, chapter in study.CHAPTERS.items() if chapter == found.chapter)
     rows = []
     for row in found.contrasts.to_dict("records"):
-        expected = expectations(key).get(f"{row['a']} - {row['b']}")
+        name = f"{row['a']} - {row['b']}"
+        expected, size = expectations(key).get(name), expected_sizes(key).get(name)
         if expected is None:  # of smoke runs: an arm that the study leaves out
             continue
         measured = points_of(row, ())
-        result = outcome(expected, row) if found.lasting else "open: smoke runs"
-        rows.append([row["contrast"], " or ".join(SIGNS[sign] for sign in expected), measured, result])
+        result = outcome(expected, row, size) if found.lasting else "open: smoke runs"
+        predicted = " or ".join(SIGNS[sign] for sign in expected)
+        rows.append([row["contrast"], ", ".join(filter(None, [predicted, size])), measured, result])
         if row["primary"]:
             rows[-1][0] += PRIMARY
     return Cells(["contrast", "expected", "found, points", "outcome"], rows)

@@ -183,6 +183,7 @@ def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
         "forest": lambda: forests.forest(found, True),
         "effects": lambda: forests.effects(found),
         "architectures": lambda: forests.architectures(found),
+        "transfer": lambda: forests.transfer(found),
         "others": lambda: forests.forest(found, False),
         "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
         "growing": lambda: forests.growing(found),
@@ -232,7 +233,8 @@ class Results(FromRecords):
     def run(self) -> list[nodes.Node]:
         """The table."""
         depends_on_records(self.env)
-        self.env.note_dependency(str(study.ROOT / "book" / "expectations.yaml"))
+        for name in ("expectations", "expected_sizes"):
+            self.env.note_dependency(str(study.ROOT / "book" / f"{name}.yaml"))
         kind, key = self.arguments
         if kind not in result_tables.KINDS:
             raise self.error(f"no table is called {kind!r}; known: {', '.join(result_tables.KINDS)}")
