@@ -9,6 +9,7 @@ import pytest
 import sentences
 
 from ddlib.study.statistics import summary
+from ddlib.study.words import estimate
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -63,6 +64,19 @@ def test_a_number_is_of_the_records_or_says_that_it_is_missing():
     for wrong in ("nothing.arms.clom.mean", "guidance.arms.clomm.mean", "guidance.means.clom.mean"):
         with pytest.raises(KeyError):
             sentences.number(wrong)
+
+
+def test_what_the_readme_found_is_in_the_records():
+    found = re.findall(
+        r"^- (.+?: [+−][\d.]+ points \[.+?\], n = \d+)\.", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    told = {
+        f"{row['contrast']}: {estimate(row)}": row for row in findings.findings("guidance").contrasts.to_dict("records")
+    }
+    assert len(found) == 3
+    for line in found:
+        assert line in told
+        assert sentences.signs(told[line]) & {"above", "below"}, "a verdict bears it out"
 
 
 def held_out(arm: str) -> dict[float, float]:
