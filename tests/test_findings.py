@@ -108,10 +108,11 @@ def test_numbers_by_architecture_are_those_of_the_records(whole):
             mean = sum(pairs) / 10
             low, high = stats.t.interval(0.95, 9, mean, stats.sem(pairs))
             name = f"{pair[0]} - {pair[1]} by {architecture}"
+            assert sentences.number(f"guidance.judged.{name}.size:.3f") == f"{abs(mean):.3f}"
             for what, value in {"points": mean, "low": low, "high": high}.items():
                 told = sentences.number(f"guidance.judged.{name}.{what}:+.3f")
                 assert told == f"{value:+.3f}".replace("-", "−")
-            assert cells[words][place] == f"{mean:+z.1f} [{low:+z.1f}, {high:+z.1f}]".replace("-", "−")
+            assert cells[words][place] == f"{mean:+z.1f}\n[{low:+z.1f}, {high:+z.1f}]".replace("-", "−")
             sign = "above" if low > 0 else "below" if high < 0 else "open"
             for other in ("above", "below", "equal", "open"):
                 text = f"words <guidance: {name} is {other}>"

@@ -276,9 +276,15 @@ def most_wanted(row: Mapping[str, object], unfinished: Mapping[str, int]) -> int
 
 
 def numbers(row: Mapping[str, object]) -> dict[str, object]:
-    """Of a contrast, in points."""
+    """Of a contrast, in points; ``size`` is without a sign."""
     points = {"points": row["difference"], "low": row["t_low"], "high": row["t_high"]}
-    rest = {"n": row["n"], "p": row["p_value"], "above": row["improvement"], "verdict": row["verdict"]}
+    rest = {
+        "size": abs(100 * row["difference"]),
+        "n": row["n"],
+        "p": row["p_value"],
+        "above": row["improvement"],
+        "verdict": row["verdict"],
+    }
     return {**{key: 100 * value for key, value in points.items()}, **rest}
 
 

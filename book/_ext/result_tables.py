@@ -33,6 +33,7 @@ class Cells(NamedTuple):
     caption: str = ""
 
 
+BREAK = "\n"  # of a line within a cell, where there is room for columns
 WORDS, PRIMARY = ("arm", "verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
 
 
@@ -42,7 +43,7 @@ def html_table(head: list[str], rows: list[list[str]], caption: str = "", called
     body = ""
     for row in rows:
         cells = "".join(
-            f'<td data-label="{escape(name)}"{kind(name)}>{escape(cell)}</td>'
+            f'<td data-label="{escape(name)}"{kind(name)}>{escape(cell).replace(BREAK, " <br>")}</td>'
             for name, cell in zip(head[1:], row[1:], strict=True)
         )
         about = ' class="primary"' if row[0].endswith(PRIMARY) else ""
@@ -147,6 +148,7 @@ def transfer_cells(found: study.Findings) -> Cells:
     for name, cells in table.groupby("contrast", sort=False):
         by_name = {cell["architecture"]: cell for cell in cells.to_dict("records")}
         texts = [points_of(by_name.get(architecture), sizes) for architecture in table["architecture"].unique()]
+        texts = [text.replace(" [", f"{BREAK}[") for text in texts]
         rows.append([name + PRIMARY * bool(cells["primary"].any()), *texts])
     counted = f", n = {sizes[0]}" if len(sizes) == 1 else ""
     caption = f"Points and their 95 % interval{counted}, judged by each architecture"
