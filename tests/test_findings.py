@@ -112,7 +112,7 @@ def test_numbers_by_architecture_are_those_of_the_records(whole):
             for what, value in {"points": mean, "low": low, "high": high}.items():
                 told = sentences.number(f"guidance.judged.{name}.{what}:+.3f")
                 assert told == f"{value:+.3f}".replace("-", "−")
-            assert cells[words][place] == f"{mean:+z.1f}\n[{low:+z.1f}, {high:+z.1f}]".replace("-", "−")
+            assert cells[words][place] == f"{mean:+z.2f}\n[{low:+z.2f}, {high:+z.2f}]".replace("-", "−")
             sign = "above" if low > 0 else "below" if high < 0 else "open"
             for other in ("above", "below", "equal", "open"):
                 text = f"words <guidance: {name} is {other}>"
@@ -326,7 +326,12 @@ def test_a_set_without_a_pair_may_be_from_another_processor():
     ("verdict", "n", "lasting", "says"),
     [
         ("CLoM better", 10, True, "CLoM is the better choice here."),
-        ("CLoM better, within ±1 point", 10, True, "CLoM is the better choice here, though by less than a point."),
+        (
+            "CLoM better, within ±1 point",
+            10,
+            True,
+            "CLoM is the better choice here, by less than the point that counts as small.",
+        ),
         ("equal (±1 point)", 10, True, "No difference larger than a point: choose either, they cost the same."),
         ("undecided", 10, True, "These runs do not tell the two apart: choose either, they cost the same."),
         ("no verdict (n < 6)", 5, True, "Too few sets so far for a choice."),
@@ -392,6 +397,21 @@ def test_a_forest_shows_what_the_contrasts_say(whole):
     assert f"CLoM − CCLoM {row['points']} {row['interval']}, n = 10" in charts.picture(chart.chart).replace("\xa0", " ")
 
 
+def test_costs_are_medians_of_the_records(whole):
+    seconds: dict[str, list[dict]] = {}
+    for path in (whole / "desk-guidance").glob("*.json"):
+        record = json.loads(path.read_text())
+        seconds.setdefault(record["arm"], []).append(record["seconds"] | {"passes": record["ptm_passes"]})
+    head, rows, _ = result_tables.cost_cells(study.findings("guidance"))
+    assert head == ["arm", "PTM passes", "distillation, s", "training of its PTMs, s"]
+    told = {row[0]: row[1:] for row in rows}
+    for arm, label in {"none": "no guidance", "clom": "CLoM", "cclom alone": "CCLoM alone"}.items():
+        middle = {part: sorted(of[part] for of in seconds[arm])[5] for part in ("passes", "distill", "ptms")}
+        assert told[label] == [f"{middle[part]:,.0f}" for part in ("passes", "distill", "ptms")]
+        assert sentences.number(f"guidance.arms.{arm}.distill:.0f") == f"{middle['distill']:.0f}"
+    assert "random real images" not in told
+
+
 def test_gains_pair_a_pool_with_its_own_set(whole):
     found = study.findings("ensemble")
     table = drawn.gains(found).table.set_index("seed")
@@ -439,7 +459,12 @@ def test_a_wide_page_knows_its_commands():
         (("equal",), 0.013, "CLoM better", "otherwise; it may lie within a point"),
         (("equal", "below"), 0.013, "CLoM better", "otherwise; it may lie within a point"),
         (("below",), 0.013, "CLoM better", "otherwise"),
-        (("equal",), 0.005, "CLoM better, within ±1 point", "as expected"),
+        (
+            ("equal",),
+            0.005,
+            "CLoM better, within ±1 point",
+            "as expected: within a point, though the difference is clear",
+        ),
         (("above",), 0.005, "CLoM better, within ±1 point", "as expected"),
         (("below",), 0.005, "CLoM better, within ±1 point", "otherwise"),
         (("equal",), -0.001, "no interaction (±1 point)", "as expected"),

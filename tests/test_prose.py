@@ -8,6 +8,7 @@ import findings
 import pytest
 import sentences
 
+from ddlib.study.arms import Arm
 from ddlib.study.statistics import summary
 from ddlib.study.words import estimate
 
@@ -77,6 +78,27 @@ def test_what_the_readme_found_is_in_the_records():
     for line in found:
         assert line in told
         assert sentences.signs(told[line]) & {"above", "below"}, "a verdict bears it out"
+
+
+def test_what_the_first_ablation_says_beside_its_claims_is_so():
+    """Sentences that compare means, or say how near an interval comes, read off the records."""
+    found = findings.findings("guidance")
+    means = 100 * found.records.groupby(["architecture", "arm"])["accuracy"].mean()
+    distilled = [arm for arm in found.cells["arm"] if not Arm.named(arm).selection]
+    for judge in ("AlexNet", "ResNet-18"):
+        assert means[judge, "k_means"] > max(means[judge, arm] for arm in distilled)
+        assert abs(found.judged_facts[f"cclom - none by {judge}"]["low"]) < 0.05, "at the edge of zero"
+        assert max(distilled, key=lambda arm: means[judge, arm]) == "both"
+    assert [arm for arm in distilled if means["VGG-11", arm] >= means["VGG-11", "k_means"]] == ["both"]
+    for judge in ("ConvNet-4", "VGG-11", "AlexNet", "ResNet-18"):
+        assert not found.judged_facts[f"clom - cclom by {judge}"]["low"] > 0, "no lead of CLoM is seen"
+    ratio = found.judged_facts["clom - ce_ratio by ConvNet-3"]
+    assert max(abs(ratio["low"]), abs(ratio["high"])) < 0.5
+    assert {found.arm_facts[arm]["n"] for arm in ("k_means", "k_center")} == {1}
+    assert 10 <= means["ConvNet-3", "k_center"] < 13, "near chance"
+    tests = found.contrasts[~found.contrasts["primary"].astype(bool)]
+    assert tests["p_value"].min() == pytest.approx(2 / 2**10)
+    assert tests["p_holm"].min() == pytest.approx(13 * 2 / 2**10)
 
 
 def held_out(arm: str) -> dict[float, float]:

@@ -49,7 +49,7 @@ def advice(row: Mapping, lasting: bool) -> str:
     if verdict.startswith(NO_VERDICT):
         return "Too few sets so far for a choice."
     if "better" in verdict:
-        size = ", though by less than a point" if "within" in verdict else ""
+        size = ", by less than the point that counts as small" if "within" in verdict else ""
         return f"{verdict.split(' better')[0]} is the better choice here{size}."
     if verdict.startswith(UNDECIDED):
         return "These runs do not tell the two apart: choose either, they cost the same."

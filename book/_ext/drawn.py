@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import USUAL
-from ddlib.study.statistics import MIN_PAIRS, set_means, summary
+from ddlib.study.statistics import LEVEL, MIN_PAIRS, set_means, summary
 from ddlib.study.words import plural, signed, weight
 
 
@@ -138,8 +138,10 @@ def recognised(found: Findings) -> Drawn | None:
     several = table[table.groupby("arm")["seed"].transform("nunique") > 1][["arm", "recognised", "accuracy"]]
     within = several[["recognised", "accuracy"]] - several.groupby("arm").transform("mean")
     if len(within) >= MIN_PAIRS and (within.nunique() > 1).all():
-        rho = spearmanr(within["recognised"], within["accuracy"])[0]
-        seen += f" Within arms the rank correlation is {signed(rho, 2)}, over {len(within)} sets."
+        rho, p = spearmanr(within["recognised"], within["accuracy"])
+        seen += f" Within arms the rank correlation is {signed(rho, 2)} over {len(within)} sets"
+        seen += f", p = {p:.2g} as if they were independent"
+        seen += ": no relation is shown." if p >= LEVEL else "."
     return Drawn(styled(chart), table.drop(columns="spoken"), seen)
 
 

@@ -178,15 +178,14 @@ class Findings:
 
     @cached_property
     def by_architecture(self) -> pd.DataFrame:
-        """The planned contrasts of an ablation, and those within the 2 x 2, by each architecture: no tests."""
+        """The planned contrasts of an ablation, and ``UNPLANNED``, by each architecture: no tests."""
         if self.records.empty or not self.chapter.notebook:
             return pd.DataFrame(columns=["contrast", "a", "b", "architecture", "primary"])
         row, arms = ABLATIONS[self.chapter.notebook], {Arm.named(name) for name in self.records["arm"].unique()}
-        within = SIMPLE if self.chapter.notebook == "01_guidance" else ()
-        table = contrasts.compare(self.records, row.primary(arms), [*row.exploratory(arms), *within])
-        order = {
-            name: list(of[name].unique()) for name, of in {"contrast": table, "architecture": self.records}.items()
-        }
+        unplanned = UNPLANNED if self.chapter.notebook == "01_guidance" else ()
+        table = contrasts.compare(self.records, row.primary(arms), [*row.exploratory(arms), *unplanned])
+        named = {"contrast": table, "architecture": self.records}
+        order = {name: list(those[name].unique()) for name, those in named.items()}
         table = table.sort_values(list(order), key=lambda names: names.map(order[names.name].index))
         return table.assign(verdict=BY_INTERVAL, **dict.fromkeys(TESTS, math.nan))
 
@@ -198,8 +197,18 @@ class Findings:
 
     @cached_property
     def arm_facts(self) -> Facts:
-        """Per cent, by arm."""
-        return {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()}
+        """Per cent, by arm, and by arm and architecture, such as ``clom by VGG-11``; medians of seconds by arm."""
+        facts = {
+            row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()
+        }
+        if self.records.empty:
+            return facts
+        runs_there = self.records.drop_duplicates("run").groupby("arm")
+        for part in ("distill", "ptms"):
+            for arm, seconds in runs_there[f"seconds_{part}"].median().items():
+                facts[arm] |= {part: seconds}
+        by_name = summary(self.records, ["arm", "architecture"]).to_dict("records")
+        return facts | {f"{row['arm']} by {row['architecture']}": {"mean": 100 * row["mean"]} for row in by_name}
 
     @cached_property
     def named_contrasts(self) -> dict[str, dict[str, object]]:
@@ -237,6 +246,7 @@ def setting_of(run: str) -> str:
 
 # The differences within the 2 x 2 of losses: the first two of form, the others of distance.
 SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("ce_ratio", "cclom"))
+UNPLANNED = (*SIMPLE, ("clom alone", "none"), ("cclom alone", "none"))  # of the first ablation, by interval alone
 BY_INTERVAL = f"{NO_VERDICT}: the interval alone"  # of one architecture
 TESTS = ["p_value", "p_holm", "p_equivalence", "p_equivalence_holm"]
 
@@ -289,17 +299,19 @@ def numbers(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def best_alphas(grid: Rows) -> Facts:
-    """Of guided arms ``alpha``, ``mean`` (per cent), ``n``, ``gain`` and ``beyond`` (points); of ``none`` the mean."""
+    """Of guided arms ``alpha``, ``mean`` (per cent), ``n``, ``gain``, ``beyond`` and ``short`` (points, what the next
+    larger and smaller alpha change); of ``none`` the mean."""
     sets = set_means(grid.fillna({"alpha": 0}), ["arm", "alpha"])
     sets = 100 * sets.pivot_table(index="seed", columns=["arm", "alpha"], values="accuracy")
     facts: Facts = {"none": {"mean": sets["none"].mean().iloc[0]}} if "none" in sets else {}
     for arm, row in chosen_alphas(grid).iterrows():
         line = sets[arm].dropna()  # the seeds that all its alphas have
         best = line[row["alpha"]]
-        larger = line.columns[line.columns > row["alpha"]]
+        larger, smaller = line.columns[line.columns > row["alpha"]], line.columns[line.columns < row["alpha"]]
         facts[arm] = {"alpha": row["alpha"], "mean": best.mean(), "n": row["n"]}
         facts[arm]["gain"] = (best - sets["none"].squeeze(axis=1)).mean() if "none" in sets else math.nan
         facts[arm]["beyond"] = (line[larger.min()] - best).mean() if len(larger) else math.nan
+        facts[arm]["short"] = (line[smaller.max()] - best).mean() if len(smaller) else math.nan
     return facts
 
 

@@ -36,14 +36,17 @@ def effects(found: Findings) -> Drawn | None:
 def architectures(found: Findings) -> Drawn | None:
     """The primary contrasts judged by each architecture: intervals, and no verdicts."""
     table = found.by_architecture
-    table = table[table["primary"].astype(bool)]
-    return of_contrasts(table.assign(contrast=table["contrast"] + ", " + table["architecture"]))
+    return of_architectures(table[table["primary"].astype(bool)])
 
 
 def transfer(found: Findings) -> Drawn | None:
     """What CLoM, CCLoM and both are worth beside no guidance, judged by each architecture: intervals alone."""
     table = found.by_architecture
-    table = table[(table["b"] == NONE.name) & table["a"].isin([arm.name for arm in (CLOM, CCLOM, BOTH)])]
+    return of_architectures(table[(table["b"] == NONE.name) & table["a"].isin([CLOM.name, CCLOM.name, BOTH.name])])
+
+
+def of_architectures(table: pd.DataFrame) -> Drawn | None:
+    """A forest of contrasts whose rows say which architecture judged."""
     return of_contrasts(table.assign(contrast=table["contrast"] + ", " + table["architecture"]))
 
 

@@ -98,6 +98,9 @@ def expected_sizes(key: str) -> dict[str, str]:
 SIZES = {"less than a point": (-1, 1), "several points": (1, math.inf), "some three points": (2, 4)}  # points
 
 
+TAKEN_FOR = {"several points": "more than 1, set afterwards", "some three points": "2 to 4, set before this ablation"}
+
+
 def outcome(expected: Iterable[str], row: Mapping[str, object], size: str | None = None) -> str:
     """Whether a contrast came out as expected: ``open`` where its verdict decides nothing.
 
@@ -108,9 +111,15 @@ def outcome(expected: Iterable[str], row: Mapping[str, object], size: str | None
     if "open" in found:
         return "open"
     if found & set(expected):
-        return of_size(row, size) if size else "as expected"
+        also = "" if len(found) == 1 or "equal" not in expected else ": within a point, though the difference is clear"
+        return of_size(row, size) if size else f"as expected{also}"
     near = row["t_low"] < MARGIN and row["t_high"] > -MARGIN
     return "otherwise; it may lie within a point" if near and "equal" in expected else "otherwise"
+
+
+def in_numbers(size: str | None) -> str:
+    """A size in the words of the hypotheses, and what they are taken for, where that was set afterwards."""
+    return f"{size} ({TAKEN_FOR[size]})" if size in TAKEN_FOR else size or ""
 
 
 def of_size(row: Mapping[str, object], size: str) -> str:
@@ -147,7 +156,7 @@ def transfer_cells(found: study.Findings) -> Cells:
     rows = []
     for name, cells in table.groupby("contrast", sort=False):
         by_name = {cell["architecture"]: cell for cell in cells.to_dict("records")}
-        texts = [points_of(by_name.get(architecture), sizes) for architecture in table["architecture"].unique()]
+        texts = [points_of(by_name.get(architecture), sizes, 2) for architecture in table["architecture"].unique()]
         texts = [text.replace(" [", f"{BREAK}[") for text in texts]
         rows.append([name + PRIMARY * bool(cells["primary"].any()), *texts])
     counted = f", n = {sizes[0]}" if len(sizes) == 1 else ""
@@ -155,12 +164,13 @@ def transfer_cells(found: study.Findings) -> Cells:
     return Cells(["contrast", *table["architecture"].unique()], rows, caption)
 
 
-def points_of(row: Mapping[str, object] | None, sizes: Collection[int]) -> str:
+def points_of(row: Mapping[str, object] | None, sizes: Collection[int] = (), digits: int = 1) -> str:
     """An estimate with its interval, and with n where there are several ``sizes``."""
     if row is None:
         return "–"
     counted = f" (n = {row['n']})" if len(sizes) > 1 else ""
-    return f"{signed(100 * row['difference'])} {interval(100 * row['t_low'], 100 * row['t_high'])}".strip() + counted
+    bounds = interval(100 * row["t_low"], 100 * row["t_high"], digits)
+    return f"{signed(100 * row['difference'], digits)} {bounds}".strip() + counted
 
 
 def outcome_cells(found: study.Findings) -> Cells:
@@ -172,10 +182,10 @@ def outcome_cells(found: study.Findings) -> Cells:
         expected, size = expectations(key).get(name), expected_sizes(key).get(name)
         if expected is None:  # of smoke runs: an arm that the study leaves out
             continue
-        measured = points_of(row, ())
+        measured = points_of(row)
         result = outcome(expected, row, size) if found.lasting else "open: smoke runs"
         predicted = " or ".join(SIGNS[sign] for sign in expected)
-        rows.append([row["contrast"], ", ".join(filter(None, [predicted, size])), measured, result])
+        rows.append([row["contrast"], ", ".join(filter(None, [predicted, in_numbers(size)])), measured, result])
         if row["primary"]:
             rows[-1][0] += PRIMARY
     return Cells(["contrast", "expected", "found, points", "outcome"], rows)
@@ -192,6 +202,24 @@ def arm_cells(found: study.Findings) -> Cells:
     if found.records.empty:
         return Cells([], [])
     return by_arm(accuracy_table(found.records, found.failed, found.in_order))
+
+
+def cost_cells(found: study.Findings) -> Cells:
+    """What a set of each distilled arm costs, medians; the PTMs are those that it asks."""
+    if found.shown.empty:
+        return Cells([], [])
+    distilled = found.shown[[not Arm.named(arm).selection for arm in found.shown["arm"]]].drop_duplicates("run")
+    parts = {
+        "PTM passes": "ptm_passes",
+        "distillation, s": "seconds_distill",
+        "training of its PTMs, s": "seconds_ptms",
+    }
+    medians = distilled.groupby("arm")[list(parts.values())].median().fillna(0)
+    rows = [
+        [Arm.named(arm).label, *(f"{medians.loc[arm, name]:,.0f}" for name in parts.values())]
+        for arm in found.in_order(medians.index)
+    ]
+    return Cells(["arm", *parts], rows, "A synthetic set, median over sets")
 
 
 def spread_cells(found: study.Findings) -> Cells:
@@ -219,6 +247,7 @@ KINDS = {
     "simple": simple_cells,
     "transfer": transfer_cells,
     "arms": arm_cells,
+    "costs": cost_cells,
     "spread": spread_cells,
     "alphas": alpha_cells,
 }

@@ -39,7 +39,7 @@ def number(text: str) -> str:
     known = facts.get(name)
     if known is None:
         if found.chapter.notebook:
-            require_arms(name, kind == "judged")
+            require_arms(name, kind == "judged" or " by " in name)
         elif whole(found.chapter):  # all is there, under other names
             raise KeyError(f"{name!r}; known: {', '.join(facts)}")
         return "not measured yet"
@@ -187,12 +187,15 @@ def arms_in_words(found: Findings) -> str:
 
 def training_in_words(runs_there: Rows) -> str:
     """What PTMs took, each counted once; the median, since an interrupted training counts the time between too."""
-    seconds = recorded_ptm_table(runs_there)["training (s)"].dropna()
+    table = recorded_ptm_table(runs_there)
+    seconds = table["training (s)"].dropna()
     if seconds.empty:
         return "no PTM trained for it"
     held_back = ", and of those held back" if runs_there["judge_accuracy"].notna().any() else ""
     each = f"{seconds.median() / 60:.1f} minutes" + (" each (median)" if len(seconds) > 1 else "")
-    return f"without the training of {plural(len(seconds), 'PTM')} that guided, {each}{held_back}"
+    reached = [f"{share:.0f}" for share in table["test accuracy (%)"].dropna().sort_values()]
+    accuracy = f" (test accuracy {' to '.join(dict.fromkeys([reached[0], reached[-1]]))} %)" if reached else ""
+    return f"without the training of {plural(len(seconds), 'PTM')} that guided{accuracy}, {each}{held_back}"
 
 
 def machines_in_words(runs_there: Rows) -> str:

@@ -164,6 +164,7 @@ class Chart(FromRecords):
         figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
         caption = nodes.caption()
         told = ["", chart.seen] if kind in TOLD else []
+        told += [] if found.lasting else ["", "*Smoke runs: no evidence.*"]
         for child in parsed(self, [*self.content, *told]):
             caption += nodes.Text(" " if len(caption) else "")
             caption += child.children if isinstance(child, nodes.paragraph) else [child]

@@ -13,13 +13,13 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:+z.{digits}f}".replace("-", "−")
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float, high: float, digits: int = 1) -> str:
     """Both bounds in brackets; empty for a single set, which has none.
 
     >>> interval(-1.2, 0.3), interval(float("nan"), float("nan"))
     ('[−1.2, +0.3]', '')
     """
-    return "" if math.isnan(low) else f"[{signed(low)}, {signed(high)}]"
+    return "" if math.isnan(low) else f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def p_value(p: float | None) -> str:
