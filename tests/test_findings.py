@@ -412,6 +412,18 @@ def test_costs_are_medians_of_the_records(whole):
     assert "random real images" not in told
 
 
+def test_alphas_in_use_are_those_of_the_profile_and_the_grid(whole):
+    profile = yaml.safe_load((study.ROOT / "params" / "desk.yaml").read_text())
+    told = {row[0]: row[1:] for row in result_tables.alphas_in_use_cells(study.findings("guidance")).rows}
+    clom, cclom = f"{profile['alpha_clom']:,.0f}", f"{profile['alpha_cclom']:,.0f}"
+    assert told["CLoM"] == [clom, "1"]
+    assert told["CLoM + CCLoM"] == [f"{clom} + {cclom}", "1"]
+    arms = yaml.safe_load((study.GRIDS / "desk-guidance.yaml").read_text())["arms"]
+    (alone,) = [arm for arm in arms if arm["guidance"] == "clom" and arm.get("base_method") == "none"]
+    assert told["CLoM alone"] == [f"{alone['alpha_clom']:,.0f}", "0.1"]
+    assert "no guidance" not in told
+
+
 def test_gains_pair_a_pool_with_its_own_set(whole):
     found = study.findings("ensemble")
     table = drawn.gains(found).table.set_index("seed")

@@ -14,6 +14,8 @@ import pandas as pd
 import yaml
 from sentences import OF_A_RUN, commits_of, row_address, signs, span
 
+from ddlib.base_methods import BASE_METHODS
+from ddlib.guidance import GUIDANCE
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
@@ -222,6 +224,18 @@ def cost_cells(found: study.Findings) -> Cells:
     return Cells(["arm", *parts], rows, "A synthetic set, median over sets")
 
 
+def alphas_in_use_cells(found: study.Findings) -> Cells:
+    """The alpha of each guided arm, and the learning rate of the pixels beside it."""
+    rows = []
+    for name in found.in_order(found.shown["arm"].unique()) if len(found.shown) else []:
+        row, losses = found.shown[found.shown["arm"] == name].iloc[0], GUIDANCE[Arm.named(name).guidance]
+        if losses:
+            rate = BASE_METHODS[row["base_method"]].lr_img if pd.isna(row["lr_img"]) else row["lr_img"]
+            alphas = " + ".join(weight(row[f"alpha_{loss}"]) for loss in losses)
+            rows.append([Arm.named(name).label, alphas, f"{rate:g}"])
+    return Cells(["arm", "alpha", "learning rate"], rows)
+
+
 def spread_cells(found: study.Findings) -> Cells:
     """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
     if found.shown.empty:
@@ -248,6 +262,7 @@ KINDS = {
     "transfer": transfer_cells,
     "arms": arm_cells,
     "costs": cost_cells,
+    "alphas-in-use": alphas_in_use_cells,
     "spread": spread_cells,
     "alphas": alpha_cells,
 }
