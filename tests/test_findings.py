@@ -11,6 +11,7 @@ import charts
 import drawn
 import findings as study
 import forests
+import outcomes
 import pandas as pd
 import pictures
 import pytest
@@ -488,7 +489,7 @@ def test_a_wide_page_knows_its_commands():
 )
 def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, verdict, outcome):
     row = {"difference": difference, "t_low": difference - 0.005, "t_high": difference + 0.005, "verdict": verdict}
-    assert result_tables.outcome(expected, row) == outcome
+    assert outcomes.outcome(expected, row) == outcome
 
 
 @pytest.mark.parametrize(
@@ -510,22 +511,22 @@ def test_a_predicted_size_is_held_to_the_interval(sign, size, difference, result
     row = {"difference": sign * difference / 100, "verdict": "one better"}
     row |= {"t_low": row["difference"] - 0.005, "t_high": row["difference"] + 0.005}
     expected = ("above",) if sign > 0 else ("below",)
-    assert result_tables.outcome(expected, row, size) == result
-    assert result_tables.outcome(("equal",), row, size).startswith("otherwise"), (
+    assert outcomes.outcome(expected, row, size) == result
+    assert outcomes.outcome(("equal",), row, size).startswith("otherwise"), (
         "a size says nothing where the sign is another"
     )
-    assert result_tables.outcome(expected, row | {"verdict": "undecided"}, size) == "open"
+    assert outcomes.outcome(expected, row | {"verdict": "undecided"}, size) == "open"
 
 
 def test_predicted_sizes_are_those_of_the_hypotheses():
     """In the words of its tables, for contrasts that have an expectation."""
     text = (study.ROOT / "book" / "hypotheses.md").read_text(encoding="utf-8")
     for key in ("guidance", "ensemble"):
-        sizes = result_tables.expected_sizes(key)
-        assert set(sizes) <= set(result_tables.expectations(key))
+        sizes = outcomes.expected_sizes(key)
+        assert set(sizes) <= set(outcomes.expectations(key))
         for size in sizes.values():
             assert f", {size} |" in text
-            assert size in result_tables.SIZES
+            assert size in outcomes.SIZES
 
 
 def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
@@ -555,8 +556,8 @@ def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypat
 @pytest.mark.parametrize("key", ["guidance", "ensemble"])
 def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, whole):
     planned = {f"{row.a} - {row.b}" for row in study.findings(key).contrasts.itertuples()}
-    assert planned == set(result_tables.expectations(key))
-    assert {sign for those in result_tables.expectations(key).values() for sign in those} <= set(result_tables.SIGNS)
+    assert planned == set(outcomes.expectations(key))
+    assert {sign for those in outcomes.expectations(key).values() for sign in those} <= set(outcomes.SIGNS)
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
 import json
-import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import cache
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 import findings as study
+import outcomes
 import pandas as pd
-import yaml
-from sentences import OF_A_RUN, commits_of, row_address, signs, span
+from sentences import OF_A_RUN, commits_of, row_address, span
 
 from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
@@ -20,7 +18,6 @@ from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
 from ddlib.study.runs import load_runs
-from ddlib.study.statistics import MARGIN
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed, weight
 from workflow.grid import read_grid
@@ -76,64 +73,6 @@ def contrast_cells(found: study.Findings) -> Cells:
     return Cells(head, rows)
 
 
-SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
-
-
-def written(name: str, key: str) -> dict[str, object]:
-    """What a file of the book says of the contrasts of an ablation."""
-    return yaml.safe_load((study.ROOT / "book" / f"{name}.yaml").read_text(encoding="utf-8"))[key]
-
-
-@cache
-def expectations(key: str) -> dict[str, tuple[str, ...]]:
-    """What was expected of each contrast of an ablation before its first run, in one or more words of ``SIGNS``."""
-    signs = written("expectations", key)
-    return {name: tuple(those) if isinstance(those, list) else (those,) for name, those in signs.items()}
-
-
-@cache
-def expected_sizes(key: str) -> dict[str, str]:
-    """The sizes that were expected beside signs, in words of ``SIZES``."""
-    return written("expected_sizes", key)
-
-
-SIZES = {"less than a point": (-1, 1), "several points": (1, math.inf), "some three points": (2, 4)}  # points
-
-
-TAKEN_FOR = {"several points": "more than 1, set afterwards", "some three points": "2 to 4, set before this ablation"}
-
-
-def outcome(expected: Iterable[str], row: Mapping[str, object], size: str | None = None) -> str:
-    """Whether a contrast came out as expected: ``open`` where its verdict decides nothing.
-
-    A clear difference where equality was expected is ``otherwise``, which need not mean that it is beyond the margin.
-    A size that was expected is so if it holds the interval, and otherwise if it holds nothing of it.
-    """
-    found = signs(row)
-    if "open" in found:
-        return "open"
-    if found & set(expected):
-        also = "" if len(found) == 1 or "equal" not in expected else ": within a point, though the difference is clear"
-        return of_size(row, size) if size else f"as expected{also}"
-    near = row["t_low"] < MARGIN and row["t_high"] > -MARGIN
-    return "otherwise; it may lie within a point" if near and "equal" in expected else "otherwise"
-
-
-def in_numbers(size: str | None) -> str:
-    """A size in the words of the hypotheses, and what they are taken for, where that was set afterwards."""
-    return f"{size} ({TAKEN_FOR[size]})" if size in TAKEN_FOR else size or ""
-
-
-def of_size(row: Mapping[str, object], size: str) -> str:
-    """Whether a difference whose sign is the expected one has the expected size."""
-    least, most = SIZES[size]
-    side = 1 if row["difference"] > 0 else -1
-    low, high = sorted(100 * side * row[bound] for bound in ("t_low", "t_high"))
-    if least <= low and high <= most:
-        return "as expected, in size too"
-    return f"sign as expected, size {'otherwise' if high < least or low > most else 'open'}"
-
-
 def simple_cells(found: study.Findings) -> Cells:
     """The four differences within the 2 x 2 of losses, with intervals and without verdicts."""
     rows = []
@@ -181,13 +120,15 @@ def outcome_cells(found: study.Findings) -> Cells:
     rows = []
     for row in found.contrasts.to_dict("records"):
         name = f"{row['a']} - {row['b']}"
-        expected, size = expectations(key).get(name), expected_sizes(key).get(name)
+        expected, size = outcomes.expectations(key).get(name), outcomes.expected_sizes(key).get(name)
         if expected is None:  # of smoke runs: an arm that the study leaves out
             continue
         measured = points_of(row)
-        result = outcome(expected, row, size) if found.lasting else "open: smoke runs"
-        predicted = " or ".join(SIGNS[sign] for sign in expected)
-        rows.append([row["contrast"], ", ".join(filter(None, [predicted, in_numbers(size)])), measured, result])
+        result = outcomes.outcome(expected, row, size) if found.lasting else "open: smoke runs"
+        predicted = " or ".join(outcomes.SIGNS[sign] for sign in expected)
+        rows.append(
+            [row["contrast"], ", ".join(filter(None, [predicted, outcomes.in_numbers(size)])), measured, result]
+        )
         if row["primary"]:
             rows[-1][0] += PRIMARY
     return Cells(["contrast", "expected", "found, points", "outcome"], rows)
