@@ -358,7 +358,6 @@ CHARTS = {
     "others ensemble": (lambda found: forests.forest(found, False), None),
     "architectures guidance": (forests.architectures, 5),
     "architectures ensemble": (forests.architectures, 10),
-    "transfer guidance": (forests.transfer, 3 * 5),
     "costs guidance": (drawn.costs, None),
     "effects guidance": (forests.effects, 3),
     "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),

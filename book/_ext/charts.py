@@ -81,7 +81,7 @@ class Lanes(NamedTuple):
     def words(self, base: alt.Chart, column: str) -> alt.Chart:
         """The layer of words."""
         style = {"align": "left", "baseline": "top", "fontSize": 13, "lineHeight": LINE, "lineBreak": "\n"}
-        text = base.mark_text(**style, dy=3 - self.height / 2, color=INK)
+        text = base.mark_text(**style, dy=3 - self.height / 2, color=INK, aria=False)  # marks say it too
         return text.encode(x=alt.value(0), text=alt.Text(f"{column}:N"))
 
     def finished(self, chart: alt.LayerChart) -> alt.LayerChart:

@@ -22,10 +22,6 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
         return None
     sets, cells = found.sets.copy(), found.cells.copy()
     sets["image"] = [pictures.get(run) for run in sets["run"]]
-    sets["record"] = "records/" + sets["run"] + ".json"
-    sets["spoken"] = [
-        f"{row.label}, seed {row.seed}: {row.accuracy:.1f} % over {row.networks} networks" for row in sets.itertuples()
-    ]
     sets["accuracy"] = sets["accuracy"].round(4)
     bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in cells.itertuples()]
     cells["text"] = [
@@ -36,7 +32,10 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     colours = alt.Color("arm:N", legend=None, scale=colours_of(order))
     y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
     x = alt.X("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False, nice=True))
-    dots = alt.Chart(sets[["arm", "label", "seed", "accuracy", "networks", "run", "record", "image", "spoken"]])
+    dots = alt.Chart(sets[["arm", "label", "seed", "accuracy", "networks", "run", "image"]]).transform_calculate(
+        record="'records/' + datum.run + '.json'",
+        spoken="datum.label + ', seed ' + datum.seed + ': ' + format(datum.accuracy, '.1f') + ' %'",
+    )
     means = alt.Chart(cells[["arm", "mean", "low", "high", "text"]].round(4))
     tips = [alt.Tooltip(f"{name}:N") for name in ("label", "seed", "networks", "run", "image")]
     tips.insert(2, alt.Tooltip("accuracy:Q", format=".2f"))
@@ -44,15 +43,17 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     place = Lanes.of(cells["text"])
     layers = [
         place.words(means.encode(y=y), "text"),
-        means.mark_rule(strokeWidth=2.5, color=INK, yOffset=place.below).encode(y=y, x="low:Q", x2="high:Q"),
-        means.mark_tick(thickness=3, height=12, color=INK, yOffset=place.below).encode(y=y, x="mean:Q"),
+        means.mark_rule(strokeWidth=2.5, color=INK, yOffset=place.below, aria=False).encode(
+            y=y, x="low:Q", x2="high:Q"
+        ),
+        means.mark_tick(thickness=3, height=12, color=INK, yOffset=place.below, aria=False).encode(y=y, x="mean:Q"),
         dots.mark_circle(size=110, opacity=0.9, yOffset=place.below, stroke="white", strokeWidth=0.7).encode(
             x=x, y=y, color=colours, tooltip=tips, href=alt.Href("record:N"), description=alt.Description("spoken:N")
         ),
     ]
     if len(lines):
         rule = alt.Chart(lines).encode(x="accuracy:Q")
-        layers.insert(0, rule.mark_rule(strokeDash=[4, 3], color="#777777").encode(tooltip=["what:N"]))
+        layers.insert(0, rule.mark_rule(strokeDash=[4, 3], color="#777777", aria=False).encode(tooltip=["what:N"]))
         layers.append(
             rule.mark_text(angle=0, align="left", dx=3, dy=2, color="#666666", fontSize=11).encode(
                 y=alt.value(4), text="what:N"

@@ -5,13 +5,13 @@ import pandas as pd
 from charts import INK, Drawn, Lanes, folded, unbroken
 from findings import Findings, without_early_verdicts
 
-from ddlib.study.ablations import BOTH, CCLOM, CLOM, NONE
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import OPEN, compare
 from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate, interval, p_value, signed
 
 DECIDED = f"!test(/^({'|'.join(OPEN)})/, datum.verdict)"  # else a mark is hollow
+SHOWN = ["contrast", "difference", "low", "high", "points", "interval", "n", "p", "verdict", "spoken"]  # by a forest
 POINTS = "difference of test accuracy, percentage points"
 
 
@@ -36,17 +36,7 @@ def effects(found: Findings) -> Drawn | None:
 def architectures(found: Findings) -> Drawn | None:
     """The primary contrasts judged by each architecture: intervals, and no verdicts."""
     table = found.by_architecture
-    return of_architectures(table[table["primary"].astype(bool)])
-
-
-def transfer(found: Findings) -> Drawn | None:
-    """What CLoM, CCLoM and both are worth beside no guidance, judged by each architecture: intervals alone."""
-    table = found.by_architecture
-    return of_architectures(table[(table["b"] == NONE.name) & table["a"].isin([CLOM.name, CCLOM.name, BOTH.name])])
-
-
-def of_architectures(table: pd.DataFrame) -> Drawn | None:
-    """A forest of contrasts whose rows say which architecture judged."""
+    table = table[table["primary"].astype(bool)]
     return of_contrasts(table.assign(contrast=table["contrast"] + ", " + table["architecture"]))
 
 
@@ -71,7 +61,7 @@ def growing(found: Findings) -> Drawn | None:
     domain = [float(min(-1.2, *lows.dropna())), float(max(1.2, *highs.dropna()))]
     names = list(dict.fromkeys(data["contrast"]))
     place = Lanes.of(data["text"])._replace(count=len(names))
-    chosen = alt.Chart(data).transform_filter("datum.first == first_sets")
+    chosen = alt.Chart(data[[*SHOWN, "first", "text"]]).transform_filter("datum.first == first_sets")
     layers = intervals(chosen, names, alt.Scale(domain=domain, clamp=True), place, "text")
     chart = place.finished(layers.add_params(slider))
     seen = f"Primary contrasts from all {most} sets; a slider takes the first 2 to {most} of them alone."
@@ -84,7 +74,7 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
         return None
     rows = contrast_rows(table)
     place = Lanes.of(rows["label"])
-    layers = intervals(alt.Chart(rows), list(rows["contrast"]), alt.Scale(nice=True), place, "label")
+    layers = intervals(alt.Chart(rows[[*SHOWN, "label"]]), list(rows["contrast"]), alt.Scale(nice=True), place, "label")
     chart = place.finished(layers)
     seen = "; ".join(rows["spoken"].head(6)) + ("; and more, in the table below." if len(rows) > 6 else ".")
     return Drawn(chart, rows.drop(columns=["label", "spoken"]), f"Differences with 95 % intervals. {seen}")
@@ -98,9 +88,9 @@ def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Lanes,
     base = rows.encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
     band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
     return alt.layer(
-        band.mark_rect(color="#888888", opacity=0.18).encode(x=x, x2="high:Q"),
-        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK).encode(x="zero:Q"),
-        base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below).encode(x=x, x2="high:Q"),
+        band.mark_rect(color="#888888", opacity=0.18, aria=False).encode(x=x, x2="high:Q"),
+        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK, aria=False).encode(x="zero:Q"),
+        base.mark_rule(color=INK, strokeWidth=2.5, yOffset=place.below, aria=False).encode(x=x, x2="high:Q"),
         base.mark_point(stroke=INK, fill=INK, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
             x="difference:Q",
             description=alt.Description("spoken:N"),

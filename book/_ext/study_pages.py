@@ -184,7 +184,6 @@ def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
         "forest": lambda: forests.forest(found, True),
         "effects": lambda: forests.effects(found),
         "architectures": lambda: forests.architectures(found),
-        "transfer": lambda: forests.transfer(found),
         "others": lambda: forests.forest(found, False),
         "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
         "growing": lambda: forests.growing(found),
