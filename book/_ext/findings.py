@@ -197,16 +197,12 @@ class Findings:
 
     @cached_property
     def arm_facts(self) -> Facts:
-        """Per cent, by arm, and by arm and architecture, such as ``clom by VGG-11``; medians of seconds by arm."""
+        """Per cent, by arm, and by arm and architecture, such as ``clom by VGG-11``."""
         facts = {
             row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()
         }
         if self.records.empty:
             return facts
-        runs_there = self.records.drop_duplicates("run").groupby("arm")
-        for part in ("distill", "ptms"):
-            for arm, seconds in runs_there[f"seconds_{part}"].median().items():
-                facts[arm] |= {part: seconds}
         by_name = summary(self.records, ["arm", "architecture"]).to_dict("records")
         return facts | {f"{row['arm']} by {row['architecture']}": {"mean": 100 * row["mean"]} for row in by_name}
 
