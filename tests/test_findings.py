@@ -6,14 +6,17 @@ import re
 import shutil
 from pathlib import Path
 
+import account
 import cards
 import charts
 import drawn
 import findings as study
 import forests
+import literature
 import outcomes
 import pandas as pd
 import pictures
+import plans
 import pytest
 import result_tables
 import sentences
@@ -37,7 +40,7 @@ def results(tmp_path_factory):
 def whole(results):
     """The pages' functions on a whole study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "RESULTS", results)
+        patch.setattr(plans, "RESULTS", results)
         study.findings.cache_clear()
         yield results
     study.findings.cache_clear()
@@ -56,7 +59,7 @@ def accuracies(folder: Path, **wanted: object) -> dict[int, float]:
 
 
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(plans, "RESULTS", tmp_path)
     monkeypatch.setattr(study, "SMOKE", tmp_path)
     study.findings.cache_clear()
     assert sentences.evidence("guidance") == [
@@ -202,7 +205,7 @@ def part(tmp_path, whole, monkeypatch):
             if all((record | record["parameters"])[name] == value for name, value in wanted.items())
         ]
         path.unlink()
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(plans, "RESULTS", tmp_path)
     study.findings.cache_clear()
     yield tmp_path
     study.findings.cache_clear()
@@ -274,7 +277,7 @@ def test_a_claim_that_names_nothing_is_an_error(whole):
 
 
 def test_a_claim_rests_on_no_smoke_run(tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(plans, "RESULTS", tmp_path)
     monkeypatch.setattr(study, "SMOKE", whole / "desk-guidance")
     study.findings.cache_clear()
     for sign in ("above", "below", "equal", "open"):
@@ -284,7 +287,7 @@ def test_a_claim_rests_on_no_smoke_run(tmp_path, whole, monkeypatch):
 
 
 def test_a_whole_sweep_misses_nothing(whole):
-    assert study.progress(study.CHAPTERS["guidance"]) == (95, 95)
+    assert plans.progress("desk-guidance") == (95, 95)
     first, scale, *rest = sentences.evidence("guidance")
     assert first == "Evidence: from the study's runs."
     assert "CIFAR-10, 10 images per class, DM, 500 iterations, networks of width 32." in scale
@@ -412,12 +415,12 @@ def test_costs_are_medians_of_the_records(whole):
 
 
 def test_alphas_in_use_are_those_of_the_profile_and_the_grid(whole):
-    profile = yaml.safe_load((study.ROOT / "params" / "desk.yaml").read_text())
+    profile = yaml.safe_load((plans.ROOT / "params" / "desk.yaml").read_text())
     told = {row[0]: row[1:] for row in result_tables.alphas_in_use_cells(study.findings("guidance")).rows}
     clom, cclom = f"{profile['alpha_clom']:,.0f}", f"{profile['alpha_cclom']:,.0f}"
     assert told["CLoM"] == [clom, "1"]
     assert told["CLoM + CCLoM"] == [f"{clom} + {cclom}", "1"]
-    arms = yaml.safe_load((study.GRIDS / "desk-guidance.yaml").read_text())["arms"]
+    arms = yaml.safe_load((plans.GRIDS / "desk-guidance.yaml").read_text())["arms"]
     (alone,) = [arm for arm in arms if arm["guidance"] == "clom" and arm.get("base_method") == "none"]
     assert told["CLoM alone"] == [f"{alone['alpha_clom']:,.0f}", "0.1"]
     assert "no guidance" not in told
@@ -448,7 +451,7 @@ def test_elsewhere_stands_beside_the_ablations(whole):
 
 
 def test_every_planned_arm_is_listed_with_what_was_run(whole):
-    rows = {(sweep, arm): (runs, hours) for sweep, arm, runs, hours in result_tables.arms_there()}
+    rows = {(sweep, arm): (runs, hours) for sweep, arm, runs, hours in account.arms()}
     assert rows["desk-guidance", "clom"][0] == "10 of 10"
     assert rows["desk-ensemble-alpha", "num_ptms5-loss_avg-alpha_clom1000.0"] == ("0 of 3", "–")
     assert rows["desk-guidance", "none"] == ("10 of 10", f"{10 * 160 / 3600:.1f}")
@@ -518,7 +521,7 @@ def test_a_predicted_size_is_held_to_the_interval(sign, size, difference, result
 
 def test_predicted_sizes_are_those_of_the_hypotheses():
     """In the words of its tables, for contrasts that have an expectation."""
-    text = (study.ROOT / "book" / "hypotheses.md").read_text(encoding="utf-8")
+    text = (plans.ROOT / "book" / "hypotheses.md").read_text(encoding="utf-8")
     for key in ("guidance", "ensemble"):
         sizes = outcomes.expected_sizes(key)
         assert set(sizes) <= set(outcomes.expectations(key))
@@ -567,7 +570,7 @@ def some(whole, tmp_path, monkeypatch):
             if condition(path.parent.name, json.loads(path.read_text())):
                 (tmp_path / path.parent.name).mkdir(exist_ok=True)
                 (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
-        monkeypatch.setattr(study, "RESULTS", tmp_path)
+        monkeypatch.setattr(plans, "RESULTS", tmp_path)
         monkeypatch.setattr(study, "SMOKE", tmp_path / "none")
         study.findings.cache_clear()
         return tmp_path
@@ -643,13 +646,13 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
         fail(path)
     found = study.findings(key)
     assert sum(found.failed.values()) == len(failed) > 0
-    assert study.progress(found.chapter)[0] == len(paths), "a failed run is not missing: it will not be run again"
+    assert plans.progress(found.chapter.grid)[0] == len(paths), "a failed run is not missing: it will not be run again"
     _, rows, _ = result_tables.KINDS["arms"](found)
     assert [row[0] for row in rows if "failed" in row[0]] == [
         f"{Arm.named(arm).label} ({n} failed)" for arm, n in found.failed.items()
     ]
     assert any(line.startswith(f"{len(failed)} run") and "failed" in line for line in sentences.evidence(key))
-    told = [runs for sweep, _, runs, _ in result_tables.arms_there() if sweep == f"desk-{key}" and "failed" in runs]
+    told = [runs for sweep, _, runs, _ in account.arms() if sweep == f"desk-{key}" and "failed" in runs]
     assert sum(int(runs.rpartition(", ")[2].split()[0]) for runs in told) == len(failed)
 
     for path in paths:
@@ -657,7 +660,7 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
     study.findings.cache_clear()
     assert study.findings(key).records.empty
     assert sentences.evidence(key)[-1] == f"{len(paths)} runs failed, and are no part of any mean."
-    assert result_tables.sweeps_there() == []
+    assert account.sweeps() == []
 
 
 def fail(path):
@@ -669,7 +672,7 @@ def fail(path):
 
 def test_every_case_of_the_page_on_alpha_has_a_curve_and_a_choice(tmp_path, monkeypatch):
     write_study(tmp_path, ("elsewhere-alpha",))
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(plans, "RESULTS", tmp_path)
     study.findings.cache_clear()
     page = (Path(__file__).parents[1] / "book" / "alpha.md").read_text()
     cases = re.findall(r"^:case: (.+)$", page, re.MULTILINE)
@@ -695,9 +698,9 @@ def test_our_runs_stand_beside_the_published_numbers(monkeypatch):
         | {"difference": mean - number}
         for (method, number), mean in numbers.items()
     ]
-    monkeypatch.setattr(result_tables, "published_runs", lambda: ours)
+    monkeypatch.setattr(literature, "published_runs", lambda: ours)
     published = yaml.safe_load((Path(__file__).parents[1] / "book" / "published.yaml").read_text())["cifar10"]
-    rows = {(method, ipc): rest for method, ipc, *rest in result_tables.literature_rows(published, "cifar10")}
+    rows = {(method, ipc): rest for method, ipc, *rest in literature.rows(published, "cifar10")}
     assert rows["DM", "10"][2:] == ["49.9", "+1.0", "3"]
     assert rows["DSA", "10"][2:] == ["53.1", "+1.0", "3"]
     assert rows["DC", "10"][2:] == ["44.0", "−0.9", "3"]

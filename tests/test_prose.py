@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import facts
 import findings
+import plans
 import pytest
 import sentences
 
@@ -87,14 +89,14 @@ def test_what_the_first_ablation_says_beside_its_claims_is_so():
     distilled = [arm for arm in found.cells["arm"] if not Arm.named(arm).selection]
     for judge in ("AlexNet", "ResNet-18"):
         assert means[judge, "k_means"] > max(means[judge, arm] for arm in distilled)
-        assert abs(found.judged_facts[f"cclom - none by {judge}"]["low"]) < 0.05, "at the edge of zero"
+        assert abs(facts.of_architectures(found)[f"cclom - none by {judge}"]["low"]) < 0.05, "at the edge of zero"
         assert max(distilled, key=lambda arm: means[judge, arm]) == "both"
     assert [arm for arm in distilled if means["VGG-11", arm] >= means["VGG-11", "k_means"]] == ["both"]
     for judge in ("ConvNet-4", "VGG-11", "AlexNet", "ResNet-18"):
-        assert not found.judged_facts[f"clom - cclom by {judge}"]["low"] > 0, "no lead of CLoM is seen"
-    ratio = found.judged_facts["clom - ce_ratio by ConvNet-3"]
+        assert not facts.of_architectures(found)[f"clom - cclom by {judge}"]["low"] > 0, "no lead of CLoM is seen"
+    ratio = facts.of_architectures(found)["clom - ce_ratio by ConvNet-3"]
     assert max(abs(ratio["low"]), abs(ratio["high"])) < 0.5
-    assert {found.arm_facts[arm]["n"] for arm in ("k_means", "k_center")} == {1}
+    assert {facts.of_arms(found)[arm]["n"] for arm in ("k_means", "k_center")} == {1}
     assert 10 <= means["ConvNet-3", "k_center"] < 13, "near chance"
     tests = found.contrasts[~found.contrasts["primary"].astype(bool)]
     assert tests["p_value"].min() == pytest.approx(2 / 2**10)
@@ -110,7 +112,7 @@ def held_out(arm: str) -> dict[float, float]:
 
 def test_what_the_page_on_alpha_says_is_so():
     """Its sentences are about these numbers."""
-    if not findings.whole(findings.CHAPTERS["alpha"]):
+    if not plans.whole("desk-alpha"):
         pytest.skip("the sweep desk-alpha is not whole")
     none = held_out("none")[0]
     told = {name: sentences.number(f"alpha.alphas.{name}") for name in ("clom.alpha:g", "clom.gain:.3f", "none.mean")}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from html import escape
 
 import findings as study
+import plans
 
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import NO_VERDICT, UNDECIDED
@@ -22,7 +23,7 @@ def card(key: str, question: str) -> str:
         rows = [row for _, row in found.primary.iterrows()]
         parts.append(f'<p class="verdict">{escape(headline(rows, found.lasting))}</p>')
         parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
-    state = study.state(chapter)
+    state = plans.state(chapter.grid)
     scale = "" if found.lasting else "Shown are smoke runs, which are no evidence. " if len(found.sets) else ""
     link = f'<a href="{chapter.page}.html">Read the chapter</a>'
     parts.append(f"<p><small>{escape(scale)}{escape(state[0].upper() + state[1:])}. {link}</small></p>")

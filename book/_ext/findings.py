@@ -6,33 +6,27 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 
 import hashlib
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
+import plans
+from waiting import TESTS, lacks_planned, without_early_verdicts
 
 from ddlib.study import cases, contrasts, runs
-from ddlib.study.ablations import ABLATIONS, Contrast
-from ddlib.study.alphas import alpha_grid, chosen_alphas
+from ddlib.study.ablations import ABLATIONS
+from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.contrasts import NO_VERDICT
 from ddlib.study.statistics import set_means, summary
-from workflow.grid import read_grid, read_profile
-from workflow.plan import Job
+from workflow.grid import read_profile
 
-ROOT = Path(__file__).parents[2]
-RESULTS, SMOKE = ROOT / "book" / "results" / "sweeps", ROOT / "runs" / "sweeps" / "smoke"
-GRIDS = ROOT / "params" / "sweeps"
+SMOKE = plans.ROOT / "runs" / "sweeps" / "smoke"
 DATASETS = cases.TITLES | {"digits": "handwritten digits of 8 × 8 pixels"}
 Rows = pd.DataFrame
-Facts = dict[str, dict[str, object]]  # what prose may name, by arm or contrast
 
 
 @cache
@@ -88,7 +82,7 @@ CHAPTERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
     """The records of one chapter. ``lasting``: from the study's own sweep, and not from the smoke runs."""
 
@@ -118,12 +112,13 @@ class Findings:
             table = self.chapter.compared(self)
         else:
             table = contrasts.planned_contrasts(self.shown, self.chapter.notebook)
-        return without_early_verdicts(table, self.unfinished, self.lasting and lacks_planned(table, self.chapter))
+        others = self.lasting and lacks_planned(table, self.chapter.notebook, self.chapter.grid)
+        return without_early_verdicts(table, self.unfinished, others)
 
     @cached_property
     def unfinished(self) -> dict[str, int]:
         """How many sets are planned of each arm that has not all of them; one that failed is there."""
-        names = (planned(self.chapter.grid) if self.lasting else None) or []
+        names = (plans.planned(self.chapter.grid) if self.lasting else None) or []
         wanted = Counter(map(setting_of, names))
         there = Counter(setting_of(name) for name in names if (self.folder / name).is_file())
         arms = self.records.assign(key=self.records["run"].map(setting_of)).groupby("arm")["key"].unique()
@@ -196,43 +191,16 @@ class Findings:
         return table[table["primary"].astype(bool)] if len(table) else table
 
     @cached_property
-    def arm_facts(self) -> Facts:
-        """Per cent, by arm, and by arm and architecture, such as ``clom by VGG-11``."""
-        facts = {
-            row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in self.cells.iterrows()
-        }
-        if self.records.empty:
-            return facts
-        by_name = summary(self.records, ["arm", "architecture"]).to_dict("records")
-        return facts | {f"{row['arm']} by {row['architecture']}": {"mean": 100 * row["mean"]} for row in by_name}
-
-    @cached_property
     def named_contrasts(self) -> dict[str, dict[str, object]]:
         """Rows of ``contrasts`` by the names of two arms; in words where a chapter has these two in several cases."""
         rows, several = self.contrasts.to_dict("records"), not self.chapter.notebook
         return {row["contrast"] if several else f"{row['a']} - {row['b']}": row for row in rows}
 
     @cached_property
-    def contrast_facts(self) -> Facts:
-        """Points, by contrast."""
-        return {name: numbers(row) for name, row in self.named_contrasts.items()}
-
-    @cached_property
     def named_by_architecture(self) -> dict[str, dict[str, object]]:
         """Rows of ``by_architecture``, such as ``clom - cclom by VGG-11``."""
         rows = self.by_architecture.to_dict("records")
         return {f"{row['a']} - {row['b']} by {row['architecture']}": row for row in rows}
-
-    @cached_property
-    def judged_facts(self) -> Facts:
-        """Points, by contrast and architecture."""
-        return {name: numbers(row) for name, row in self.named_by_architecture.items()}
-
-    @cached_property
-    def alpha_facts(self) -> Facts:
-        """Of the best alpha of each arm on the hold-out: per cent, its gain over no guidance, and the next larger."""
-        grid = self.alpha_grids.get(cases.USUAL)
-        return {} if grid is None else best_alphas(grid)
 
 
 def setting_of(run: str) -> str:
@@ -244,71 +212,6 @@ def setting_of(run: str) -> str:
 SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("ce_ratio", "cclom"))
 UNPLANNED = (*SIMPLE, ("clom alone", "none"), ("cclom alone", "none"))  # of the first ablation, by interval alone
 BY_INTERVAL = f"{NO_VERDICT}: the interval alone"  # of one architecture
-TESTS = ["p_value", "p_holm", "p_equivalence", "p_equivalence_holm"]
-
-
-def without_early_verdicts(table: Rows, unfinished: Mapping[str, int], others: bool = False) -> Rows:
-    """Contrasts, where those of unfinished arms have an interval alone: a test at every look finds too much.
-
-    Exploratory ones wait for all that share their correction (``family``, else all of the table), and for ``others``
-    that are not in the table yet.
-    """
-    if table.empty or not (unfinished or others):
-        return table
-    wanted = pd.Series([most_wanted(row, unfinished) for row in table.to_dict("records")], table.index)
-    shared = table["family"] if "family" in table else pd.Series("", table.index)
-    exploratory = ~table["primary"].astype(bool)
-    waiting = exploratory & (shared.isin(shared[exploratory & (wanted > 0)]) | others)
-    own = [f"{NO_VERDICT} yet (n = {n} of {sets})" for n, sets in zip(table["n"], wanted, strict=True)]
-    verdict = table["verdict"].mask(waiting, f"{NO_VERDICT} yet (those of its correction are not whole)")
-    table = table.assign(verdict=verdict.mask(wanted > 0, pd.Series(own, table.index)))
-    return table.assign(**{name: table[name].mask(waiting | (wanted > 0)) for name in TESTS})
-
-
-def lacks_planned(table: Rows, chapter: Chapter) -> bool:
-    """Whether an exploratory contrast that a grid can answer has no row, since an arm has no run."""
-    if not chapter.notebook or planned(chapter.grid) is None:
-        return False
-    wanted = {c.words for c, kind, _ in planned_for(chapter.notebook, chapter.grid) if kind == "exploratory"}
-    return not wanted <= set(table["contrast"] if len(table) else ())
-
-
-def most_wanted(row: Mapping[str, object], unfinished: Mapping[str, int]) -> int:
-    """The sets planned of the unfinished arms of a contrast; 0 without any."""
-    arms = {name for side in (row["a"], row["b"]) for name in (side, *side.split(" + "))}
-    if "case" in row:
-        arms |= {f"{row['case']}: {Arm.named(arm).label}" for arm in arms}
-    return max((unfinished[arm] for arm in arms if arm in unfinished), default=0)
-
-
-def numbers(row: Mapping[str, object]) -> dict[str, object]:
-    """Of a contrast, in points; ``size`` is without a sign."""
-    points = {"points": row["difference"], "low": row["t_low"], "high": row["t_high"]}
-    rest = {
-        "size": abs(100 * row["difference"]),
-        "n": row["n"],
-        "p": row["p_value"],
-        "above": row["improvement"],
-        "verdict": row["verdict"],
-    }
-    return {**{key: 100 * value for key, value in points.items()}, **rest}
-
-
-def best_alphas(grid: Rows) -> Facts:
-    """Of guided arms ``alpha``, ``mean`` (per cent), ``n``, ``gain``, ``beyond`` and ``short`` (points, what the next
-    larger and smaller alpha change); of ``none`` the mean."""
-    sets = set_means(grid.fillna({"alpha": 0}), ["arm", "alpha"])
-    sets = 100 * sets.pivot_table(index="seed", columns=["arm", "alpha"], values="accuracy")
-    facts: Facts = {"none": {"mean": sets["none"].mean().iloc[0]}} if "none" in sets else {}
-    for arm, row in chosen_alphas(grid).iterrows():
-        line = sets[arm].dropna()  # the seeds that all its alphas have
-        best = line[row["alpha"]]
-        larger, smaller = line.columns[line.columns > row["alpha"]], line.columns[line.columns < row["alpha"]]
-        facts[arm] = {"alpha": row["alpha"], "mean": best.mean(), "n": row["n"]}
-        facts[arm]["gain"] = (best - sets["none"].squeeze(axis=1)).mean() if "none" in sets else math.nan
-        facts[arm]["beyond"] = (line[larger.min()] - best).mean() if len(larger) else math.nan
-        facts[arm]["short"] = (line[smaller.max()] - best).mean() if len(smaller) else math.nan
-    return facts
 
 
 def alphas_of_case(records: Rows) -> Rows:
@@ -321,7 +224,7 @@ def alphas_of_case(records: Rows) -> Rows:
 def findings(key: str) -> Findings:
     """The records of a chapter (a key of ``CHAPTERS``), empty where nothing has been run at any scale."""
     chapter = CHAPTERS[key]
-    for folder, lasting in ((RESULTS / chapter.grid, True), (SMOKE, False)):
+    for folder, lasting in ((plans.RESULTS / chapter.grid, True), (SMOKE, False)):
         if any(folder.glob("*.json")) and (lasting or chapter.notebook):
             records, failures = runs.load_runs(folder)
             if records.empty or not chapter.notebook:
@@ -333,70 +236,13 @@ def findings(key: str) -> Findings:
             if len(rows):
                 there = chosen.loc[chosen["notebook"] == chapter.notebook, "run"].nunique()
                 return Findings(chapter, folder, lasting, rows, failed, there - rows["run"].nunique())
-    return Findings(chapter, RESULTS / chapter.grid, False, pd.DataFrame())
-
-
-@cache
-def jobs_of(grid: str) -> list[Job] | None:
-    """What a sweep will run; None where its grid is not written yet."""
-    path = GRIDS / f"{grid}.yaml"
-    return read_grid(path).jobs if path.is_file() else None
-
-
-def planned(grid: str) -> list[str] | None:
-    """The records that a sweep will write; None where its grid is not written yet."""
-    jobs = jobs_of(grid)
-    return None if jobs is None else [name for job in jobs for name in job.records]
-
-
-def planned_for(notebook: str, grid: str) -> list[tuple[Contrast, str, int]]:
-    """Each contrast of an ablation that a grid can answer, whether it is primary or exploratory, and its pairs.
-
-    Without arms that are one method with another, or the same set for every seed.
-    """
-    row, sets = ABLATIONS[notebook], {Arm.named(name): count for name, count in arms_of(grid).items()}
-    there = {arm.name: count for arm, count in sets.items() if arm.replicated and arm.strategy not in row.one_method}
-    arms = [Arm.named(name) for name in there]
-    return [
-        (contrast, kind, min(there[arm] for arm in contrast.arms))
-        for kind, contrasts_of in (("primary", row.primary), ("exploratory", row.exploratory))
-        for contrast in contrasts_of(arms)
-        if set(contrast.arms) <= set(there)
-    ]
-
-
-def arms_of(grid: str) -> dict[str, int]:
-    """The arms of a grid with the number of their sets."""
-    found: dict[str, set[int]] = {}
-    for job in jobs_of(grid):
-        p = SimpleNamespace(**job.parameters)
-        found.setdefault(Arm.of(p, p.num_ptms).name, set()).update(range(p.seed, p.seed + p.num_sets))
-    return {name: len(seeds) for name, seeds in found.items()}
-
-
-def progress(chapter: Chapter) -> tuple[int, int | None]:
-    """How many of the planned runs of a chapter have been made, failed ones too, and how many are planned, or None."""
-    names, folder = planned(chapter.grid), RESULTS / chapter.grid
-    if names is None:
-        return len(list(folder.glob("*.json"))), None
-    return sum((folder / name).is_file() for name in names), len(names)
-
-
-def whole(chapter: Chapter) -> bool:
-    """Whether all planned runs of a chapter have been made."""
-    done, wanted = progress(chapter)
-    return done == wanted
-
-
-def state(chapter: Chapter) -> str:
-    """How many of its planned runs are there, in words."""
-    done, wanted = progress(chapter)
-    return f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {chapter.grid} is not planned yet"
+    return Findings(chapter, plans.RESULTS / chapter.grid, False, pd.DataFrame())
 
 
 def state_of_records() -> str:
     """Changes with any record or picture that a page may show, with what was planned, and with the code of pages."""
-    folders = (RESULTS, SMOKE, ROOT / "params", ROOT / "ddlib" / "study", ROOT / "workflow", ROOT / "book" / "_ext")
+    code = [plans.ROOT / name for name in ("params", "ddlib/study", "workflow", "book/_ext")]
+    folders = (plans.RESULTS, SMOKE, *code)
     files = [path for folder in folders for path in sorted(folder.rglob("*.*"))]
     paths = [path for path in files if path.suffix in (".json", ".png", ".yaml", ".py")]
     told = "".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 from charts import INK, Drawn, Lanes, folded, unbroken
-from findings import Findings, without_early_verdicts
+from findings import Findings
+from waiting import without_early_verdicts
 
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import OPEN, compare

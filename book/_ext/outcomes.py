@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-import findings as study
+import plans
 import yaml
 from sentences import signs
 
@@ -15,7 +15,7 @@ SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
 
 def written(name: str, key: str) -> dict[str, object]:
     """What a file of the book says of the contrasts of an ablation."""
-    return yaml.safe_load((study.ROOT / "book" / f"{name}.yaml").read_text(encoding="utf-8"))[key]
+    return yaml.safe_load((plans.ROOT / "book" / f"{name}.yaml").read_text(encoding="utf-8"))[key]
 
 
 @cache

@@ -1,27 +1,21 @@
 """Tables of results: head and rows of each kind, and their HTML, which a phone shows as a card for each row."""
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from html import escape
-from pathlib import Path
 from typing import NamedTuple
 
 import findings as study
 import outcomes
 import pandas as pd
-from sentences import OF_A_RUN, commits_of, row_address, span
+from sentences import row_address
 
 from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
-from ddlib.study.runs import load_runs
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed, weight
-from workflow.grid import read_grid
-from workflow.published import published_table
 
 
 class Cells(NamedTuple):
@@ -207,71 +201,3 @@ KINDS = {
     "spread": spread_cells,
     "alphas": alpha_cells,
 }
-LITERATURE = ["method", "images per class", "published", "DC-Bench", "ours", "difference", "n"]
-
-
-def literature_rows(published: dict[str, dict], dataset: str) -> list[list[str]]:
-    """Texts of the cells; a dash where a number is not known or the method not ours, "not run" where ours could be."""
-    ours = {(row["dataset"], row["base_method"], row["published"]): row for row in published_runs()}
-    rows = []
-    for method, about in published.items():
-        for place, ipc in enumerate((1, 10, 50)):
-            number, bench = about["published"][place], about.get("dcbench")
-            found = ours.get((dataset, about.get("arm"), number)) if number else None
-            measured = found is not None and found["n"] > 0
-            rows.append(
-                [
-                    method,
-                    str(ipc),
-                    "–" if number is None else f"{number:.1f}",
-                    " / ".join(f"{share:.1f}" for share in bench[place]) if bench else "–",
-                    f"{found['mean']:.1f}" if measured else "not run" if "arm" in about else "–",
-                    signed(found["difference"]) if measured else "–",
-                    str(found["n"]) if measured else "0" if "arm" in about else "–",
-                ]
-            )
-    return rows
-
-
-def published_runs() -> list[dict[str, object]]:
-    """Our numbers beside published ones, of the sweep ``published`` in the book; none where it has not been run."""
-    folder = study.RESULTS / "published"
-    if not any(folder.glob("*.json")):
-        return []
-    grid = replace(read_grid(study.GRIDS / "published.yaml"), folder=folder)
-    return published_table(grid, any_code=True).to_dict("records")
-
-
-def sweeps_there() -> list[list[str]]:
-    """For each sweep in the book: name, days, runs, arms, commits."""
-    rows = []
-    for folder in sorted(study.RESULTS.glob("*")):
-        table = load_runs(folder)[0] if any(folder.glob("*.json")) else pd.DataFrame()
-        if len(table):
-            table = table.drop_duplicates("run")
-            days = span(sorted({str(day)[:10] for day in table["created"]}))
-            commits = span(commits_of(table)) or "unknown"
-            rows.append([folder.name, days, str(len(table)), str(table["parameter_hash"].nunique()), commits])
-    return rows
-
-
-def record_at(path: Path) -> dict[str, object] | None:
-    """A record as it stands in its file, unchecked; None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def arms_there() -> list[list[str]]:
-    """For each arm of each grid of the study: sweep, arm, runs that are there and that are planned, hours."""
-    rows = []
-    for grid in sorted(path.stem for path in study.GRIDS.glob("desk-*.yaml")):
-        arms: dict[str, list[Path]] = {}
-        for job in study.jobs_of(grid):
-            arms.setdefault(job.arm, []).extend(study.RESULTS / grid / name for name in job.records)
-        for arm, records in arms.items():
-            there = [record for record in map(record_at, records) if record]
-            done = sum(record["status"] == "ok" for record in there)
-            hours = sum(record["seconds"].get(part, 0) for record in there for part in OF_A_RUN)
-            took = f"{hours / 3600:.1f}" if there else "–"
-            failed = f", {len(there) - done} failed" if done < len(there) else ""
-            rows.append([grid, arm, f"{done} of {len(records)}{failed}", took])
-    return rows

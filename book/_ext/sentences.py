@@ -2,11 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 from docutils import nodes
-from findings import BY_INTERVAL, CHAPTERS, DATASETS, Facts, Findings, Rows, findings, progress, state, usual, whole
+from facts import KINDS
+from findings import BY_INTERVAL, CHAPTERS, DATASETS, Findings, Rows, findings, usual
+from plans import progress, state, whole
 
 from ddlib.networks import NETWORKS
 from ddlib.study import cases
@@ -15,13 +17,6 @@ from ddlib.study.arms import Arm
 from ddlib.study.contrasts import OPEN, within
 from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.words import estimate, plural
-
-KINDS: dict[str, Callable[[Findings], Facts]] = {
-    "arms": lambda found: found.arm_facts,
-    "contrasts": lambda found: found.contrast_facts,
-    "judged": lambda found: found.judged_facts,
-    "alphas": lambda found: found.alpha_facts,
-}
 
 
 def number(text: str) -> str:
@@ -40,7 +35,7 @@ def number(text: str) -> str:
     if known is None:
         if found.chapter.notebook:
             require_arms(name, kind == "judged" or " by " in name)
-        elif whole(found.chapter):  # all is there, under other names
+        elif whole(found.chapter.grid):  # all is there, under other names
             raise KeyError(f"{name!r}; known: {', '.join(facts)}")
         return "not measured yet"
     value = known[what]
@@ -117,8 +112,8 @@ OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by run
 def evidence(key: str) -> list[str]:
     """Sentences on what a chapter rests on; the first is the verdict."""
     found = findings(key)
-    done, wanted = progress(found.chapter)
-    of = state(found.chapter)
+    done, wanted = progress(found.chapter.grid)
+    of = state(found.chapter.grid)
     missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
     failed = sum(found.failed.values())
     lost = [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] * bool(failed)
@@ -149,7 +144,7 @@ def other_alphas(found: Findings) -> list[str]:
     """One sentence on the arms whose alpha is not the one that a hold-out of their own chose, if there are any."""
     chosen: dict[str, list[Rows]] = {}
     for key in ("alpha", "alphas", "alphas_elsewhere"):
-        if whole(CHAPTERS[key]):
+        if whole(CHAPTERS[key].grid):
             for case, grid in findings(key).alpha_grids.items():
                 chosen.setdefault(case, []).append(chosen_alphas(grid))
     if not found.lasting or not chosen:

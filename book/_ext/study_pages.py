@@ -15,7 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
+import account
 import findings as study
+import literature
+import plans
 import result_tables
 import toy
 import yaml
@@ -159,7 +162,7 @@ class Chart(FromRecords):
         except ValueError as problem:
             raise self.error(str(problem)) from problem
         if chart is None:
-            return parsed(self, [f"*No figure yet: too few runs to draw ({study.state(found.chapter)}).*"])
+            return parsed(self, [f"*No figure yet: too few runs to draw ({plans.state(found.chapter.grid)}).*"])
         name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
         figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
         caption = nodes.caption()
@@ -234,14 +237,14 @@ class Results(FromRecords):
         """The table."""
         depends_on_records(self.env)
         for name in ("expectations", "expected_sizes"):
-            self.env.note_dependency(str(study.ROOT / "book" / f"{name}.yaml"))
+            self.env.note_dependency(str(plans.ROOT / "book" / f"{name}.yaml"))
         kind, key = self.arguments
         if kind not in result_tables.KINDS:
             raise self.error(f"no table is called {kind!r}; known: {', '.join(result_tables.KINDS)}")
         found = self.findings_of(key)
         cells = result_tables.KINDS[kind](found)
         if not cells.rows:
-            return parsed(self, [f"*No table yet: too few runs to compare ({study.state(found.chapter)}).*"])
+            return parsed(self, [f"*No table yet: too few runs to compare ({plans.state(found.chapter.grid)}).*"])
         called = {"contrasts": key, "transfer": f"{key} transfer"}  # those that claims lead to
         return [generated(html_table(*cells, called=called.get(kind, "")))]
 
@@ -254,11 +257,11 @@ class Literature(FromRecords):
     def run(self) -> list[nodes.Node]:
         """A row for each method and number of images."""
         depends_on_records(self.env)
-        path = study.ROOT / "book" / "published.yaml"
+        path = plans.ROOT / "book" / "published.yaml"
         self.env.note_dependency(str(path))
         published = yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]]
-        rows = result_tables.literature_rows(published, self.arguments[0])
-        return [generated(html_table(result_tables.LITERATURE, rows))]
+        rows = literature.rows(published, self.arguments[0])
+        return [generated(html_table(literature.HEAD, rows))]
 
 
 class RunsTable(FromRecords):
@@ -270,8 +273,8 @@ class RunsTable(FromRecords):
         """A row for each sweep, or a sentence; a row for each arm that is planned."""
         depends_on_records(self.env)
         if self.arguments:
-            return [generated(html_table(["sweep", "arm", "runs", "hours"], result_tables.arms_there()))]
-        rows = result_tables.sweeps_there()
+            return [generated(html_table(["sweep", "arm", "runs", "hours"], account.arms()))]
+        rows = account.sweeps()
         if not rows:
             return parsed(self, ["*No run of the study is there yet. The figures of this version show smoke runs.*"])
         return [generated(html_table(["sweep", "days", "runs", "arms", "commit"], rows))]
@@ -289,7 +292,7 @@ class Explorer(FromRecords):
         pictures = pictures_of(found)
         shown = found.sets[found.sets["run"].isin(pictures)]
         if shown.empty:
-            return parsed(self, [f"*No images yet ({study.state(found.chapter)}).*"])
+            return parsed(self, [f"*No images yet ({plans.state(found.chapter.grid)}).*"])
         first = found.records.iloc[0]
         steps = snapshots(found.folder)
         sets = [
