@@ -457,6 +457,36 @@ def test_every_planned_arm_is_listed_with_what_was_run(whole):
     assert rows["desk-guidance", "none"] == ("10 of 10", f"{10 * 160 / 3600:.1f}")
 
 
+def networks_of(seed: int, made_of: str, machine: str, **accuracies: float) -> list[dict[str, object]]:
+    """Rows of one synthetic set, a network of each architecture."""
+    shared = {"seed": seed, "synthetic_hash": made_of, "device_name": machine, "network": 0, "augment": True}
+    return [shared | {"architecture": name, "accuracy": share} for name, share in accuracies.items()]
+
+
+def test_sets_that_were_made_twice_are_compared_by_the_networks_that_judged_both():
+    first = [
+        *networks_of(10, "a", "old", convnet=0.40, vgg=0.10),
+        *networks_of(11, "b", "old", convnet=0.41, vgg=0.20),
+        *networks_of(12, "c", "old", convnet=0.42, vgg=0.30),
+        *networks_of(13, "d", "old", convnet=0.90),
+    ]
+    second = [
+        *networks_of(10, "a", "old", convnet=0.40),
+        *networks_of(11, "x", "new", convnet=0.43),
+        *networks_of(12, "y", "new", convnet=0.43),
+    ]
+    again = account.again(pd.DataFrame(first), pd.DataFrame(second))
+    assert again == ["3", "1", "+1.50, +1.00 to +2.00", "2"]
+    assert account.again(pd.DataFrame(first[:1]), pd.DataFrame(second[:1])) == ["1", "1", "–", "0"]
+
+
+def test_the_sets_that_two_sweeps_made_are_listed(whole):
+    rows = {tuple(row[:2]): row[2:] for row in account.twice()}
+    assert rows["CCLoM: which guidance", "CCLoM: the paper's options"][:2] == ["8", "8"]
+    other = rows["CLoM: which guidance", "CLoM, one fixed PTM: how to combine several PTMs"]
+    assert other[:2] == ["10", "0"], "the hashes of imagined sets hold the name of their arm"
+
+
 def test_a_wide_page_knows_its_commands():
     import study_pages
 

@@ -1,13 +1,26 @@
-"""What has been run: sweeps and arms, with their runs, days and hours."""
+"""What has been run: sweeps and arms, with their runs, days and hours; and what was made twice."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 import plans
+from findings import CHAPTERS, findings
 from sentences import OF_A_RUN, commits_of, span
 
+from ddlib.study.arms import Arm
 from ddlib.study.runs import load_runs
+from ddlib.study.words import signed
+
+# Chapters and their arms, two by two, that are one synthetic set for each seed.
+ONE_SET = (
+    (("guidance", "clom"), ("ensemble", "clom single")),
+    (("guidance", "cclom"), ("ensemble", "cclom single")),
+    (("guidance", "none"), ("options", "no guidance")),
+    (("guidance", "clom"), ("options", "CLoM")),
+    (("guidance", "cclom"), ("options", "CCLoM")),
+    (("ensemble", "clom random"), ("options", "CLoM, 5 PTMs")),
+)
 
 
 def sweeps() -> list[list[str]]:
@@ -43,3 +56,30 @@ def arms() -> list[list[str]]:
             failed = f", {len(there) - done} failed" if done < len(there) else ""
             rows.append([grid, arm, f"{done} of {len(records)}{failed}", took])
     return rows
+
+
+def twice() -> list[list[str]]:
+    """For each arm that two sweeps made: its name in both, and what ``again`` says."""
+    rows = []
+    for sides in ONE_SET:
+        tables = [findings(key).records for key, _ in sides if findings(key).lasting]
+        tables = [table[table["arm"] == arm] for table, (_, arm) in zip(tables, sides, strict=False)]
+        if len(tables) == 2 and set(tables[0]["seed"]) & set(tables[1]["seed"]):
+            names = [f"{Arm.named(arm).label}: {CHAPTERS[key].title}" for key, arm in sides]
+            rows.append(names + again(*tables))
+    return rows
+
+
+def again(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
+    """Of the sets of an arm with a seed in both: how many there are, how many have the same bits, how far the others
+    are apart (second minus first, in points: the mean, and from the least to the most), and how many of all were made
+    on another kind of processor."""
+    one_network = ["seed", "architecture", "network", "augment"]
+    pairs = first.merge(second, on=one_network, suffixes=("", "_again"))
+    pairs["points"] = 100 * (pairs["accuracy_again"] - pairs["accuracy"])
+    pairs["same"] = pairs["synthetic_hash_again"] == pairs["synthetic_hash"]
+    pairs["moved"] = pairs["device_name_again"] != pairs["device_name"]
+    sets = pairs.groupby("seed").agg({"points": "mean", "same": "first", "moved": "first"})
+    apart = sets.loc[~sets["same"], "points"]
+    told = f"{signed(apart.mean(), 2)}, {signed(apart.min(), 2)} to {signed(apart.max(), 2)}" if len(apart) else "–"
+    return [str(len(sets)), str(sets["same"].sum()), told, str(sets["moved"].sum())]

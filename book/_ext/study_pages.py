@@ -265,19 +265,24 @@ class Literature(FromRecords):
 
 
 class RunsTable(FromRecords):
-    """``{runs-table}``: the sweeps in the book, when they ran, and with which code; ``{runs-table} arms``: all arms."""
+    """``{runs-table} sweeps``: when they ran, and with which code; ``arms``: all that are planned; ``twice``: sets that
+    two sweeps made."""
 
-    optional_arguments = 1
+    required_arguments = 1
+    kinds: ClassVar = {
+        "sweeps": (["sweep", "days", "runs", "arms", "commit"], account.sweeps),
+        "arms": (["sweep", "arm", "runs", "hours"], account.arms),
+        "twice": (["made for", "and for", "sets", "same bits", "others, points", "other processor"], account.twice),
+    }
 
     def run(self) -> list[nodes.Node]:
-        """A row for each sweep, or a sentence; a row for each arm that is planned."""
+        """A table, or a sentence where it would be empty."""
         depends_on_records(self.env)
-        if self.arguments:
-            return [generated(html_table(["sweep", "arm", "runs", "hours"], account.arms()))]
-        rows = account.sweeps()
-        if not rows:
-            return parsed(self, ["*No run of the study is there yet. The figures of this version show smoke runs.*"])
-        return [generated(html_table(["sweep", "days", "runs", "arms", "commit"], rows))]
+        if self.arguments[0] not in self.kinds:
+            raise self.error(f"no table is called {self.arguments[0]!r}; known: {', '.join(self.kinds)}")
+        head, rows_of = self.kinds[self.arguments[0]]
+        rows = rows_of()
+        return [generated(html_table(head, rows))] if rows else parsed(self, ["*No run of the study is there yet.*"])
 
 
 class Explorer(FromRecords):
