@@ -61,7 +61,8 @@ book: $(READY)  ## Run the smoke sweep and build the book; SWEEP=name: with the 
 
 # A failed build forgets what it read: otherwise the next one would skip those pages, and their warnings.
 $(HTML): $(filter-out book/_build/%,$(wildcard book/*.* book/*/*.* book/*/*/*.*)) $(wildcard ddlib/*.py ddlib/*/*.py) \
-		$(wildcard params/sweeps/* workflow/profiles/*/* book/results/sweeps/*/*.json $(SWEPT)/*.json) constraints.txt
+		$(wildcard params/*.yaml params/sweeps/* workflow/*.py workflow/profiles/*/* $(SWEPT)/*.json) constraints.txt \
+		$(wildcard $(addprefix book/results/sweeps/,*/*.json */*.png */snapshots/*/*.png))
 	@$(BIN)/jupyter-book build -q -W -n --keep-going book || { rm -rf book/_build/.doctrees; exit 1; }
 	@touch $@
 
@@ -121,7 +122,7 @@ reproduce: $(READY)  ## Run ARM="clom" of the study again with a SEED that is ke
 test: lint  ## Run all checks: style, tests with coverage, the book, the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --ignore=tests/test_book.py
 	@$(MAKE) --no-print-directory book
-	@mkdir -p runs/nbval && cp $(SWEPT)/*.json $(SWEPT)/*.safetensors runs/nbval  # for the comparison
+	@rm -rf runs/nbval && mkdir -p runs/nbval && cp $(SWEPT)/*.json $(SWEPT)/*.safetensors runs/nbval  # for the comparison
 	$(INSIDE) DDLIB_RUNS="$(CURDIR)/runs/nbval" $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax tests/test_book.py notebooks
 
 .PHONY: lint

@@ -20,7 +20,8 @@ PAGES = Path(__file__).parent / "executed"
 def shown(plan: Path) -> dict[str, Path]:
     """The executed notebooks of the arms that the book shows, by the names of their notebooks."""
     grid = read_plan(plan)
-    return {job.notebook: grid.executed(job) for job in reversed(grid.jobs) if job.shown}
+    jobs = reversed(grid.jobs)  # of several jobs of a notebook the first one stays
+    return {job.notebook: grid.executed(job) for job in jobs if job.shown}
 
 
 def folded(notebook: dict) -> dict:

@@ -40,7 +40,7 @@ def write_sweep(grid: str, folder: Path, mean_of: Callable[[SimpleNamespace, Arm
     first = min(job.parameters["seed"] for job in jobs)
     for job in jobs:
         p = SimpleNamespace(**job.parameters)
-        arm = Arm.of(p, p.num_ptms * (p.ptm_architectures.count(",") + 1))
+        arm = Arm.planned(p)
         for seed in range(p.seed, p.seed + p.num_sets):
             path = write_record(folder, **record(p, arm, job.notebook, seed, mean_of(p, arm)))
             count += 1

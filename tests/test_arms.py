@@ -72,6 +72,15 @@ def test_parameters_make_a_name_and_the_name_makes_the_arm_again(changes, num_pt
     assert Arm.parse(name) == Arm.named(name) == arm
 
 
+def test_a_planned_pool_has_so_many_ptms_of_each_architecture():
+    p = parameters(strategy="random", num_ptms=1, ptm_architectures="ConvNet-3, VGG-11")
+    assert Arm.planned(p).name == "clom random"
+    p.ptm_architectures = "ConvNet-3"
+    assert Arm.planned(p).name == "clom"
+    p.num_ptms = 5
+    assert Arm.planned(p).name == "clom random"
+
+
 def test_parse_is_the_inverse_of_name_for_every_arm():
     arms = every_arm()
     assert [Arm.parse(arm.name) for arm in arms] == arms

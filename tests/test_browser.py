@@ -1,12 +1,12 @@
 """The built book in a real browser: what a reader can do, what nobody may be kept from, and what a page weighs."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_book import BOOK, HTML, PAGES
+import toy
+from test_book import HTML, PAGES
 
 from ddlib.combine import weights_mgda
 from ddlib.families import Step
@@ -217,9 +217,6 @@ def test_the_toy_moves_by_keys_and_computes_what_ddlib_computes(open_page):
     for _ in range(5):
         page.keyboard.press("ArrowUp")
     assert page.locator(".toy-numbers").inner_text() != before
-    sys.path.insert(0, str(BOOK / "_ext"))
-    import toy
-
     for gradients in (toy.START, ((1.0, 0.2), (-0.9, 0.5), (0.1, 2.0)), ((3.0, 0.0), (0.0, 1.0), (1.0, 1.0))):
         seen = page.evaluate(
             "(g) => Object.fromEntries(Object.entries(toyRules).map(([n, r]) => [n, r(g)]))", gradients
@@ -229,6 +226,7 @@ def test_the_toy_moves_by_keys_and_computes_what_ddlib_computes(open_page):
         jacobian = torch.tensor(gradients, dtype=torch.float64)
         ours = weights_mgda(jacobian @ jacobian.T, Step(0, 0)) @ jacobian
         assert seen["MGDA"] == pytest.approx(ours.tolist(), abs=0.02)
+        assert seen["mean"] == pytest.approx(jacobian.mean(0).tolist())
 
 
 def test_one_switch_opens_all_code(open_page):

@@ -1,6 +1,7 @@
 """Sweeps in one process, without Jupyter and Snakemake, and the table beside published numbers."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,12 @@ def test_arms_whose_ptms_fail_are_left(write, monkeypatch, capsys):
     assert "01_guidance-clom-seed0: left, because its PTMs failed" in capsys.readouterr().out
 
 
+def test_a_killed_process_ends_in_a_sentence():
+    killed = pytest.raises(SystemExit, match="A process was killed, perhaps because memory was short")
+    with killed, in_process.mapping(1, 2) as each:
+        list(each(os._exit, [9, 9, 9]))
+
+
 def test_a_run_that_diverges_counts_as_done_and_is_shown(write, capsys):
     path = write(arms=[{"notebook": "01_guidance", "lr_img": [1.0, 1e38]}], seeds=[0])
     assert sweep.main([str(path), "--in-process"]) == 1
@@ -261,7 +268,7 @@ def test_records_of_other_code_and_damaged_ones_are_not_in_the_table(ran):
     table = published.published_table(grid)
     assert table["n"].tolist() == [0, 2, 2]
     assert table["mean"].isna().tolist() == [True, False, False]
-    assert published.text(table).splitlines()[1].split() == ["digits", "dm", "augmented", "0", "48.9"]
+    assert published.published_text(table).splitlines()[1].split() == ["digits", "dm", "augmented", "0", "48.9"]
 
 
 def test_what_was_published_shapes_no_run(write):

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -65,6 +66,33 @@ def test_a_job_that_ended_before_its_record_was_kept_is_not_run_again(grid, tmp_
     assert len(list(kept.glob("*.json"))) == 6
 
 
+def test_a_record_that_was_damaged_before_it_was_kept_is_made_again(grid, tmp_path, capsys):
+    assert study.main([str(grid)]) == 0
+    kept = tmp_path / "results" / "sweeps" / "tiny"
+    lost = sorted(kept.glob("*.json"))[0]
+    made = tmp_path / "runs" / "sweeps" / "tiny" / lost.name
+    content, text = read_record(lost), made.read_text()
+    lost.unlink()
+    made.write_text(text[: len(text) // 2])
+    capsys.readouterr()
+    assert study.main([str(grid)]) == 0
+    assert "5 of 6 jobs are kept" in capsys.readouterr().out
+    assert read_record(lost)["synthetic_hash"] == content["synthetic_hash"]
+
+
+def test_ptms_are_those_that_the_book_keeps_whatever_the_users_own_cache_is(grid, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "of the user"))
+    assert study.main([str(grid)]) == 0
+    assert len(list((tmp_path / "results" / "ptms").glob("*.safetensors"))) == 3
+    assert not (tmp_path / "of the user").exists()
+
+
+def test_a_number_of_processes_is_one_or_more(grid):
+    for number in ("0", "-1", "many"):
+        with pytest.raises(SystemExit):
+            study.main([str(grid), "--jobs", number])
+
+
 def test_no_pictures_are_kept_of_sets_for_the_hold_out(grid, tmp_path):
     text = yaml.safe_load(grid.read_text())
     grid.write_text(yaml.safe_dump(text | {"profile": TINY | {"evaluate_on": "holdout"}, "seeds": [3]}))
@@ -91,6 +119,15 @@ def test_a_kept_run_is_repeated(grid, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "The synthetic set is the same, bit by bit." in said
     assert "ConvNet-3" in said
+    run_arm, threads = reproduce.run_arm, []
+    monkeypatch.setattr(reproduce, "run_arm", lambda *given: threads.append(torch.get_num_threads()) or run_arm(*given))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert reproduce.main(["clom", "--seed", "4"]) == 0
+        assert threads == [1], "as many as the study had: two round otherwise"
+    finally:
+        torch.set_num_threads(before)
     for arguments, why in (
         (["cclom"], r"no record of arm 'cclom' is kept; known: clom, none\."),
         (["clom", "--seed", "9"], r"no record of 'clom' with seed 9; kept: 3, 4, 5\."),

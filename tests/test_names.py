@@ -82,7 +82,7 @@ def test_a_dollar_is_drawn_as_one():
 def test_characters_that_no_font_has_are_written_as_python_does(monkeypatch):
     monkeypatch.setattr(style, "_glyphs", lambda: frozenset(map(ord, "ant \\u0123456789abcdef")))
     assert style.caption("ant 猫") == "ant \\u732b"
-    assert style.caption("two\nant") == "\\x74\\x77\\x6f\\nant" or "\\n" in style.caption("two\nant")
+    assert style.caption("two\nant") == "two\\nant"
 
 
 def test_fonts_that_are_installed_are_used(monkeypatch):

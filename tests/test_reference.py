@@ -1,20 +1,16 @@
 """The tables of the book that are generated from the library: each row once, with what the library says."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import tables
 
 from ddlib.combine import STRATEGIES
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.schema import Record
 
-pytest.importorskip("sphinx")
 BOOK = Path(__file__).parents[1] / "book"
-SPEC = importlib.util.spec_from_file_location("tables", BOOK / "_ext" / "tables.py")
-tables = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tables)
 
 
 def first_column(rows):

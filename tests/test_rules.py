@@ -3,10 +3,10 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import rules
 
 from ddlib.study import contrasts, statistics
 from ddlib.study.contrasts import sets_needed
@@ -14,17 +14,7 @@ from ddlib.study.contrasts import sets_needed
 BOOK = Path(__file__).parents[1] / "book"
 
 
-@pytest.fixture(scope="module")
-def rules():
-    sys.path.insert(0, str(BOOK / "_ext"))
-    try:
-        import rules
-    finally:
-        sys.path.remove(str(BOOK / "_ext"))
-    return rules
-
-
-def test_numbers_in_the_pages_are_those_of_the_code(rules):
+def test_numbers_in_the_pages_are_those_of_the_code():
     assert rules.number_of("sets") == str(statistics.STUDY_SETS)
     assert rules.number_of("pairs") == str(statistics.MIN_PAIRS) == str(sets_needed())
     assert rules.number_of("margin") == "± 1 point"
@@ -35,7 +25,7 @@ def test_numbers_in_the_pages_are_those_of_the_code(rules):
         rules.number_of("n")
 
 
-def test_values_in_the_pages_are_those_of_the_profiles(rules):
+def test_values_in_the_pages_are_those_of_the_profiles():
     assert rules.value_of("desk.num_eval") == "1"
     assert rules.value_of("paper.alpha_clom") == "2000"
     for wrong in ("desk.nothing", "elsewhere.ipc"):
@@ -44,7 +34,7 @@ def test_values_in_the_pages_are_those_of_the_profiles(rules):
 
 
 @pytest.mark.parametrize("page", ["protocol", "hypotheses"])
-def test_every_role_in_the_pages_is_known(rules, page):
+def test_every_role_in_the_pages_is_known(page):
     text = (BOOK / f"{page}.md").read_text()
     roles = re.findall(r"\{(rule|param)\}`([^`]+)`", text)
     assert len(roles) > 3
@@ -55,7 +45,7 @@ def test_every_role_in_the_pages_is_known(rules, page):
 
 
 @pytest.mark.parametrize(("notebook", "grid"), [("01_guidance", "desk-guidance"), ("02_ensemble", "desk-ensemble")])
-def test_the_page_lists_the_contrasts_that_are_planned_and_can_be_decided(rules, notebook, grid):
+def test_the_page_lists_the_contrasts_that_are_planned_and_can_be_decided(notebook, grid):
     rows = rules.planned_rows(notebook, grid)
     assert {row[3] for row in rows} == {str(statistics.STUDY_SETS)}
     family = [row for row in rows if row[2] == "exploratory"]
@@ -76,7 +66,7 @@ def git(folder: Path, *command: str) -> None:
     subprocess.run(["git", "-C", str(folder), *me, *command], check=True, capture_output=True)
 
 
-def test_the_page_says_when_it_was_committed(rules, tmp_path, monkeypatch):
+def test_the_page_says_when_it_was_committed(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     git(whole, "init")
@@ -97,7 +87,7 @@ def test_the_page_says_when_it_was_committed(rules, tmp_path, monkeypatch):
     assert rules.committed("page.md") == "When page.md was committed is not known here: there is no history of it."
 
 
-def test_the_page_says_when_test_images_were_first_used(rules, tmp_path):
+def test_the_page_says_when_test_images_were_first_used(tmp_path):
     assert rules.first_test_run([tmp_path]) == "No run of the two ablations on test images is in the book yet."
     for name, created in (("a", "2026-11-27T10:00:00+00:00"), ("b", "2026-11-26T18:05:59+00:00")):
         (tmp_path / f"{name}.json").write_text(json.dumps({"created": created}))

@@ -67,7 +67,7 @@ def test_the_file_covers_the_smoke_sweep():
     for job in read_grid(ROOT / "params" / "sweeps" / "smoke.yaml").jobs:
         p = SimpleNamespace(**job.parameters)
         seeds = range(p.seed, p.seed + p.num_sets)
-        of_grid |= {f"{job.notebook} {Arm.of(p, p.num_ptms).name} seed {seed}" for seed in seeds}
+        of_grid |= {f"{job.notebook} {Arm.planned(p).name} seed {seed}" for seed in seeds}
     assert set(runs) == of_grid
 
 

@@ -26,8 +26,8 @@ from ddlib.study.contrasts import sets_needed
 from ddlib.study.record import record_path, write_failure
 from ddlib.study.run import recorded
 from ddlib.study.statistics import STUDY_SETS
+from workflow import gpus, inputs, locks, run_job, states, sweep
 from workflow import grid as grids
-from workflow import inputs, run_job, states, sweep
 from workflow.grid import read_grid
 from workflow.markers import read_marker, why_stale, write_marker, wrong_with
 from workflow.plan import PLAN, GridError, Pool, plan_text, read_plan
@@ -158,7 +158,7 @@ def study(name):
 def seeds_of(jobs):
     found = {}
     for job in jobs:
-        arm = Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"]).name
+        arm = Arm.planned(SimpleNamespace(**job.parameters)).name
         found.setdefault(arm, set()).update(seeds(job))
     return found
 
@@ -200,10 +200,10 @@ def test_alphas_are_chosen_on_the_hold_out_alone_with_other_seeds_than_the_study
 def test_the_alphas_of_the_study_are_among_those_of_its_grid():
     tried = {}
     for job in study("desk-alpha"):
-        arm = Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"])
+        arm = Arm.planned(SimpleNamespace(**job.parameters))
         tried.setdefault(arm.name, set()).add(job.parameters.get(f"alpha_{arm.guidance}"))
     for job in study("desk-guidance"):
-        arm = Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"])
+        arm = Arm.planned(SimpleNamespace(**job.parameters))
         for loss in GUIDANCE[arm.guidance]:
             assert job.parameters[f"alpha_{loss}"] in tried[arm.name if arm.guidance == loss else loss], arm.name
 
@@ -216,10 +216,7 @@ def test_the_alphas_of_the_study_are_those_that_the_hold_out_chose():
     records, _ = runs.load_runs(folder)
     chosen = alphas.chosen_alphas(runs.reference(alphas.alpha_grid(records, 0)))
     for name in ("desk-guidance", "desk-ensemble"):
-        used = [
-            {"arm": Arm.of(SimpleNamespace(**job.parameters), job.parameters["num_ptms"]).name, **job.parameters}
-            for job in study(name)
-        ]
+        used = [{"arm": Arm.planned(SimpleNamespace(**job.parameters)).name, **job.parameters} for job in study(name)]
         assert alphas.unchosen_alphas(pd.DataFrame(used), chosen) == []
 
 
@@ -232,7 +229,8 @@ def test_records_are_named_as_the_notebooks_name_them(write):
 
 BAD = {
     "no such profile": ({"profile": "smok"}, "smok.*desk, laptop, paper, smoke"),
-    "a path as profile": ({"profile": "../pyproject"}, "profile"),
+    "a path as profile": ({"profile": "sweeps/smoke"}, "expected a name in params/: desk, laptop, paper, smoke"),
+    "changes without a profile": ({"profile": {"ipc": 1}}, "expected a name in params/: desk, laptop, paper, smoke"),
     "unknown key": ({"armes": []}, "armes"),
     "no arms": ({"arms": []}, "arms is no list"),
     "unknown notebook": ({"arms": [{"notebook": "../x"}]}, "01_guidance, 02_ensemble"),
@@ -450,7 +448,7 @@ def test_the_marker_of_a_new_state_replaces_the_old_one(write):
 def test_running_and_failed_jobs_are_told_apart(write):
     grid = read_grid(write())
     running, failed, killed = grid.jobs[:3]
-    lock = run_job.lock_of(grid.folder, running.name)
+    lock = locks.lock_of(grid.folder, running.name)
     lock.parent.mkdir(parents=True)
     logs = grid.folder / "logs"
     logs.mkdir()
@@ -582,6 +580,26 @@ def calls(monkeypatch):
     found = []
     monkeypatch.setattr(sweep, "snakemake", lambda grid, options, *config: found.append([*options, *config]) or 0)
     return found
+
+
+def test_the_comparison_is_made_again_when_there_are_more_hold_out_runs(write):
+    grid = read_grid(write())
+    held_out = grid.folder.with_name("tiny-alpha")
+    held_out.mkdir(parents=True)
+    (held_out / "a.json").write_text("{}")
+    more = read_grid(write())
+    assert more.comparison != grid.comparison
+    (held_out / "a.json").write_text("{} ")
+    assert read_grid(write()).comparison not in (grid.comparison, more.comparison)
+    assert [job.marker for job in more.jobs] == [job.marker for job in grid.jobs]
+
+
+def test_an_empty_profile_is_told(write, tmp_path, monkeypatch):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "nothing.yaml").write_text("# no parameter\n")
+    monkeypatch.setattr(grids, "ROOT", tmp_path)
+    with pytest.raises(GridError, match=r"nothing\.yaml holds NoneType; expected parameters and their values"):
+        read_grid(write(profile="nothing"))
 
 
 def test_a_second_call_starts_no_snakemake(write, calls, capsys):
@@ -787,7 +805,7 @@ def jobs(folder, count, monkeypatch, given):
                 monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
             else:
                 monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-            stack.enter_context(run_job.gpu_slot(folder))
+            stack.enter_context(gpus.gpu_slot(folder))
             seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
         yield seen, sorted(path.stem for path in folder.glob("*.lock"))
 
@@ -824,7 +842,7 @@ def test_the_engine_counts_the_gpus_that_it_may_use(four_gpus, tmp_path, monkeyp
 def test_a_machine_without_gpus_holds_no_slot(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with run_job.gpu_slot(tmp_path / "slots"):
+    with gpus.gpu_slot(tmp_path / "slots"):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
     assert not (tmp_path / "slots").exists()
 

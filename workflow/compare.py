@@ -29,7 +29,7 @@ def gather(grid: Grid, folder: Path) -> None:
     for job in grid.jobs:
         for record in (grid.folder / name for name in job.records):
             try:
-                current = read_record(record)["code_hash"] == job.of["code"]
+                current = read_record(record)["code_hash"] == job.made_with["code"]
             except (OSError, ValueError) as error:
                 print(f"left out: {error}")
                 continue

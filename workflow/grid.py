@@ -17,8 +17,8 @@ import yaml
 
 from ddlib.data.readers import DATASETS, content_hash, dataset_name
 from ddlib.fingerprint import code_hash
-from ddlib.study import run as study
 from ddlib.study.ablations import ABLATIONS
+from ddlib.study.alphas import alpha_folders
 from ddlib.study.arms import Arm
 from ddlib.study.contradictions import IMAGENET
 from ddlib.study.parameters import ParameterError, check, declared
@@ -26,6 +26,7 @@ from ddlib.study.places import runs_folder
 from ddlib.study.pools import needs_ptms
 from ddlib.study.provenance import run_files, run_hash
 from ddlib.study.record import record_path
+from ddlib.study.run import recorded
 from ddlib.study.runs import ALPHAS
 from workflow.inputs import cells, files_hashes, folder_hash, notebook_hash, reader_hash
 from workflow.plan import NOT_SHAPING, ROOT, Grid, GridError, Job, Pool, digest, seeds_word, without, word
@@ -77,7 +78,9 @@ def _grid(path: Path, grid: object) -> Grid:
     problems += [*twice(jobs), *alphas_on_test(jobs)]
     if problems:
         raise GridError("\n".join(["no job was started, because", *problems]))
-    return Grid(path, runs / folder, threads, jobs, fingerprints.began, reader_hash())
+    held_out = [record for of in alpha_folders(runs / folder) for record in sorted(of.glob("*.json"))]
+    reader = digest([reader_hash(), files_hashes(held_out)])  # the comparison shows those records too
+    return Grid(path, runs / folder, threads, jobs, fingerprints.began, reader)
 
 
 def twice(jobs: Iterable[Job]) -> Iterator[str]:
@@ -122,18 +125,24 @@ def jobs_of(
     if problem := wrong_with_published(published, parameters):
         raise ParameterError(problem)
     data = ", ".join(map(fingerprints.data, sources(parameters)))
-    of = {"code": fingerprints.code, "notebook": fingerprints.notebook(notebook), "data": data, "torch": TORCH}
-    words = [v if isinstance(v, str) else name if v is True else f"{name}{v}" for name, v in arm.items()]
+    made_with = {"code": fingerprints.code, "notebook": fingerprints.notebook(notebook), "data": data, "torch": TORCH}
     shown = all(defaults[name] == value for name, value in arm.items())
-    name, jobs = word("-".join(words)), []
-    if not Arm.of(SimpleNamespace(**parameters), parameters["num_ptms"]).replicated:
+    name, jobs = word("-".join(map(word_of, arm, arm.values()))), []
+    if not Arm.planned(SimpleNamespace(**parameters)).replicated:
         groups = [(groups[0][0], 1)]
     for first, count in groups:
         of_these = parameters | {"seed": first, "num_sets": count}
         written = records(notebook, of_these, fingerprints.folder_files)
-        pool = pool_of(of_these, of | {"code": fingerprints.pool_code})
-        jobs.append(Job(notebook, name, of_these, pool, of, written, shown, published))
+        pool = pool_of(of_these, made_with | {"code": fingerprints.pool_code})
+        jobs.append(Job(notebook, name, of_these, pool, made_with, written, shown, published))
     return jobs
+
+
+def word_of(parameter: str, value: object) -> str:
+    """What a parameter of an arm adds to its name: a text stands for itself, a switch is named if it is on."""
+    if isinstance(value, str):
+        return value
+    return parameter if value is True else f"{parameter}{value}"
 
 
 def sources(parameters: Mapping[str, object]) -> list[str]:
@@ -147,11 +156,11 @@ def records(
 ) -> list[str]:
     """Names of the records of a job, one for each seed."""
     p = SimpleNamespace(**parameters)
-    shared = study.recorded(p, dataset_name(p.dataset), hash_of)
+    shared = recorded(p, dataset_name(p.dataset), hash_of)
     return [record_path("", notebook, shared, seed).name for seed in range(p.seed, p.seed + p.num_sets)]
 
 
-def pool_of(parameters: Mapping[str, object], of: Mapping[str, str]) -> Pool | None:
+def pool_of(parameters: Mapping[str, object], made_with: Mapping[str, str]) -> Pool | None:
     """The PTMs that a job asks for: one pool for all sets, or those of its own group of seeds, trained together."""
     if not needs_ptms(SimpleNamespace(**parameters)):
         return None
@@ -161,7 +170,7 @@ def pool_of(parameters: Mapping[str, object], of: Mapping[str, str]) -> Pool | N
     shaping = digest(without(shared, NOT_SHAPING))  # pools that differ in anything but code and data have two names
     name = word(f"{source}-{shared['ptm_architectures']}-x{shared['num_ptms']}-{shaping}")
     name += f"-{seeds_word(*seeds.values())}" if seeds else ""
-    return Pool(name, shared | seeds, without(of, ["notebook"]))
+    return Pool(name, shared | seeds, without(made_with, ["notebook"]))
 
 
 class Fingerprints:
@@ -203,9 +212,12 @@ def read_profile(profile: object) -> dict[str, object]:
         profile = profile.get("base")
     path = ROOT / "params" / f"{profile}.yaml"
     if not isinstance(profile, str) or not re.fullmatch(r"\w+", profile) or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) if isinstance(profile, str) else ""
+        known = ", ".join(sorted(p.stem for p in (ROOT / "params").glob("*.yaml")))
         raise GridError(f"profile is {profile!r}; expected a name in params/: {known}")
-    return {**read_yaml(path), **changes}
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise GridError(f"{path} holds {type(values).__name__}; expected parameters and their values")
+    return {**values, **changes}
 
 
 def read_yaml(path: Path) -> object:

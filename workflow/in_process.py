@@ -4,13 +4,14 @@ Records and markers are those of any sweep, so that one on another machine finds
 notebooks are absent. A process opens torch, data and PTMs once for all its arms.
 """
 
+import contextlib
 import multiprocessing
-import os
-import tempfile
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,9 @@ import torch
 
 from ddlib.study import run as study
 from workflow import published
+from workflow.gpus import gpu_slot
 from workflow.plan import Grid, Job, Pool
-from workflow.run_job import failure, gpu_slot, recorded, run, train_pool
+from workflow.run_job import failure, recorded, run, train_pool
 
 DATA = ("dataset", "image_size", "evaluate_on", "device")
 OPEN: dict[str, tuple[object, object]] = {}  # the data set and the PTMs of the latest arm, which the next may share
@@ -33,8 +35,7 @@ def run_all(grid: Grid, jobs: Sequence[Job], workers: int = 1) -> None:
 
     One that fails leaves its reason in its log, and the others go on.
     """
-    with ExitStack() as held:
-        each = hands(grid.threads, workers, held)
+    with mapping(grid.threads, workers) as each:
         trained = each(partial(run_pool, grid), grid.pools)
         there = {pool.marker for pool, done in zip(grid.pools, trained, strict=True) if done}
         jobs = sorted(jobs, key=own_seed)
@@ -49,20 +50,30 @@ def own_seed(job: Job) -> int:
     return job.parameters["seed"] if job.parameters["ptm_seed"] is None else 0
 
 
-def hands(threads: int, workers: int, held: ExitStack) -> Callable[..., Iterable]:
-    """What applies a function to each thing of a list: ``map``, or that of processes that live as long as ``held``."""
-    if workers == 1:
-        begin(threads, held)
-        return map
-    fresh = multiprocessing.get_context("spawn")
-    return held.enter_context(ProcessPoolExecutor(workers, fresh, initializer=begin, initargs=(threads,))).map
+@contextlib.contextmanager
+def mapping(threads: int, workers: int) -> Iterator[Callable[..., Iterable]]:
+    """A ``map`` in this process, or over ``workers`` others that live as long as the block.
+
+    Ends the program in a sentence if one of them is killed: the others end with it.
+    """
+    with ExitStack() as held:
+        if workers == 1:
+            begin(threads, held)
+            yield map
+            return
+        fresh = multiprocessing.get_context("spawn")
+        others = ProcessPoolExecutor(workers, fresh, initializer=begin, initargs=(threads,))
+        try:
+            yield held.enter_context(others).map
+        except BrokenProcessPool:
+            sys.exit("A process was killed, perhaps because memory was short. Start again, with fewer --jobs if so.")
 
 
 def begin(threads: int, held: ExitStack = WHOLE_LIFE) -> None:
     """What a process needs before its first job: its threads, and its share of a GPU for as long as ``held`` lasts."""
     torch.set_num_threads(threads)
     held.callback(OPEN.clear)
-    held.enter_context(gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"))
+    held.enter_context(gpu_slot())
 
 
 def run_pool(grid: Grid, pool: Pool) -> bool:
@@ -73,7 +84,7 @@ def run_pool(grid: Grid, pool: Pool) -> bool:
 def run_job(grid: Grid, job: Job) -> None:
     """Run one arm, and tell what it is beside published numbers."""
     if done(grid, job, run_arm) and job.published:
-        print(published.text(published.published_table(grid)), flush=True)
+        print(published.published_text(published.published_table(grid)), flush=True)
 
 
 def done(grid: Grid, work: Pool | Job, carry_out: Callable[[Grid, Pool | Job], list[Path]]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from workflow.markers import bytes_checksum
 from workflow.plan import ROOT, Grid, GridError, Job, Pool, digest
 
 COMPUTES = "run.run_arm"  # the last cell of a notebook that shapes a record calls this
@@ -22,7 +23,7 @@ def changed(grid: Grid, work: Job | Pool) -> list[str]:
     """What is not as it was when the sweep began, in words; nothing if all is."""
     code, folders = grid.began["code"], grid.began["folders"]
     found = [] if files_hashes(code) == code else ["the code of ddlib"]
-    if isinstance(work, Job) and notebook_hash(work.notebook) != work.of["notebook"]:
+    if isinstance(work, Job) and notebook_hash(work.notebook) != work.made_with["notebook"]:
         found.append(f"notebooks/{work.notebook}.ipynb")
     used = [work.parameters[name] for name in ("dataset", "source_dataset")]
     return found + [name for name in used if name in folders and folder_hash(name) != folders[name]]
@@ -30,11 +31,8 @@ def changed(grid: Grid, work: Job | Pool) -> list[str]:
 
 def files_hashes(files: Iterable[str | Path]) -> dict[str, str]:
     """16 hex digits for the bytes of each file, by its path from the project on; empty if it is not there."""
-    return {os.path.relpath(ROOT / file, ROOT): _hash(ROOT / file) for file in files}
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+    paths = [ROOT / file for file in files]
+    return {os.path.relpath(path, ROOT): bytes_checksum(path) if path.is_file() else "" for path in paths}
 
 
 def folder_hash(folder: str) -> str:

@@ -30,12 +30,12 @@ class Pool:
 
     name: str  # of its marker and in tables
     parameters: Mapping[str, object]
-    of: Mapping[str, str]  # what else shapes the PTMs: code, data, version of torch
+    made_with: Mapping[str, str]  # what else shapes the PTMs: code, data, version of torch
 
     @cached_property
     def identity(self) -> dict[str, object]:
         """What shapes the PTMs."""
-        return {"parameters": without(self.parameters, NOT_SHAPING), **self.of}
+        return {"parameters": without(self.parameters, NOT_SHAPING), **self.made_with}
 
     @cached_property
     def marker(self) -> str:
@@ -51,7 +51,7 @@ class Job:
     arm: str
     parameters: Mapping[str, object]  # all that the notebook declares
     pool: Pool | None
-    of: Mapping[str, str]  # what else shapes the records: code, cells of the notebook, data, version of torch
+    made_with: Mapping[str, str]  # what else shapes the records: code, cells of the notebook, data, version of torch
     records: list[str]  # names of those that it writes
     shown: bool = False  # whether it is what the notebook does by default: the arm that the book shows
     published: Mapping[str, float] = field(default_factory=dict)  # accuracy in percent by evaluation; shapes nothing
@@ -64,7 +64,7 @@ class Job:
     @cached_property
     def identity(self) -> dict[str, object]:
         """What shapes the records."""
-        return {"parameters": without(self.parameters, NOT_SHAPING), **self.of}
+        return {"parameters": without(self.parameters, NOT_SHAPING), **self.made_with}
 
     @cached_property
     def marker(self) -> str:
@@ -81,7 +81,7 @@ class Grid:
     threads: int
     jobs: list[Job]
     began: Mapping[str, Mapping[str, str]]  # hashes of code and of image folders: see workflow/inputs.py
-    reader: str  # hash of what makes the comparison out of records
+    reader: str  # hash of what makes the comparison out of records, and of what else it shows
 
     @property
     def pools(self) -> list[Pool]:
@@ -123,9 +123,9 @@ def read_plan(path: str | Path) -> Grid:
         raise GridError(f"{path} is not the plan of a sweep ({error!r:.200}): start the sweep again") from error
 
 
-def fields(of: object) -> dict[str, object]:
+def fields(value: object) -> dict[str, object]:
     """The fields of a dataclass by their names, those inside as they are."""
-    return {field.name: getattr(of, field.name) for field in dataclasses.fields(of)}
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def digest(value: object) -> str:

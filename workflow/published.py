@@ -74,12 +74,12 @@ def _accuracies(grid: Grid, job: Job, any_code: bool) -> Iterator[pd.DataFrame]:
             record = read_record(path)
         except (OSError, ValueError):
             continue
-        if any_code or record["code_hash"] == job.of["code"]:
+        if any_code or record["code_hash"] == job.made_with["code"]:
             table = record["accuracies"]
             yield table[table["architecture"] == ARCHITECTURE]
 
 
-def text(table: pd.DataFrame) -> str:
+def published_text(table: pd.DataFrame) -> str:
     """The table for a terminal."""
     told = table.assign(**{"ours": [_mean_and_spread(*row) for row in table[["mean", "sd"]].itertuples(index=False)]})
     told = told[["dataset", "arm", "evaluation", "n", "ours", "published", "difference"]]

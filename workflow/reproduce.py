@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ddlib.disk.files import replacing
 from ddlib.disk.paths import cache_folder
 from ddlib.study.images import atlas
 from ddlib.study.parameters import check
@@ -68,8 +70,10 @@ def lend_ptms() -> None:
     """Put the PTMs of the study into the cache, where a run looks for them."""
     cache_folder().mkdir(parents=True, exist_ok=True)
     for path in (RESULTS / "ptms").glob("*.safetensors"):
-        if not (cache_folder() / path.name).exists():
-            shutil.copy2(path, cache_folder())
+        lent = cache_folder() / path.name
+        if not lent.exists():
+            with replacing(lent) as temporary:
+                shutil.copyfile(path, temporary)
 
 
 def run_again(record: dict[str, object], folder: Path, pictures: bool = False) -> dict[str, object]:
@@ -77,6 +81,7 @@ def run_again(record: dict[str, object], folder: Path, pictures: bool = False) -
 
     Pictures are ``<iteration>.png`` in the folder, a column for each class.
     """
+    torch.set_num_threads(record["environment"]["torch_threads"])  # sums of several threads are rounded otherwise
     given = record["parameters"] | {"seed": record["seed"], "num_sets": 1}
     given["device"] = "cpu" if record["device"] == "cpu" else "auto"  # PTMs are those of a kind of device
     given |= {"runs_folder": str(folder)} | (UNJUDGED if pictures else {})

@@ -5,31 +5,28 @@ time: a second that wants the same job waits for the first, which may be an orph
 the work done. Only a pool needs torch here; an arm has it in the kernel of its notebook.
 """
 
-import contextlib
-import itertools
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from workflow.gpus import gpu_slot
 from workflow.inputs import changed
+from workflow.locks import lock_of
 from workflow.markers import write_marker, wrong_with
 from workflow.plan import ROOT, Grid, GridError, Job, Pool, read_plan
 
 FAILED = "FAILED: "  # begins the last line of the log of a job that failed; a killed one has none
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b.*")
-PER_GPU = 4  # small runs that share one GPU
 
 
 def run(grid: Grid, work: Pool | Job, carry_out: Callable[[Grid, Pool | Job], list[Path]]) -> None:
@@ -57,14 +54,9 @@ def base_of(grid: Grid, work: Pool | Job) -> Path:
     return cache_folder()
 
 
-def lock_of(folder: Path, name: str) -> Path:
-    """What the process holds that carries out this pool or job."""
-    return folder / "locks" / f"{name}.lock"
-
-
 def with_notebook(grid: Grid, work: Pool | Job) -> list[Path]:
     """Train the PTMs, or execute the notebook; on this machine's GPUs, if there are any, beside others."""
-    with gpu_slot(Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"):  # GPUs are of one machine
+    with gpu_slot():
         return train_pool(work) if isinstance(work, Pool) else run_notebook(grid, work)
 
 
@@ -73,6 +65,7 @@ def run_notebook(grid: Grid, job: Job) -> list[Path]:
     os.environ["DDLIB_RUNS"] = str(grid.folder)
     executed, parameters = grid.executed(job), yaml.safe_dump(dict(job.parameters))
     source = ROOT / "notebooks" / f"{job.notebook}.ipynb"
+    executed.unlink(missing_ok=True)  # of a run that this one replaces
     files, diverged = recorded(grid, job, lambda: execute(source, executed, "-y", parameters))
     whole = executed.with_name(f".{executed.name}") if diverged else executed
     return [*files, *filter(Path.is_file, [whole])]
@@ -103,7 +96,7 @@ def recorded(grid: Grid, job: Job, act: Callable[[], object]) -> tuple[list[Path
     for record in records:
         if stamp(record) == before[record]:
             raise RuntimeError(f"{record.name} was not written, although the run came to its end")
-        if said(record)["code_hash"] != job.of["code"]:
+        if said(record)["code_hash"] != job.made_with["code"]:
             raise RuntimeError("the code of ddlib changed before or during the run: start the sweep again")
     synthetic = [record.with_suffix(".safetensors") for record in records]
     return [*records, *filter(Path.is_file, synthetic)], diverged
@@ -135,43 +128,6 @@ def train_pool(pool: Pool) -> list[Path]:
     data = open_dataset(p)
     ptms = [ptm for seed in pools.pool_seeds(p) for ptm in pools.open_pool(pools.for_set(p, seed), data)]
     return [path for path in map(cached_file, ptms) if path.is_file()]  # ImageNet's weights are torchvision's
-
-
-@contextlib.contextmanager
-def gpu_slot(folder: Path) -> Iterator[None]:
-    """Hold a share of a GPU, and let the job see that one alone; nothing without GPUs."""
-    if not (here := gpus()):
-        yield
-        return
-    folder.mkdir(exist_ok=True)
-    slots = [(device, slot) for slot in range(PER_GPU) for device in here]
-    for device, slot in itertools.cycle(slots):
-        lock = FileLock(folder / f"{here[device]}-{slot}.lock")
-        try:
-            lock.acquire(timeout=0.1)
-        except Timeout:
-            continue
-        with lock:
-            os.environ["CUDA_VISIBLE_DEVICES"] = device
-            yield
-        return
-
-
-def gpus() -> dict[str, str]:
-    """The NVIDIA GPUs that we may use, as ``CUDA_VISIBLE_DEVICES`` names them: all, or those in it; with their UUIDs.
-
-    An index counts what a job sees, so two jobs of a cluster may both have a "0"; a UUID is one GPU.
-    """
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    here = dict(re.findall(r"^GPU (\d+): .*\(UUID: (\S+)\)", listed, re.MULTILINE))
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is None or not here:
-        return here
-    names = itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, given.split(",")))  # as CUDA reads
-    return {name: here.get(name, name) for name in names}
 
 
 def main(path: str, marker: str) -> None:

@@ -32,7 +32,7 @@ def sittings(folder: Path) -> Iterator[None]:
 
     def evaluated(synthetic: SyntheticSet, dataset: Dataset, *given: object, **settings: object) -> pd.DataFrame:
         nonlocal earlier
-        key = repr([synthetic.hash, dataset.hash, code_hash(), given, settings])
+        key = repr([synthetic.hash, dataset.hash, str(dataset.train.images.device), code_hash(), given, settings])
         path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         if path.is_file():
             table = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))

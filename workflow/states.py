@@ -3,7 +3,6 @@
 Nothing here changes anything.
 """
 
-import fcntl
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,9 +14,10 @@ from statistics import mean
 from ddlib.study.record import read_record
 from ddlib.study.words import plural
 from workflow.inputs import reads_as
+from workflow.locks import held, lock_of
 from workflow.markers import read_marker, why_stale, wrong_with
 from workflow.plan import Grid, Job, Pool
-from workflow.run_job import FAILED, base_of, lock_of
+from workflow.run_job import FAILED, base_of
 
 STATES = ("done", "running", "failed", "left")
 
@@ -92,18 +92,6 @@ def failures(grid: Grid, job: Job) -> list[str]:
         if record["status"] == "failed":
             found.append(f"seed {record['seed']}: {record.get('error') or 'no reason recorded'}")
     return found
-
-
-def held(lock: Path) -> bool:
-    """Whether a process holds a lock. Looking shares the lock for a moment, and writes nothing."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def costs(grid: Grid) -> dict[str, tuple[float, float]]:

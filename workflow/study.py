@@ -12,20 +12,22 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ddlib.disk.files import replacing
+from ddlib.study.record import synthetic_path
 from ddlib.synthetic import SyntheticSet
 from workflow import in_process
 from workflow.grid import read_grid
+from workflow.locks import alone
+from workflow.markers import wrong_with
 from workflow.plan import ROOT, Grid, GridError, Job
 from workflow.sittings import sittings
 from workflow.states import State, states, table
-from workflow.sweep import alone, forget
+from workflow.sweep import forget, from_one
 
 RESULTS = ROOT / "book" / "results"
 PICTURED = {"desk-guidance": 2, "desk-ensemble": 2}  # seeds of an arm; in other sweeps one
@@ -50,13 +52,13 @@ def turn(job: Job) -> tuple[bool, int]:
 
 def keep(grid: Grid, job: Job) -> None:
     """Copy the records of a job that is done, and a picture of each set of the first seeds (``PICTURED``)."""
-    if not all((grid.folder / name).is_file() for name in (job.marker, *job.records)):
+    marker = grid.folder / job.marker
+    if not marker.is_file() or wrong_with(marker, grid.folder):
         return
     first = min(other.parameters["seed"] for other in grid.jobs)
     pictured = range(first, first + PICTURED.get(grid.path.stem, 1)) if job.parameters["evaluate_on"] == "test" else ()
     for record in job.records:
-        seed = int(Path(record).stem.rpartition("-seed")[2])
-        saved = (grid.folder / record).with_suffix(".safetensors")
+        seed, saved = int(Path(record).stem.rpartition("-seed")[2]), synthetic_path(grid.folder / record)
         if seed in pictured and saved.is_file():
             SyntheticSet.load(saved).save_grid((kept_in(grid) / record).with_suffix(".png"), gap=0)
         with replacing(kept_in(grid) / record) as temporary:
@@ -65,7 +67,7 @@ def keep(grid: Grid, job: Job) -> None:
 
 def run_and_keep(grid: Grid, job: Job) -> None:
     """One job, in as many sittings as it takes; its PTMs are trained when it asks for them."""
-    so_far = grid.folder / "sittings" / job.name
+    so_far = grid.folder / "sittings" / Path(job.marker).stem  # which changes with the version of torch
     with sittings(so_far):
         in_process.run_job(grid, job)
     keep(grid, job)
@@ -81,15 +83,16 @@ def states_alone(grid: Grid) -> list[State]:
 def study(path: str, workers: int) -> bool:
     """Run what a grid lacks; whether all of it is kept then."""
     grid = read_grid(path)
-    for job in lacking(grid).jobs:
-        keep(grid, job)  # of one that was ended between its last step and this one
-    left = lacking(grid)
-    print(f"{path}: {len(grid.jobs) - len(left.jobs)} of {len(grid.jobs)} jobs are kept", flush=True)
-    if left.jobs:
-        with alone(grid), ExitStack() as held:
+    with alone(grid):
+        for job in lacking(grid).jobs:
+            keep(grid, job)  # of one that was ended between its last step and this one
+        left = lacking(grid)
+        print(f"{path}: {len(grid.jobs) - len(left.jobs)} of {len(grid.jobs)} jobs are kept", flush=True)
+        if left.jobs:
             forget(left, states_alone(left))
-            list(in_process.hands(grid.threads, workers, held)(partial(run_and_keep, grid), left.jobs))
-        print(table(states_alone(left)), flush=True)
+            with in_process.mapping(grid.threads, workers) as each:
+                list(each(partial(run_and_keep, grid), left.jobs))
+            print(table(states_alone(left)), flush=True)
     return not lacking(grid).jobs
 
 
@@ -97,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Grid after grid; not 0 if something is still missing."""
     parser = argparse.ArgumentParser(prog="python workflow/study.py", description=__doc__)
     parser.add_argument("grids", nargs="+", help="files such as params/sweeps/desk-guidance.yaml")
-    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("-j", "--jobs", type=from_one, default=1, help="processes side by side")
     given = parser.parse_args(arguments)
-    os.environ.setdefault("DDLIB_CACHE", str(RESULTS / "ptms"))
+    os.environ["DDLIB_CACHE"] = str(RESULTS / "ptms")  # whatever the user's own is: records are kept with their PTMs
     try:
         whole = [study(path, given.jobs) for path in given.grids]
     except (GridError, OSError) as error:

@@ -6,23 +6,21 @@ needs neither Snakemake nor Jupyter, and starts no process for each job.
 """
 
 import argparse
-import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from workflow import in_process
+from workflow.gpus import PER_GPU, gpus
 from workflow.grid import read_grid
+from workflow.locks import alone
 from workflow.markers import write_whole
 from workflow.plan import PLAN, ROOT, Grid, GridError, plan_text
-from workflow.published import published_table, text, write_published
-from workflow.run_job import PER_GPU, gpus
+from workflow.published import published_table, published_text, write_published
 from workflow.states import State, comparison_is_current, nothing_left, outlook, reasons, states, table
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
@@ -58,21 +56,6 @@ def snakemake(grid: Grid, options: Sequence[str], *config: str) -> int:
 def elsewhere(options: Sequence[str]) -> bool:
     """Whether the jobs run on other machines than this one."""
     return any("profile" in option or "executor" in option or option == "-e" for option in options)
-
-
-@contextlib.contextmanager
-def alone(grid: Grid) -> Iterator[None]:
-    """Hold the lock of the sweep. Ends the program if somebody else does, or if the folder cannot be written."""
-    lock = FileLock(grid.folder / "locks" / "sweep.lock", timeout=0)
-    try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        sys.exit(f"another sweep is running in {grid.folder}: `make progress GRID={grid.path}` says how far it is")
-    except OSError as error:
-        sys.exit(f"{grid.folder} cannot be written ({error}): set DDLIB_RUNS to a folder that can")
-    with lock:
-        yield
 
 
 def engine(grid: Grid, given: argparse.Namespace, options: Sequence[str]) -> int:
@@ -114,7 +97,15 @@ def ends(grid: Grid, for_book: bool) -> Iterator[str]:
         if grid.folder.parent == ROOT / "runs" / "sweeps" and not for_book:
             yield f"Into the book:  make book SWEEP={grid.folder.name}"
     if any(job.published for job in grid.jobs):
-        yield from ("", text(published_table(grid)), f"As a table:     {write_published(grid)}")
+        yield from ("", published_text(published_table(grid)), f"As a table:     {write_published(grid)}")
+
+
+def from_one(text: str) -> int:
+    """A number of processes. Raises ValueError for anything else."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of processes; expected a whole number from 1")
+    return number
 
 
 def arguments_of(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -123,7 +114,7 @@ def arguments_of(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, l
     parser.add_argument("grid", help="a file such as params/sweeps/smoke.yaml")
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--status", action="store_true", help="say how far it is")
-    parser.add_argument("-j", "--jobs", type=int, help="how many cores, or jobs on a cluster; default: all cores")
+    parser.add_argument("-j", "--jobs", type=from_one, help="how many cores, or jobs on a cluster; default: all cores")
     parser.add_argument("--in-process", action="store_true", help="without notebooks; by default one after the other")
     parser.add_argument("--notebooks", action="store_true", help="but with those that the book shows, as they are now")
     return parser.parse_known_args(arguments)
@@ -141,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join([table(found), *reasons(found), outlook(grid, found, workers)]), flush=True)
     if given.dry_run or given.status:
         if any(job.published for job in grid.jobs):
-            print(f"\n{text(published_table(grid))}")
+            print(f"\n{published_text(published_table(grid))}")
         return 0
     status = go_on(grid, given, options)
     before, found = found, states(grid, given.notebooks)

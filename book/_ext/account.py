@@ -51,8 +51,8 @@ def arms() -> list[list[str]]:
         for arm, records in by_arm.items():
             there = [record for record in map(record_at, records) if record]
             done = sum(record["status"] == "ok" for record in there)
-            hours = sum(record["seconds"].get(part, 0) for record in there for part in OF_A_RUN)
-            took = f"{hours / 3600:.1f}" if there else "–"
+            seconds = sum(record["seconds"].get(part, 0) for record in there for part in OF_A_RUN)
+            took = f"{seconds / 3600:.1f}" if there else "–"
             failed = f", {len(there) - done} failed" if done < len(there) else ""
             rows.append([grid, arm, f"{done} of {len(records)}{failed}", took])
     return rows

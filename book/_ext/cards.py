@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from html import escape
 
 import findings as study
+import pandas as pd
 import plans
 
 from ddlib.study.arms import Arm
@@ -64,7 +65,7 @@ def in_words(row: Mapping) -> str:
 
 def small_forest(rows: list[Mapping]) -> str:
     """Means and intervals on one scale from the widest bound to its mirror image, the margin of a point shaded."""
-    values = [abs(100 * row[key]) for row in rows for key in ("t_low", "t_high", "difference") if row[key] == row[key]]
+    values = [abs(100 * row[key]) for row in rows for key in ("t_low", "t_high", "difference") if pd.notna(row[key])]
     most = max([1.5, *values]) * 1.05
 
     def x(value: float) -> float:
@@ -77,7 +78,7 @@ def small_forest(rows: list[Mapping]) -> str:
     marks.append(f'<line x1="160" x2="160" y1="0" y2="{height}" stroke="currentColor"/>')
     for place, row in enumerate(rows):
         y, mean = 24 * place + 15, x(100 * row["difference"])
-        if row["t_low"] == row["t_low"]:
+        if pd.notna(row["t_low"]):
             low, high = x(100 * row["t_low"]), x(100 * row["t_high"])
             marks.append(f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="3"/>')
         marks.append(f'<circle cx="{mean}" cy="{y}" r="5" fill="currentColor"/>')

@@ -91,11 +91,13 @@ def costs(found: Findings) -> Drawn | None:
     ]
     place = Lanes.of(table["text"])
     order = list(table["arm"])
-    choice = alt.param(name="cost", value="passes", bind=alt.binding_radio(options=list(COSTS), name="cost: "))
+    buttons = alt.binding_radio(options=list(COSTS), labels=list(COSTS.values()), name="cost: ")
+    choice = alt.param(name="cost", value="passes", bind=buttons)
     colours = alt.Color("arm:N", legend=None, scale=colours_of(order))
     y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
     x = alt.X("x:Q", title="updates, PTM passes or seconds, as chosen: median over sets", scale=alt.Scale(zero=True))
-    tips = ["label:N", alt.Tooltip("mean:Q", format=".1f"), *(alt.Tooltip(f"{c}:Q", format=".4~r") for c in COSTS)]
+    spent = [alt.Tooltip(f"{name}:Q", format=".4~r", title=title) for name, title in COSTS.items()]
+    tips = ["label:N", alt.Tooltip("mean:Q", format=".1f"), *spent]
     base = alt.Chart(table).transform_calculate(x="datum[cost]").encode(y=y)
     layers = (
         base.mark_bar(height=12, yOffset=place.below).encode(

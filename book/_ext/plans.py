@@ -50,7 +50,7 @@ def arms_of(grid: str) -> dict[str, int]:
     found: dict[str, set[int]] = {}
     for job in jobs_of(grid):
         p = SimpleNamespace(**job.parameters)
-        found.setdefault(Arm.of(p, p.num_ptms).name, set()).update(range(p.seed, p.seed + p.num_sets))
+        found.setdefault(Arm.planned(p).name, set()).update(range(p.seed, p.seed + p.num_sets))
     return {name: len(seeds) for name, seeds in found.items()}
 
 

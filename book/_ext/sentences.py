@@ -162,9 +162,9 @@ def scale_in_words(found: Findings) -> str:
     def values(name: str) -> list[object]:
         return sorted(found.plain[name].dropna().unique())
 
-    data = either([DATASETS.get(name, str(name)) for name in values("dataset")])
-    method = either([str(name).upper() for name in values("base_method") if name in ("dm", "dc", "dsa")])
-    numbers = {name: either([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
+    data = listed([DATASETS.get(name, str(name)) for name in values("dataset")])
+    method = listed([str(name).upper() for name in values("base_method") if name in ("dm", "dc", "dsa")])
+    numbers = {name: listed([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
     images = "image" if numbers["ipc"] == "1" else "images"
     parts = [data, f"{numbers['ipc']} {images} per class", method, f"{numbers['iterations']} iterations"]
     return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
@@ -177,7 +177,7 @@ def arms_in_words(found: Findings) -> str:
         return f"{len(counts)} arms of {counts.min()} to {counts.max()} sets"
     numbers = counts.value_counts().sort_index(ascending=False)
     parts = [f"{plural(arms, 'arm')} of {plural(sets, 'set')}" for sets, arms in numbers.items()]
-    return either(parts).replace(" or ", " and ")
+    return listed(parts, "and")
 
 
 def training_in_words(runs_there: Rows) -> str:
@@ -196,7 +196,7 @@ def training_in_words(runs_there: Rows) -> str:
 def machines_in_words(runs_there: Rows) -> str:
     """Processors or GPUs, most used first, the version of PyTorch, and whether pairs, which share a seed, share one."""
     names = runs_there["device_name"].str.replace(r"\((R|TM)\)", "", regex=True)
-    versions = either(sorted(runs_there["torch"].str.partition("+")[0].unique()))
+    versions = listed(sorted(runs_there["torch"].str.partition("+")[0].unique()))
     counts = names.value_counts()
     if len(counts) == 1:
         return f"{counts.index[0]}, PyTorch {versions}"
@@ -212,9 +212,9 @@ def commits_of(records: Rows) -> list[str]:
     return list(dict.fromkeys(str(commit)[:9] for commit in records.sort_values("created")["git_commit"].dropna()))
 
 
-def either(words: list[str]) -> str:
+def listed(words: list[str], conjunction: str = "or") -> str:
     """``a``, ``a or b``, ``a, b or c``."""
-    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    return f" {conjunction} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def span(words: list[str]) -> str:

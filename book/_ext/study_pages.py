@@ -3,7 +3,7 @@
 ``{num}`` is a number in prose, ``{claim}`` words that a contrast bears out. ``{evidence}`` says what a page rests on,
 ``{answers}`` are the cards of the first screen, ``{chart}`` is a figure that works without a script, with its data,
 ``{results}`` a table, ``{explorer}`` shows synthetic images, ``{toy}`` combines gradients by hand, ``{literature}``
-sets published accuracies beside ours, ``{runs-table}`` lists the sweeps, ``{commands}`` is a block of commands with
+sets published accuracies beside ours, ``{runs-table}`` lists what was run, ``{commands}`` is a block of commands with
 the address of the repository, ``{cite-this}`` a BibTeX entry. Pages are built again when a record changes.
 """
 
@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -138,6 +137,7 @@ class Answers(FromRecords):
         cards = []
         for line in filter(None, self.content):
             key, _, question = line.partition(": ")
+            self.findings_of(key.strip())  # or an error
             cards.append(card(key.strip(), question))
         return [generated(f'<div class="answers">{"".join(cards)}</div>\n')]
 
@@ -259,8 +259,10 @@ class Literature(FromRecords):
         depends_on_records(self.env)
         path = plans.ROOT / "book" / "published.yaml"
         self.env.note_dependency(str(path))
-        published = yaml.safe_load(path.read_text(encoding="utf-8"))[self.arguments[0]]
-        rows = literature.rows(published, self.arguments[0])
+        published = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if self.arguments[0] not in published:
+            raise self.error(f"nothing published on {self.arguments[0]!r}; known: {', '.join(published)}")
+        rows = literature.rows(published[self.arguments[0]], self.arguments[0])
         return [generated(html_table(literature.HEAD, rows))]
 
 
@@ -349,6 +351,7 @@ class CiteThis(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """A block of code."""
+        self.env.note_reread()  # the commit is in no file that Sphinx watches
         about = self.config.html_context
         address = self.config.repository_address
         lines = [
@@ -356,7 +359,7 @@ class CiteThis(SphinxDirective):
             f"  title  = {{{self.config.html_title}}},",
             f"  author = {{{{{self.config.author}}}}},",
             f"  year   = {{{about['build_date'][:4]}}},",
-            f"  note   = {{Version {version('ddlib-ptm')}, {about['build_date']}, commit {about['build_commit']}}},",
+            f"  note   = {{Version {about['build_version']}, {about['build_date']}, commit {about['build_commit']}}},",
             *([] if address.startswith("<") else [f"  url    = {{{address}}},"]),
             "}",
         ]

@@ -1,6 +1,6 @@
 """The toy of three gradients in the plane: for the picture without a script, the rules of ``extra/toy/toy.js``.
 
-Points are (x, y) with y upwards. ``tests/test_browser.py`` compares the two with ddlib's strategies.
+Points are (x, y) with y upwards. ``tests/test_browser.py`` compares the two, and mean and MGDA with ddlib's strategies.
 """
 
 import math

@@ -15,6 +15,7 @@ from ddlib.combine import STRATEGIES
 from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.selection import SELECTIONS
+from ddlib.study.allowed import names
 
 FULL, FULL_NAME = "full", "full_data"  # all real images: as base_method, and as an arm
 FILE = "file"  # as base_method in records: a set that was not made here
@@ -74,6 +75,11 @@ class Arm:
             return cls()
         strategy = p.strategy if num_ptms > 1 else ""
         return cls(p.guidance, strategy, p.base_method == "none", p.equal_passes, p.guide_every)
+
+    @classmethod
+    def planned(cls, p: SimpleNamespace) -> "Arm":
+        """The arm that checked parameters will give: the pool has ``num_ptms`` of each architecture."""
+        return cls.of(p, p.num_ptms * len(names(p.ptm_architectures)))
 
     @classmethod
     def parse(cls, name: str) -> "Arm":
