@@ -482,6 +482,7 @@ def test_sets_that_were_made_twice_are_compared_by_the_networks_that_judged_both
 
 def test_the_sets_that_two_sweeps_made_are_listed(whole):
     rows = {tuple(row[:2]): row[2:] for row in account.twice()}
+    assert len(rows) == len(account.ONE_SET), "each name is that of an arm of its chapter"
     assert rows["CCLoM: which guidance", "CCLoM: the paper's options"][:2] == ["8", "8"]
     other = rows["CLoM: which guidance", "CLoM, one fixed PTM: how to combine several PTMs"]
     assert other[:2] == ["10", "0"], "the hashes of imagined sets hold the name of their arm"
