@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
+from shown import toy
 from test_book import HTML, PAGES
 
 from ddlib.combine import weights_mgda

@@ -6,23 +6,25 @@ import re
 import shutil
 from pathlib import Path
 
-import account
-import cards
-import charts
-import drawn
-import findings as study
-import forests
-import literature
-import outcomes
 import pandas as pd
-import pictures
-import plans
 import pytest
-import result_tables
-import sentences
 import yaml
 from imagined import write_study
 from scipy import stats
+from shown import (
+    account,
+    cards,
+    charts,
+    findings,
+    forests,
+    literature,
+    outcomes,
+    pictures,
+    plans,
+    result_tables,
+    sentences,
+    set_charts,
+)
 
 from ddlib.study.arms import Arm
 
@@ -41,9 +43,9 @@ def whole(results):
     """The pages' functions on a whole study."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "RESULTS", results)
-        study.findings.cache_clear()
+        findings.findings.cache_clear()
         yield results
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
 
 
 def accuracies(folder: Path, **wanted: object) -> dict[int, float]:
@@ -60,16 +62,16 @@ def accuracies(folder: Path, **wanted: object) -> dict[int, float]:
 
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
-    monkeypatch.setattr(study, "SMOKE", tmp_path)
-    study.findings.cache_clear()
+    monkeypatch.setattr(findings, "SMOKE", tmp_path)
+    findings.findings.cache_clear()
     assert sentences.evidence("guidance") == [
         "Evidence: none yet.",
         "For this chapter, 0 of 95 planned runs are there.",
     ]
     assert sentences.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
-    assert forests.forest(study.findings("guidance"), True) is None
-    assert pictures.pictures_of(study.findings("guidance")) == {}
-    study.findings.cache_clear()
+    assert forests.forest(findings.findings("guidance"), True) is None
+    assert pictures.pictures_of(findings.findings("guidance")) == {}
+    findings.findings.cache_clear()
 
 
 def test_numbers_of_the_prose_are_those_of_the_records(whole):
@@ -100,7 +102,7 @@ def test_numbers_by_architecture_are_those_of_the_records(whole):
                 a for name, a in zip(table["architecture"], table["accuracy"], strict=True) if name == architecture
             ]
             by_hand.setdefault((record["arm"], architecture), {})[record["seed"]] = 100 * sum(values) / len(values)
-    found = study.findings("guidance")
+    found = findings.findings("guidance")
     _, rows, caption = result_tables.transfer_cells(found)
     cells = {row[0].removesuffix(" (primary)"): row[1:] for row in rows}
     assert "n = 10" in caption
@@ -141,7 +143,7 @@ def test_a_number_that_there_cannot_be_is_an_error(whole):
 
 
 def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
-    rows = study.findings("guidance").contrasts
+    rows = findings.findings("guidance").contrasts
     seen = set()
     for row in rows.to_dict("records"):
         name, raised = f"{row['a']} - {row['b']}", "" if row["primary"] else "_holm"
@@ -162,7 +164,7 @@ def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
             assert f"n = {row['n']}" in told
             page, _, anchor = address.partition("#")
             assert page == "ablation_1.html"
-            table = result_tables.html_table(*result_tables.contrast_cells(study.findings("guidance")), "guidance")
+            table = result_tables.html_table(*result_tables.contrast_cells(findings.findings("guidance")), "guidance")
             assert table.count(f'id="{anchor}"') == 1
     assert len(seen) > 1, "the imagined study has several kinds of verdict"
 
@@ -178,15 +180,15 @@ def test_arms_at_another_alpha_than_the_chosen_are_told(whole, monkeypatch):
     assert best == 1000, "as params/desk.yaml has it"
     told = " ".join(sentences.evidence("guidance"))
     assert "CLoM: alpha_clom" not in told
-    grid = study.findings("alpha").alpha_grids["as in the ablations"]
+    grid = findings.findings("alpha").alpha_grids["as in the ablations"]
     monkeypatch.setitem(
-        vars(study.findings("alpha")), "alpha_grids", {"as in the ablations": grid[grid["alpha"] != best]}
+        vars(findings.findings("alpha")), "alpha_grids", {"as in the ablations": grid[grid["alpha"] != best]}
     )
     rest = max(set(tried) - {best}, key=lambda alpha: sum(tried[alpha]))
     (line,) = [line for line in sentences.evidence("guidance") if line.startswith("Not at the alpha")]
     assert f"CLoM: alpha_clom is 1,000, and the hold-out chose {rest:g}" in line
     monkeypatch.setattr(sentences, "whole", lambda chapter: False)
-    assert sentences.other_alphas(study.findings("guidance")) == [], "a grid that is not whole has chosen nothing"
+    assert sentences.other_alphas(findings.findings("guidance")) == [], "a grid that is not whole has chosen nothing"
 
 
 @pytest.fixture
@@ -206,13 +208,13 @@ def part(tmp_path, whole, monkeypatch):
         ]
         path.unlink()
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
     yield tmp_path
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
 
 
 def test_there_is_no_test_before_all_planned_sets_are_there(part, whole):
-    table = study.findings("guidance").contrasts.set_index("contrast")
+    table = findings.findings("guidance").contrasts.set_index("contrast")
     early = table.loc["CLoM − CCLoM"]
     assert early["verdict"] == "no verdict yet (n = 9 of 10)"
     assert early["t_low"] < early["difference"] < early["t_high"]
@@ -224,11 +226,11 @@ def test_there_is_no_test_before_all_planned_sets_are_there(part, whole):
     shared = "no verdict yet (those of its correction are not whole)"
     assert table.loc["CCLoM − no guidance", "verdict"] == shared
     assert table.loc[:, "p_value":"p_value"].isna().all(axis=None)
-    growing = forests.growing(study.findings("guidance")).table
+    growing = forests.growing(findings.findings("guidance")).table
     assert growing["verdict"].str.startswith("no verdict").all()
-    assert not study.findings("ensemble").contrasts["verdict"].str.startswith("no verdict yet").any()
+    assert not findings.findings("ensemble").contrasts["verdict"].str.startswith("no verdict yet").any()
 
-    there = study.findings("elsewhere").contrasts
+    there = findings.findings("elsewhere").contrasts
     cases = {case: set(rows["verdict"].str.startswith("no verdict yet")) for case, rows in there.groupby("case")}
     assert cases.pop("as in the ablations") == {True, False}
     assert cases.pop("Fashion-MNIST") == {True, False}
@@ -241,8 +243,8 @@ def test_the_exploratory_wait_for_an_arm_that_has_no_run(part):
     for path in (part / "desk-ensemble").glob("*.json"):
         if json.loads(path.read_text())["arm"] == "clom mgda":
             path.unlink()
-    study.findings.cache_clear()
-    table = study.findings("ensemble").contrasts
+    findings.findings.cache_clear()
+    table = findings.findings("ensemble").contrasts
     assert not table["a"].str.contains("mgda").any()
     early = table["verdict"] == "no verdict yet (those of its correction are not whole)"
     assert (early == ~table["primary"].astype(bool)).all()
@@ -254,8 +256,8 @@ def test_an_option_waits_for_its_own_family(part):
     for path in (part / "desk-options").glob("*seed17.json"):
         if json.loads(path.read_text())["parameters"]["num_ptms"] == 2:
             path.unlink()
-    study.findings.cache_clear()
-    table = study.findings("options").contrasts
+    findings.findings.cache_clear()
+    table = findings.findings("options").contrasts
     for family, rows in table.groupby("family"):
         early = rows["verdict"].str.startswith("no verdict yet")
         assert early.all() if family == "num_ptms" else not early.any(), family
@@ -278,12 +280,12 @@ def test_a_claim_that_names_nothing_is_an_error(whole):
 
 def test_a_claim_rests_on_no_smoke_run(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
-    monkeypatch.setattr(study, "SMOKE", whole / "desk-guidance")
-    study.findings.cache_clear()
+    monkeypatch.setattr(findings, "SMOKE", whole / "desk-guidance")
+    findings.findings.cache_clear()
     for sign in ("above", "below", "equal", "open"):
         with pytest.raises(ValueError, match="smoke"):
             sentences.claim(f"words <guidance: clom - cclom is {sign}>")
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
 
 
 def test_a_whole_sweep_misses_nothing(whole):
@@ -361,26 +363,26 @@ CHARTS = {
     "others ensemble": (lambda found: forests.forest(found, False), None),
     "architectures guidance": (forests.architectures, 5),
     "architectures ensemble": (forests.architectures, 10),
-    "costs guidance": (drawn.costs, None),
+    "costs guidance": (set_charts.costs, None),
     "effects guidance": (forests.effects, 3),
-    "strips guidance": (lambda found: drawn.strips(found, {}), 8 * 10 + 10 + 5),
+    "strips guidance": (lambda found: set_charts.strips(found, {}), 8 * 10 + 10 + 5),
     "growing ensemble": (forests.growing, 9 * 2),
-    "costs ensemble": (drawn.costs, None),
-    "recognised guidance": (drawn.recognised, 7 * 10),
-    "gradients ensemble": (drawn.gradients, 10 * 3 * 10),
-    "gains ensemble": (drawn.gains, 10),
+    "costs ensemble": (set_charts.costs, None),
+    "recognised guidance": (set_charts.recognised, 7 * 10),
+    "gradients ensemble": (set_charts.gradients, 10 * 3 * 10),
+    "gains ensemble": (set_charts.gains, 10),
     "others options": (lambda found: forests.forest(found, False), None),
-    "strips options": (lambda found: drawn.strips(found, {}), 126),
+    "strips options": (lambda found: set_charts.strips(found, {}), 126),
     "forest elsewhere": (lambda found: forests.forest(found, True), 2 * 5 + 1),
     "others elsewhere": (lambda found: forests.forest(found, False), None),
-    "alpha alpha": (drawn.alpha, None),
+    "alpha alpha": (set_charts.alpha, None),
 }
 
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_charts_hold_what_they_show_and_say_it(name, whole):
     draw, rows = CHARTS[name]
-    found = study.findings(name.split()[1])
+    found = findings.findings(name.split()[1])
     chart = draw(found)
     assert len(chart.table) == (rows or len(chart.table)) > 0
     picture = charts.picture(chart.chart)
@@ -392,7 +394,7 @@ def test_charts_hold_what_they_show_and_say_it(name, whole):
 
 
 def test_a_forest_shows_what_the_contrasts_say(whole):
-    found = study.findings("guidance")
+    found = findings.findings("guidance")
     chart = forests.forest(found, True)
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
@@ -405,7 +407,7 @@ def test_costs_are_medians_of_the_records(whole):
     for path in (whole / "desk-guidance").glob("*.json"):
         record = json.loads(path.read_text())
         seconds.setdefault(record["arm"], []).append(record["seconds"] | {"passes": record["ptm_passes"]})
-    head, rows, _ = result_tables.cost_cells(study.findings("guidance"))
+    head, rows, _ = result_tables.cost_cells(findings.findings("guidance"))
     assert head == ["arm", "PTM passes", "distillation, s", "training of its PTMs, s"]
     told = {row[0]: row[1:] for row in rows}
     for arm, label in {"none": "no guidance", "clom": "CLoM", "cclom alone": "CCLoM alone"}.items():
@@ -416,7 +418,7 @@ def test_costs_are_medians_of_the_records(whole):
 
 def test_alphas_in_use_are_those_of_the_profile_and_the_grid(whole):
     profile = yaml.safe_load((plans.ROOT / "params" / "desk.yaml").read_text())
-    told = {row[0]: row[1:] for row in result_tables.alphas_in_use_cells(study.findings("guidance")).rows}
+    told = {row[0]: row[1:] for row in result_tables.alphas_in_use_cells(findings.findings("guidance")).rows}
     clom, cclom = f"{profile['alpha_clom']:,.0f}", f"{profile['alpha_cclom']:,.0f}"
     assert told["CLoM"] == [clom, "1"]
     assert told["CLoM + CCLoM"] == [f"{clom} + {cclom}", "1"]
@@ -427,8 +429,8 @@ def test_alphas_in_use_are_those_of_the_profile_and_the_grid(whole):
 
 
 def test_gains_pair_a_pool_with_its_own_set(whole):
-    found = study.findings("ensemble")
-    table = drawn.gains(found).table.set_index("seed")
+    found = findings.findings("ensemble")
+    table = set_charts.gains(found).table.set_index("seed")
     average = accuracies(whole / "desk-ensemble", arm="clom loss_avg")
     one = accuracies(whole / "desk-ensemble", arm="clom single")
     for seed in average:
@@ -438,7 +440,7 @@ def test_gains_pair_a_pool_with_its_own_set(whole):
 
 
 def test_elsewhere_stands_beside_the_ablations(whole):
-    found = study.findings("elsewhere")
+    found = findings.findings("elsewhere")
     table = found.contrasts
     assert {"as in the ablations", "Fashion-MNIST", "1 image per class", "DSA, 1 image per class"} <= set(table["case"])
     row = table[(table["case"] == "Fashion-MNIST") & (table["a"] == "clom") & (table["b"] == "cclom")].iloc[0]
@@ -446,7 +448,7 @@ def test_elsewhere_stands_beside_the_ablations(whole):
     cclom = accuracies(whole / "desk-elsewhere", arm="cclom", dataset="fashion_mnist")
     assert 100 * row["difference"] == pytest.approx(sum(clom[seed] - cclom[seed] for seed in clom) / 10)
     here = table[(table["case"] == "as in the ablations") & (table["b"] == "cclom")].iloc[0]
-    assert here["difference"] == pytest.approx(study.findings("guidance").primary.iloc[0]["difference"])
+    assert here["difference"] == pytest.approx(findings.findings("guidance").primary.iloc[0]["difference"])
     assert not math.isnan(row["p_holm"])
 
 
@@ -563,7 +565,7 @@ def test_predicted_sizes_are_those_of_the_hypotheses():
 
 def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
     by_arm = {arm: accuracies(whole / "desk-guidance", arm=arm) for arm in ("clom", "ce_ratio", "cos_mean", "cclom")}
-    _, rows, _ = result_tables.simple_cells(study.findings("guidance"))
+    _, rows, _ = result_tables.simple_cells(findings.findings("guidance"))
     assert [row[0] for row in rows] == [
         *("CLoM − CE ratio", "mean cosine − CCLoM", "CLoM − mean cosine", "CE ratio − CCLoM"),
     ]
@@ -577,7 +579,7 @@ def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
 
 
 def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypatch):
-    found = study.findings("ensemble")
+    found = findings.findings("ensemble")
     more = found.contrasts.assign(a=found.contrasts["a"].replace("clom mgda", "clom accuracy_weighted"))
     monkeypatch.setitem(vars(found), "contrasts", more)
     head, rows, _ = result_tables.outcome_cells(found)
@@ -587,7 +589,7 @@ def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypat
 
 @pytest.mark.parametrize("key", ["guidance", "ensemble"])
 def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, whole):
-    planned = {f"{row.a} - {row.b}" for row in study.findings(key).contrasts.itertuples()}
+    planned = {f"{row.a} - {row.b}" for row in findings.findings(key).contrasts.itertuples()}
     assert planned == set(outcomes.expectations(key))
     assert {sign for those in outcomes.expectations(key).values() for sign in those} <= set(outcomes.SIGNS)
 
@@ -602,19 +604,19 @@ def some(whole, tmp_path, monkeypatch):
                 (tmp_path / path.parent.name).mkdir(exist_ok=True)
                 (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
         monkeypatch.setattr(plans, "RESULTS", tmp_path)
-        monkeypatch.setattr(study, "SMOKE", tmp_path / "none")
-        study.findings.cache_clear()
+        monkeypatch.setattr(findings, "SMOKE", tmp_path / "none")
+        findings.findings.cache_clear()
         return tmp_path
 
     yield admit
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
 
 
 def test_the_slider_takes_seeds_that_have_both_arms(some):
     some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] == 12))
-    assert forests.growing(study.findings("guidance")) is None, "one pair alone"
+    assert forests.growing(findings.findings("guidance")) is None, "one pair alone"
     some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] in (12, 15, 18)))
-    chart = forests.growing(study.findings("guidance"))
+    chart = forests.growing(findings.findings("guidance"))
     assert chart.table[["first", "n"]].values.tolist() == [[2, 2], [3, 3]]
     assert "all 3 sets" in chart.seen
     json.dumps(charts.specification(chart.chart), allow_nan=False)
@@ -622,8 +624,8 @@ def test_the_slider_takes_seeds_that_have_both_arms(some):
 
 def test_strategies_stand_without_the_line_that_has_not_been_run(some):
     some(lambda grid, record: grid == "desk-ensemble" or (grid == "desk-guidance" and record["arm"] == "clom"))
-    assert study.reference_lines(study.findings("ensemble")) == {}
-    assert drawn.strips(study.findings("ensemble"), {}) is not None
+    assert findings.reference_lines(findings.findings("ensemble")) == {}
+    assert set_charts.strips(findings.findings("ensemble"), {}) is not None
 
 
 def test_a_headline_waits_for_every_contrast():
@@ -636,21 +638,21 @@ def test_a_headline_waits_for_every_contrast():
 def test_sets_of_one_are_in_no_correlation(some):
     """Within an arm they differ by nothing, and would be ties."""
     some(lambda grid, record: grid == "desk-guidance" and record["seed"] == 10)
-    seen = drawn.recognised(study.findings("guidance")).seen
+    seen = set_charts.recognised(findings.findings("guidance")).seen
     assert "correlation" not in seen
     assert "nan" not in seen
 
 
 def test_contrasts_of_the_ablations_are_not_corrected_anew(whole):
-    there = study.findings("elsewhere").contrasts.set_index("contrast")
-    here = study.findings("guidance").contrasts.set_index("contrast")
+    there = findings.findings("elsewhere").contrasts.set_index("contrast")
+    here = findings.findings("guidance").contrasts.set_index("contrast")
     one = there.loc["CLoM − no guidance, as in the ablations"]
     assert one["p_holm"] == here.loc["CLoM − no guidance", "p_holm"]
     assert one["verdict"] == here.loc["CLoM − no guidance", "verdict"]
 
 
 def test_a_number_of_a_setting_has_a_colon_in_its_name(whole):
-    cells = study.findings("elsewhere").cells.set_index("arm")
+    cells = findings.findings("elsewhere").cells.set_index("arm")
     assert (
         sentences.number("elsewhere.arms.Fashion-MNIST: CLoM.mean:.2f") == f"{cells['mean']['Fashion-MNIST: CLoM']:.2f}"
     )
@@ -675,7 +677,7 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
     failed = [path for path in paths if json.loads(path.read_text())["seed"] == 11]
     for path in failed:
         fail(path)
-    found = study.findings(key)
+    found = findings.findings(key)
     assert sum(found.failed.values()) == len(failed) > 0
     assert plans.progress(found.chapter.grid)[0] == len(paths), "a failed run is not missing: it will not be run again"
     _, rows, _ = result_tables.KINDS["arms"](found)
@@ -688,8 +690,8 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
 
     for path in paths:
         fail(path)
-    study.findings.cache_clear()
-    assert study.findings(key).records.empty
+    findings.findings.cache_clear()
+    assert findings.findings(key).records.empty
     assert sentences.evidence(key)[-1] == f"{len(paths)} runs failed, and are no part of any mean."
     assert account.sweeps() == []
 
@@ -704,15 +706,15 @@ def fail(path):
 def test_every_case_of_the_page_on_alpha_has_a_curve_and_a_choice(tmp_path, monkeypatch):
     write_study(tmp_path, ("elsewhere-alpha",))
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
     page = (Path(__file__).parents[1] / "book" / "alpha.md").read_text()
     cases = re.findall(r"^:case: (.+)$", page, re.MULTILINE)
     assert len(cases) == 5
-    found = study.findings("alphas_elsewhere")
-    assert all(drawn.alpha(found, case) for case in cases)
+    found = findings.findings("alphas_elsewhere")
+    assert all(set_charts.alpha(found, case) for case in cases)
     rows = result_tables.alpha_cells(found).rows
     assert {label.rpartition(": ")[0] for label, *_ in rows} == set(cases)
-    study.findings.cache_clear()
+    findings.findings.cache_clear()
 
 
 def test_our_runs_stand_beside_the_published_numbers(monkeypatch):

@@ -17,7 +17,7 @@ from typing import ClassVar
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
-from plans import GRIDS, RESULTS, ROOT, planned_for
+from shown.plans import GRIDS, RESULTS, ROOT, planned_for
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from tables import FromCode, escaped

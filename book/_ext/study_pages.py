@@ -1,4 +1,4 @@
-"""Sphinx extension: what pages say about the study, generated from records (``findings``) and drawn (``drawn``).
+"""Sphinx extension: what pages say about the study, generated from records by the modules of ``shown``.
 
 ``{num}`` is a number in prose, ``{claim}`` words that a contrast bears out. ``{evidence}`` says what a page rests on,
 ``{answers}`` are the cards of the first screen, ``{chart}`` is a figure that works without a script, with its data,
@@ -14,19 +14,15 @@ from html import escape
 from pathlib import Path
 from typing import ClassVar
 
-import account
-import findings as study
-import literature
-import plans
-import result_tables
-import toy
 import yaml
-from cards import card
 from docutils import nodes
 from docutils.parsers.rst import directives
-from pictures import pictures_of, snapshots
-from result_tables import html_table
-from sentences import claim, evidence, number
+from shown import account, findings, literature, plans, result_tables, toy
+from shown.cards import card
+from shown.findings import Findings
+from shown.pictures import pictures_of, snapshots
+from shown.result_tables import html_table
+from shown.sentences import claim, evidence, number
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
@@ -64,11 +60,11 @@ def depends_on_records(env: BuildEnvironment) -> None:
 class FromRecords(SphinxDirective):
     """A directive whose content depends on records."""
 
-    def findings_of(self, key: str) -> study.Findings:
+    def findings_of(self, key: str) -> Findings:
         """Those of a chapter that an argument names."""
-        if key not in study.CHAPTERS:
-            raise self.error(f"no chapter is called {key!r}; known: {', '.join(study.CHAPTERS)}")
-        return study.findings(key)
+        if key not in findings.CHAPTERS:
+            raise self.error(f"no chapter is called {key!r}; known: {', '.join(findings.CHAPTERS)}")
+        return findings.findings(key)
 
 
 class SaidByRecords(SphinxRole):
@@ -109,7 +105,7 @@ class Evidence(FromRecords):
     """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, cost, and what is missing."""
 
     required_arguments = 1
-    optional_arguments = len(study.CHAPTERS) - 1
+    optional_arguments = len(findings.CHAPTERS) - 1
 
     def run(self) -> list[nodes.Node]:
         """A strip with a paragraph for each."""
@@ -178,32 +174,31 @@ class Chart(FromRecords):
         return [figure]
 
 
-def draw(kind: str, found: study.Findings, case: str | None = None) -> object:
+def draw(kind: str, found: Findings, case: str | None = None) -> object:
     """A chart by its kind; where several settings lie side by side, of one case."""
-    import drawn  # altair takes a second, which builds of other pages save
-    import forests
+    from shown import forests, set_charts  # altair takes a second, which builds of other pages save
 
     kinds = {
         "forest": lambda: forests.forest(found, True),
         "effects": lambda: forests.effects(found),
         "architectures": lambda: forests.architectures(found),
         "others": lambda: forests.forest(found, False),
-        "strips": lambda: drawn.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
+        "strips": lambda: set_charts.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
         "growing": lambda: forests.growing(found),
-        "costs": lambda: drawn.costs(found),
-        "recognised": lambda: drawn.recognised(found),
-        "alpha": lambda: drawn.alpha(found, *filter(None, [case])),
-        "gradients": lambda: drawn.gradients(found),
-        "gains": lambda: drawn.gains(found),
+        "costs": lambda: set_charts.costs(found),
+        "recognised": lambda: set_charts.recognised(found),
+        "alpha": lambda: set_charts.alpha(found, *filter(None, [case])),
+        "gradients": lambda: set_charts.gradients(found),
+        "gains": lambda: set_charts.gains(found),
     }
     if kind not in kinds:
         raise ValueError(f"no chart is called {kind!r}; known: {', '.join(kinds)}")
     return kinds[kind]()
 
 
-def drawn_node(name: str, chart: object, found: study.Findings) -> Generated:
+def drawn_node(name: str, chart: object, found: Findings) -> Generated:
     """Picture, specification, links to the files."""
-    from charts import picture, specification
+    from shown.charts import picture, specification
 
     text = as_script(specification(chart.chart))
     files: dict[str, object] = {
@@ -376,7 +371,7 @@ COMMANDS = {
     "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
 }
 SWEEPS: dict[str, list[str]] = {}
-for chapter in study.CHAPTERS.values():
+for chapter in findings.CHAPTERS.values():
     SWEEPS.setdefault(chapter.page, []).append(f"params/sweeps/{chapter.grid}.yaml")
 COMMANDS |= {page: f'make study STUDY="{" ".join(files)}" && make book' for page, files in SWEEPS.items()}
 
@@ -393,7 +388,7 @@ def say_how_it_was_made(app: Sphinx, doctree: nodes.document) -> None:
 
 def outdated(app: Sphinx, env: BuildEnvironment, added: set, changed: set, removed: set) -> list[str]:
     """Pages with numbers from records, if a record changed."""
-    now = study.state_of_records()
+    now = findings.state_of_records()
     before, env.study_state = getattr(env, "study_state", None), now
     return [] if before == now else sorted(getattr(env, "study_pages", set()) & env.found_docs)
 
@@ -408,7 +403,7 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: n
 def write_bundle(app: Sphinx, error: Exception | None) -> None:
     """The scripts that draw charts, once for all pages."""
     if error is None and isinstance(app.builder, StandaloneHTMLBuilder):
-        from charts import bundle
+        from shown.charts import bundle
 
         path = Path(app.outdir, "charts", "vega.js")
         path.parent.mkdir(exist_ok=True)

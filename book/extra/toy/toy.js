@@ -1,4 +1,4 @@
-// Three gradients to move, by mouse, finger or arrow keys; mean, PCGrad and MGDA follow. The rules are those of book/_ext/toy.py.
+// Three gradients to move, by mouse, finger or arrow keys; mean, PCGrad and MGDA follow. The rules are those of book/_ext/shown/toy.py.
 (() => {
   const size = 320, height = 320, unit = 40, start = [[2.4, 1.0], [0.6, 2.0], [-1.2, 0.9]];
   const dot = (a, b) => a[0] * b[0] + a[1] * b[1], norm = (a) => Math.sqrt(dot(a, a));

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 from docutils import nodes
-from facts import KINDS
-from findings import BY_INTERVAL, CHAPTERS, DATASETS, Findings, Rows, findings, usual
-from plans import progress, state, whole
 
 from ddlib.networks import NETWORKS
 from ddlib.study import cases
@@ -17,6 +14,10 @@ from ddlib.study.arms import Arm
 from ddlib.study.contrasts import OPEN, within
 from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.words import estimate, plural
+
+from .facts import KINDS
+from .findings import BY_INTERVAL, CHAPTERS, DATASETS, Findings, Rows, findings, usual
+from .plans import progress, state, whole
 
 
 def number(text: str) -> str:

@@ -5,11 +5,12 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from findings import Findings
 from PIL import Image
 
 from ddlib.study.images import atlas, turned
 from ddlib.synthetic import SyntheticSet
+
+from .findings import Findings
 
 
 def pictures_of(found: Findings) -> dict[str, bytes]:

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-import plans
 import yaml
-from sentences import signs
 
 from ddlib.study.statistics import MARGIN
+
+from . import plans
+from .sentences import signs
 
 SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
 

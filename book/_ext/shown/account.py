@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import plans
-from findings import CHAPTERS, findings
-from sentences import OF_A_RUN, commits_of, span
 
 from ddlib.study.arms import Arm
 from ddlib.study.runs import load_runs
 from ddlib.study.words import signed
+
+from . import plans
+from .findings import CHAPTERS, findings
+from .sentences import OF_A_RUN, commits_of, span
 
 # Chapters and their arms, two by two, that are one synthetic set for each seed.
 ONE_SET = (

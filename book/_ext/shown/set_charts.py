@@ -4,8 +4,6 @@ import math
 
 import altair as alt
 import pandas as pd
-from charts import ACCURACY, INK, Drawn, Lanes, colours_of, folded, styled, unbroken
-from findings import Findings, reference_lines
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
@@ -14,6 +12,9 @@ from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import USUAL
 from ddlib.study.statistics import LEVEL, MIN_PAIRS, set_means, summary
 from ddlib.study.words import plural, signed, weight
+
+from .charts import ACCURACY, INK, Drawn, Lanes, colours_of, folded, styled, unbroken
+from .findings import Findings, reference_lines
 
 
 def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:

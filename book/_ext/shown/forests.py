@@ -2,14 +2,15 @@
 
 import altair as alt
 import pandas as pd
-from charts import INK, Drawn, Lanes, folded, unbroken
-from findings import Findings
-from waiting import without_early_verdicts
 
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import OPEN, compare
 from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate, interval, p_value, signed
+
+from .charts import INK, Drawn, Lanes, folded, unbroken
+from .findings import Findings
+from .waiting import without_early_verdicts
 
 DECIDED = f"!test(/^({'|'.join(OPEN)})/, datum.verdict)"  # else a mark is hollow
 SHOWN = ["contrast", "difference", "low", "high", "points", "interval", "n", "p", "verdict", "spoken"]  # by a forest

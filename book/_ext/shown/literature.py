@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-import plans
-
 from ddlib.study.words import signed
 from workflow.grid import read_grid
 from workflow.published import published_table
+
+from . import plans
 
 HEAD = ["method", "images per class", "published", "DC-Bench", "ours", "difference", "n"]
 

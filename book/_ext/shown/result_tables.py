@@ -4,10 +4,7 @@ from collections.abc import Collection, Mapping
 from html import escape
 from typing import NamedTuple
 
-import findings as study
-import outcomes
 import pandas as pd
-from sentences import row_address
 
 from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
@@ -16,6 +13,10 @@ from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed, weight
+
+from . import findings, outcomes
+from .findings import Findings
+from .sentences import row_address
 
 
 class Cells(NamedTuple):
@@ -51,7 +52,7 @@ def kind(name: str) -> str:
     return ' class="words"' if name in WORDS else ""
 
 
-def contrast_cells(found: study.Findings) -> Cells:
+def contrast_cells(found: Findings) -> Cells:
     """All planned contrasts whose arms are there."""
     if found.contrasts.empty:
         return Cells([], [])
@@ -67,10 +68,10 @@ def contrast_cells(found: study.Findings) -> Cells:
     return Cells(head, rows)
 
 
-def simple_cells(found: study.Findings) -> Cells:
+def simple_cells(found: Findings) -> Cells:
     """The four differences within the 2 x 2 of losses, with intervals and without verdicts."""
     rows = []
-    for a, b in study.SIMPLE:
+    for a, b in findings.SIMPLE:
         row = next((row for row in of_reference(found) if (row["a"], row["b"]) == (a, b)), None)
         if row:
             points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
@@ -78,13 +79,13 @@ def simple_cells(found: study.Findings) -> Cells:
     return Cells(["difference", "points", "95 % interval", "n"], rows)
 
 
-def of_reference(found: study.Findings) -> list[dict[str, object]]:
+def of_reference(found: Findings) -> list[dict[str, object]]:
     """Rows of the architecture that contrasts are about."""
     table = found.by_architecture
     return table[table["architecture"].isin(found.shown["architecture"])].to_dict("records") if len(table) else []
 
 
-def transfer_cells(found: study.Findings) -> Cells:
+def transfer_cells(found: Findings) -> Cells:
     """Contrasts by architectures, with intervals and without verdicts."""
     table = found.by_architecture
     sizes = sorted(table["n"].unique()) if len(table) else []
@@ -108,9 +109,9 @@ def points_of(row: Mapping[str, object] | None, sizes: Collection[int] = (), dig
     return f"{signed(100 * row['difference'], digits)} {bounds}".strip() + counted
 
 
-def outcome_cells(found: study.Findings) -> Cells:
+def outcome_cells(found: Findings) -> Cells:
     """What was expected of each planned contrast, and what was found."""
-    key = next(name for name, chapter in study.CHAPTERS.items() if chapter == found.chapter)
+    key = next(name for name, chapter in findings.CHAPTERS.items() if chapter == found.chapter)
     rows = []
     for row in found.contrasts.to_dict("records"):
         name = f"{row['a']} - {row['b']}"
@@ -134,14 +135,14 @@ def by_arm(table: pd.DataFrame) -> Cells:
     return Cells(["arm", *map(str, table.columns)], rows, str(table.columns.name or ""))
 
 
-def arm_cells(found: study.Findings) -> Cells:
+def arm_cells(found: Findings) -> Cells:
     """Mean accuracies of all networks, arms by architectures."""
     if found.records.empty:
         return Cells([], [])
     return by_arm(accuracy_table(found.records, found.failed, found.in_order))
 
 
-def cost_cells(found: study.Findings) -> Cells:
+def cost_cells(found: Findings) -> Cells:
     """What a set of each distilled arm costs, medians; the PTMs are those that it asks."""
     if found.shown.empty:
         return Cells([], [])
@@ -159,7 +160,7 @@ def cost_cells(found: study.Findings) -> Cells:
     return Cells(["arm", *parts], rows, "A synthetic set, median over sets")
 
 
-def alphas_in_use_cells(found: study.Findings) -> Cells:
+def alphas_in_use_cells(found: Findings) -> Cells:
     """The alpha of each guided arm, and the learning rate of the pixels beside it."""
     rows = []
     for name in found.in_order(found.shown["arm"].unique()) if len(found.shown) else []:
@@ -171,7 +172,7 @@ def alphas_in_use_cells(found: study.Findings) -> Cells:
     return Cells(["arm", "alpha", "learning rate"], rows)
 
 
-def spread_cells(found: study.Findings) -> Cells:
+def spread_cells(found: Findings) -> Cells:
     """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
     if found.shown.empty:
         return Cells([], [])
@@ -179,7 +180,7 @@ def spread_cells(found: study.Findings) -> Cells:
     return by_arm(spread_table(replicated, found.in_order))
 
 
-def alpha_cells(found: study.Findings) -> Cells:
+def alpha_cells(found: Findings) -> Cells:
     """The alpha that the hold-out chooses for each arm, in every case of a grid of alphas."""
     rows = []
     for case, grid in found.alpha_grids.items():

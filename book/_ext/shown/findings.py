@@ -13,8 +13,6 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
-import plans
-from waiting import TESTS, lacks_planned, without_early_verdicts
 
 from ddlib.study import cases, contrasts, runs
 from ddlib.study.ablations import ABLATIONS
@@ -23,6 +21,9 @@ from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.contrasts import NO_VERDICT
 from ddlib.study.statistics import set_means, summary
 from workflow.grid import read_profile
+
+from . import plans
+from .waiting import TESTS, lacks_planned, without_early_verdicts
 
 SMOKE = plans.ROOT / "runs" / "sweeps" / "smoke"
 DATASETS = cases.TITLES | {"digits": "handwritten digits of 8 × 8 pixels"}

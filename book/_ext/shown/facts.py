@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 import pandas as pd
-from findings import Findings
 
 from ddlib.study import cases
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.statistics import set_means, summary
+
+from .findings import Findings
 
 Facts = dict[str, dict[str, object]]
 

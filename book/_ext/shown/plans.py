@@ -5,14 +5,14 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from ddlib.study.ablations import ABLATIONS, Contrast
 from ddlib.study.arms import Arm
 from workflow.grid import read_grid
 from workflow.plan import Job
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRIDS, RESULTS = ROOT / "params" / "sweeps", ROOT / "book" / "results" / "sweeps"
 
 

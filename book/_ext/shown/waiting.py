@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 import pandas as pd
-from plans import planned, planned_for
 
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import NO_VERDICT
+
+from .plans import planned, planned_for
 
 TESTS = ["p_value", "p_holm", "p_equivalence", "p_equivalence_holm"]
 

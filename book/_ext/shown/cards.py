@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from html import escape
 
-import findings as study
 import pandas as pd
-import plans
 
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import NO_VERDICT, UNDECIDED
 from ddlib.study.words import estimate
 
+from . import findings, plans
+
 
 def card(key: str, question: str) -> str:
     """HTML of an answer."""
-    found = study.findings(key)
-    chapter = study.CHAPTERS[key]
+    found = findings.findings(key)
+    chapter = findings.CHAPTERS[key]
     parts = [f'<p class="question">{escape(question)}</p>']
     if found.primary.empty:
         says = "Not measured yet: no seed has both sides of the planned comparison."
