@@ -293,9 +293,12 @@ def test_a_whole_sweep_misses_nothing(whole):
     first, scale, *rest = sentences.evidence("guidance")
     assert first == "Evidence: from the study's runs."
     assert "CIFAR-10, 10 images per class, DM, 500 iterations, networks of width 32." in scale
-    assert "95 runs: 9 arms of 10 sets and 5 arms of 1 set; " in scale
+    assert scale.endswith("95 runs: 9 arms of 10 sets and 5 arms of 1 set.")
     assert not any("missing" in line for line in rest)
-    assert any(re.fullmatch(r"Run \S+ on .+, PyTorch [\d.]+, with the code of commit \w+\.", line) for line in rest)
+    assert any(re.fullmatch(r"Run \S+, with the code of commit \w+\.", line) for line in rest)
+    took, machines = sentences.computing("guidance")
+    assert re.match(r"[\d.]+ hours of computing, ", took)
+    assert re.fullmatch(r"Run on .+, PyTorch [\d.]+\.", machines)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from shown.cards import card
 from shown.findings import Findings
 from shown.pictures import pictures_of, snapshots
 from shown.result_tables import html_table
-from shown.sentences import claim, evidence, number
+from shown.sentences import claim, computing, evidence, number
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
@@ -102,15 +102,15 @@ class Claim(SaidByRecords):
 
 
 class Evidence(FromRecords):
-    """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, cost, and what is missing."""
+    """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, and what is missing; folded, the cost."""
 
     required_arguments = 1
     optional_arguments = len(findings.CHAPTERS) - 1
 
     def run(self) -> list[nodes.Node]:
-        """A strip with a paragraph for each."""
+        """A box with a paragraph for each, and with what they took to unfold."""
         depends_on_records(self.env)
-        lasting, paragraphs = True, []
+        lasting, paragraphs, took = True, [], []
         for key in self.arguments:
             found = self.findings_of(key)
             first, *rest = evidence(key)
@@ -118,6 +118,10 @@ class Evidence(FromRecords):
             title = found.chapter.title
             where = f"{escape(title[0].upper() + title[1:])}. " if len(self.arguments) > 1 else ""
             paragraphs.append(f"<p><strong>{where}{escape(first)}</strong> {escape(' '.join(rest))}</p>")
+            if lines := computing(key):
+                took.append(f"<p>{where}{escape(' '.join(lines))}</p>")
+        if took:
+            paragraphs.append(f"<details><summary>Time, machines and PTMs</summary>{''.join(took)}</details>")
         kind = "evidence" if lasting else "evidence none"
         return [generated(f'<div class="{kind}">{"".join(paragraphs)}</div>\n')]
 

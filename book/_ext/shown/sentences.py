@@ -123,21 +123,30 @@ def evidence(key: str) -> list[str]:
     table = found.records.drop_duplicates("run")
     commits = commits_of(table)
     days = sorted({str(day)[:10] for day in table["created"]})
-    hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
     lines = [
         "Evidence: from the study's runs." if found.lasting else "Evidence: none yet. These are smoke runs.",
-        f"Scale: {scale_in_words(found)}. {plural(len(table), 'run')}: {arms_in_words(found)};"
-        f" {hours:.1f} hours of computing, {training_in_words(table)}.",
-        f"Run {span(days)} on {machines_in_words(table)}, with the code of commit {span(commits) or 'unknown'}.",
+        f"Scale: {scale_in_words(found)}. {plural(len(table), 'run')}: {arms_in_words(found)}.",
+        f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
-    if found.lasting and found.twins:
-        more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
-        lines.append(f"{more} that averaging gradients is averaging losses.")
     lines += lost + other_alphas(found)
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
     elif done != wanted:
         lines.append(missing or f"So far, {of}.")
+    return lines
+
+
+def computing(key: str) -> list[str]:
+    """Sentences on what the runs of a chapter took, and on what they ran; none without runs."""
+    found = findings(key)
+    if found.records.empty:
+        return []
+    table = found.records.drop_duplicates("run")
+    hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
+    lines = [f"{hours:.1f} hours of computing, {training_in_words(table)}.", f"Run on {machines_in_words(table)}."]
+    if found.lasting and found.twins:
+        more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
+        lines.append(f"{more} that averaging gradients is averaging losses.")
     return lines
 
 
