@@ -102,7 +102,7 @@ class Claim(SaidByRecords):
 
 
 class Evidence(FromRecords):
-    """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, and what is missing; folded, the cost."""
+    """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, what is missing; folded, its cost."""
 
     required_arguments = 1
     optional_arguments = len(findings.CHAPTERS) - 1
