@@ -348,6 +348,16 @@ def test_the_method_shows_the_code_that_it_explains(pages):
 
 
 @built
+def test_the_style_sheet_has_the_icons_that_pages_show_and_no_others(pages):
+    [sheet] = HTML.glob("_static/styles/pydata-sphinx-theme*.css")
+    there = set(re.findall(r"\.(fa-[\w-]+):before", sheet.read_text(encoding="utf-8")))
+    shown = {icon for page in pages.values() for icon in re.findall(r"fa-[\w-]+", page.path.read_text())}
+    assert {"fa-bars", "fa-download", "fa-magnifying-glass", "fa-chevron-down"} <= there & shown
+    assert shown - there <= {"fa-solid", "fa-regular", "fa-brands", "fa-lg", "fa-stack"}, "these are no icons"
+    assert len(there) < 60
+
+
+@built
 def test_all_smoke_runs_give_the_same_bits():
     wanted, found = reference(), records_in(ROOT / "runs" / "sweeps" / "smoke")
     assert {key: bits for key, bits in found.items() if wanted.get(key) != bits} == {}

@@ -2,7 +2,7 @@
 
 Version, date, commit and "cite this" in the footer; a description for search engines; MathJax only on pages with a
 formula; definitions of the glossary's terms where they are used; and after the build ``REPAIRS``: weight, names of
-controls, landmarks, roles.
+controls, landmarks, roles; icons that no page shows are left out.
 """
 
 import os
@@ -56,6 +56,11 @@ FOR = {
     r"<link [^>]*/sphinx-thebe\.[^>]*>\n?": r'class="[^"]*\bthebe',
     r"<script [^>]*/design-tabs\.js[^>]*></script>\n?": r'class="[^"]*\bsd-tab',
 }
+
+
+# The rules that name icons of the theme's font, 0.09 MB; the book shows a dozen of them.
+ICONS = re.compile(r"(?:\.fa-[\w-]+:before,?)+\{content:[^}]*\}")
+ICON = re.compile(r"\bfa-[\w-]+")
 
 
 def say_where_from(app: Sphinx, config: Config) -> None:
@@ -148,6 +153,17 @@ def repair(app: Sphinx, error: Exception | None) -> None:
             text = re.sub(SEARCH, "", text)
         if text != old:
             path.write_text(text, encoding="utf-8")
+    drop_icons(Path(app.outdir))
+
+
+def drop_icons(pages: Path) -> None:
+    """Leave in the theme's style sheet the icons that a page or a script names."""
+    scripts = [path for path in pages.glob("_static/**/*.js") if path.stem != "fontawesome"]
+    files = [*pages.rglob("*.html"), *scripts]
+    named = {icon for path in files for icon in ICON.findall(path.read_text(encoding="utf-8"))}
+    for sheet in pages.glob("_static/styles/pydata-sphinx-theme*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        sheet.write_text(ICONS.sub(lambda rule: rule[0] if named & {*ICON.findall(rule[0])} else "", text), "utf-8")
 
 
 def setup(app: Sphinx) -> dict:

@@ -187,7 +187,7 @@ def draw(kind: str, found: Findings, case: str | None = None) -> object:
         "effects": lambda: forests.effects(found),
         "architectures": lambda: forests.architectures(found),
         "others": lambda: forests.forest(found, False),
-        "strips": lambda: set_charts.strips(found, {run: f"pictures/{run}.png" for run in pictures_of(found)}),
+        "strips": lambda: set_charts.strips(found, pictures_of(found)),
         "growing": lambda: forests.growing(found),
         "costs": lambda: set_charts.costs(found),
         "recognised": lambda: set_charts.recognised(found),

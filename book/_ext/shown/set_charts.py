@@ -1,6 +1,7 @@
 """Charts of synthetic sets: their accuracies, costs and gradients, and what alpha does to them."""
 
 import math
+from collections.abc import Collection
 
 import altair as alt
 import pandas as pd
@@ -14,15 +15,17 @@ from ddlib.study.statistics import LEVEL, MIN_PAIRS, set_means, summary
 from ddlib.study.words import plural, signed, weight
 
 from .charts import ACCURACY, INK, Drawn, Lanes, colours_of, folded, styled, unbroken
-from .findings import Findings, reference_lines
+from .findings import Findings, reference_lines, setting_of
+
+PICTURES = "pictures"  # the folder of the book with the images of sets
 
 
-def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
-    """One dot a synthetic set, and mean and interval over them; ``pictures`` are the addresses of the sets' images."""
+def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
+    """One dot a synthetic set, and mean and interval over them; ``pictures`` are the runs that have an image."""
     if found.sets.empty:
         return None
     sets, cells = found.sets.copy(), found.cells.copy()
-    sets["image"] = [pictures.get(run) for run in sets["run"]]
+    sets["pictured"] = [run in pictures for run in sets["run"]]
     sets["accuracy"] = sets["accuracy"].round(4)
     bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in cells.itertuples()]
     cells["text"] = [
@@ -33,9 +36,20 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
     colours = alt.Color("arm:N", legend=None, scale=colours_of(order))
     y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
     x = alt.X("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False, nice=True))
-    dots = alt.Chart(sets[["arm", "label", "seed", "accuracy", "networks", "run", "image"]]).transform_calculate(
-        record="'records/' + datum.run + '.json'",
-        spoken="datum.label + ', seed ' + datum.seed + ': ' + format(datum.accuracy, '.1f') + ' %'",
+    # What the sets of an arm share stands once: a page has little weight to spare.
+    sets["setting"] = sets["run"].map(setting_of)
+    shared = ["arm", "label", "networks", "setting"]
+    sets["of"] = sets.groupby(shared, sort=False).ngroup()
+    about = alt.LookupData(sets[["of", *shared]].drop_duplicates(), "of", shared)
+    dots = (
+        alt.Chart(sets[["of", "seed", "accuracy", "pictured"]])
+        .transform_lookup("of", about)
+        .transform_calculate(run="datum.setting + '-seed' + datum.seed")
+        .transform_calculate(
+            record="'records/' + datum.run + '.json'",
+            image=f"datum.pictured ? '{PICTURES}/' + datum.run + '.png' : null",
+            spoken="datum.label + ', seed ' + datum.seed + ': ' + format(datum.accuracy, '.1f') + ' %'",
+        )
     )
     means = alt.Chart(cells[["arm", "mean", "low", "high", "text"]].round(4))
     tips = [alt.Tooltip(f"{name}:N") for name in ("label", "seed", "networks", "run", "image")]
@@ -57,7 +71,7 @@ def strips(found: Findings, pictures: dict[str, str]) -> Drawn | None:
         layers.insert(0, rule.mark_rule(strokeDash=[4, 3], color="#777777", aria=False).encode(tooltip=["what:N"]))
         layers.append(
             rule.mark_text(angle=0, align="left", dx=3, dy=2, color="#666666", fontSize=11).encode(
-                y=alt.value(4), text="what:N"
+                y=alt.value(-8), text="what:N"
             )
         )
     chart = place.finished(alt.layer(*layers))
