@@ -28,7 +28,8 @@ class Cells(NamedTuple):
 
 
 BREAK = "\n"  # of a line within a cell, where there is room for columns
-WORDS, PRIMARY = ("arm", "verdict", "PTMs", "edge of the grid", "expected", "outcome"), " (primary)"
+WORDS = ("arm", "verdict", "PTMs", "edge of the grid", "expected", "outcome", "and for", "others, points")  # columns
+PRIMARY = " (primary)"
 
 
 def html_table(head: list[str], rows: list[list[str]], caption: str = "", called: str = "") -> str:
