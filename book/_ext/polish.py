@@ -7,7 +7,6 @@ controls, landmarks, roles; icons that no page shows are left out.
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from html import escape
@@ -15,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from docutils import nodes
+from history import git
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -65,24 +65,16 @@ ICON = re.compile(r"\bfa-[\w-]+")
 
 def say_where_from(app: Sphinx, config: Config) -> None:
     """Version, date and commit for the footer; the date is that of the commit, so equal sources give equal pages."""
-    stamp = os.environ.get("SOURCE_DATE_EPOCH") or git(app, "log", "-1", "--format=%ct") or time.time()
+    committed, commit = git(app.srcdir, "log", "-1", "--format=%ct"), git(app.srcdir, "rev-parse", "--short=9", "HEAD")
+    stamp = os.environ.get("SOURCE_DATE_EPOCH") or next(iter(committed), time.time())
     config.html_context = {
         **(config.html_context or {}),
         "build_version": version("ddlib-ptm"),
         "build_date": time.strftime("%Y-%m-%d", time.gmtime(int(stamp))),
-        "build_commit": git(app, "rev-parse", "--short=9", "HEAD") or "none",
+        "build_commit": next(iter(commit), "none"),
     }
     items = ["author.html", "copyright.html", "origin.html"]
     config.html_theme_options = {**config.html_theme_options, "footer_content_items": items}
-
-
-def git(app: Sphinx, *words: str) -> str:
-    """What git answers; empty outside of a checkout, and without git."""
-    try:
-        found = subprocess.run(["git", *words], cwd=app.srcdir, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return found.stdout.strip()
 
 
 def describe(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:

@@ -8,8 +8,6 @@ was first and last committed.
 
 import inspect
 import json
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +15,7 @@ from typing import ClassVar
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
+from history import git
 from shown.plans import GRIDS, RESULTS, ROOT, planned_for
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -145,30 +144,15 @@ def first_test_run(folders: Sequence[Path], whose: str = "of the two ablations")
 
 def committed(file: str) -> str:
     """In words, when a file was first and last committed."""
-    if history("rev-parse", "--is-shallow-repository") == ["true"]:
+    if git(ROOT, "rev-parse", "--is-shallow-repository") == ["true"]:
         return f"When {file} was first committed is not known here: the history is cut off."
     form = ["--format=%h at %cd", "--date=format-local:%Y-%m-%d %H:%M UTC"]
-    commits = history("log", *form, "--", file)
+    commits = git(ROOT, "log", *form, "--", file)
     if not commits:
         return f"When {file} was committed is not known here: there is no history of it."
     first, last = commits[-1], commits[0]
     since = "not changed since" if first == last else f"last changed by {last}"
     return f"{file}: first committed as {first}, {since}."
-
-
-def history(*command: str) -> list[str]:
-    """The lines that git says; none where there is no history, or no git."""
-    try:
-        said = subprocess.run(
-            ["git", "-C", str(ROOT), *command],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=os.environ | {"TZ": "UTC"},
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return said.split("\n")[:-1]
 
 
 def setup(app: Sphinx) -> dict:
