@@ -264,6 +264,44 @@ def test_an_option_waits_for_its_own_family(part):
     assert set(table["family"]) > {"num_ptms", "ptm_epoch"}
 
 
+def test_an_option_and_a_setting_wait_for_an_arm_without_a_run(part):
+    for path in part.glob("desk-*/*.json"):
+        record = json.loads(path.read_text())
+        two = path.parent.name == "desk-options" and record["parameters"]["num_ptms"] == 2
+        fifty = path.parent.name == "desk-elsewhere" and record["parameters"]["ipc"] == 50
+        if two or (fifty and record["arm"] == "cclom"):
+            path.unlink()
+    findings.findings.cache_clear()
+    table = findings.findings("options").contrasts
+    early = table["verdict"] == "no verdict yet (those of its correction are not whole)"
+    assert not table["a"].str.contains("2 PTMs").any()
+    assert (early == (table["family"] == "num_ptms")).all()
+    table = findings.findings("elsewhere").contrasts
+    row = table[(table["case"] == "50 images per class") & (table["a"] == "clom") & (table["b"] == "none")].iloc[0]
+    assert row["verdict"] == "no verdict yet (those of its correction are not whole)"
+    assert math.isnan(row["p_value"])
+    assert not table.loc[table["case"] == "1 image per class", "verdict"].str.startswith("no verdict yet").any()
+
+
+def test_an_arm_whose_runs_all_failed_makes_its_family_no_smaller(part):
+    """They are there, so nothing waits; the contrast that cannot be computed counts in the correction all the same."""
+    before = findings.findings("ensemble").contrasts.set_index("contrast")
+    for path in (part / "desk-ensemble").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["arm"] == "clom mgda":
+            record |= {"status": "failed", "error": "FloatingPointError: it diverged", "synthetic_hash": None}
+            record["accuracies"] = {name: [] for name in record["accuracies"]}
+            record.pop("sha256")
+            path.write_text(json.dumps(record))
+    findings.findings.cache_clear()
+    assert plans.whole("desk-ensemble")
+    after = findings.findings("ensemble").contrasts.set_index("contrast")
+    assert len(after) == len(before) - 1
+    assert not after["verdict"].str.startswith("no verdict").any()
+    smallest = after.loc[~after["primary"].astype(bool)].nsmallest(1, "p_value")
+    assert smallest["p_holm"].iloc[0] == pytest.approx(13 * smallest["p_value"].iloc[0]), "13 were planned"
+
+
 def test_one_contrast_of_strategies_is_no_choice_between_losses():
     """If all runs of the other one failed: the costs of its sides differ."""
     rows = [pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"})]

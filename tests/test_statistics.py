@@ -272,7 +272,7 @@ def test_architectures_are_rows_or_one_mean():
 
 def test_unpaired_seeds_are_named():
     frame = table({"a": [0.5, 0.6, 0.7, 0.8], "b": [0.5, 0.6]})
-    with pytest.raises(ValueError, match=r"architecture = ConvNet-3.: seeds \[2, 3\] occur in one arm only"):
+    with pytest.raises(ValueError, match=r"architecture = ConvNet-3.: seeds \[2, 3\] occur in some arms only"):
         paired_difference(frame, "a", "b")
     kept = common_seeds(frame)
     assert sorted(kept["seed"].unique()) == [0, 1]

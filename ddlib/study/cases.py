@@ -134,17 +134,22 @@ def _sorted(records: pd.DataFrame, places: list[tuple]) -> pd.DataFrame:
 
 
 def elsewhere(
-    records: pd.DataFrame, usual: Mapping[str, object], ablations: Iterable[pd.DataFrame] = ()
+    records: pd.DataFrame,
+    usual: Mapping[str, object],
+    ablations: Iterable[pd.DataFrame] = (),
+    untested: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """The contrasts that ablations plan, in every case of ``SETTINGS`` (``contrasts.compare``, ``case``, ``family``).
 
     What is primary in an ablation is so in each case; the others of a case and ablation are a family, and share their
     corrections. The cases of one contrast stand below each other. ``ablations`` are contrasts of the usual case, as
-    corrected there.
+    corrected there; ``untested`` says of families how many contrasts more they have (``contrasts.compare``).
     """
     tables = [table.assign(case=USUAL, family=f"{USUAL} {number}") for number, table in enumerate(ablations)]
     for (case, notebook), rows in _by_setting(records, usual).groupby(["case", "notebook"], sort=False):
-        tables.append(planned_contrasts(reference(rows), notebook).assign(case=case, family=f"{case} {notebook}"))
+        family = f"{case} {notebook}"
+        table = planned_contrasts(reference(rows), notebook, untested=(untested or {}).get(family, 0))
+        tables.append(table.assign(case=case, family=family))
     table = _below_each_other(tables)
     if table.empty:
         return table
@@ -153,18 +158,31 @@ def elsewhere(
     return table.assign(contrast=table["contrast"] + ", " + table["case"])
 
 
-def options_against_usual(records: pd.DataFrame) -> pd.DataFrame:
-    """Each option (``options``) minus the usual PTM with the same guidance, paired by seed.
+def families_of_options(records: pd.DataFrame) -> dict[str, list[Contrast]]:
+    """Each option (``options``) minus the usual PTM with the same guidance, by what they vary: a family.
 
-    The contrasts of one option are a ``family``, and share their corrections. The usual PTM minus no guidance is a
-    question of the ablations, on the same sets; and one pool for all sets is no treatment: its luck is in every pair.
+    The usual PTM minus no guidance is a question of the ablations, on the same sets; and one pool for all sets is no
+    treatment: its luck is in every pair.
     """
-    table, families = reference(records).drop_duplicates("arm"), {}
+    table, families = records.drop_duplicates("arm"), {}
     for guidance, option, arm in zip(table["guidance"], table["option"], table["arm"], strict=True):
         if option not in ("", "ptm_seed"):
             families.setdefault(option, []).append(against(arm, Arm(guidance).label))
-    tables = [compare(reference(records), [], planned).assign(family=option) for option, planned in families.items()]
-    return _below_each_other(tables)
+    return families
+
+
+def options_against_usual(records: pd.DataFrame, untested: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """The contrasts of ``families_of_options``, paired by seed; each ``family`` shares its corrections.
+
+    ``untested`` says of families how many contrasts more they have (``contrasts.compare``).
+    """
+    shown, more = reference(records), untested or {}
+    return _below_each_other(
+        [
+            compare(shown, [], planned, untested=more.get(option, 0)).assign(family=option)
+            for option, planned in families_of_options(shown).items()
+        ]
+    )
 
 
 def _below_each_other(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -35,10 +35,12 @@ COLUMNS = ("contrast", "a", "b", "n", "difference", "t_low", "t_high", "verdict"
 Planned = Contrast | tuple[str, str]
 
 
-def planned_contrasts(records: pd.DataFrame, notebook: str, by: Sequence[str] = ("architecture",)) -> pd.DataFrame:
+def planned_contrasts(
+    records: pd.DataFrame, notebook: str, by: Sequence[str] = ("architecture",), untested: int = 0
+) -> pd.DataFrame:
     """What the row of an ablation plans: its primary contrasts, then its exploratory ones (``compare``)."""
     row, arms = ABLATIONS[notebook], {Arm.named(name) for name in records["arm"].unique()}
-    return compare(records, row.primary(arms), row.exploratory(arms), by)
+    return compare(records, row.primary(arms), row.exploratory(arms), by, untested=untested)
 
 
 def paired_difference(
@@ -92,7 +94,7 @@ def effect(
         if unpaired:
             place = ", ".join(f"{key} = {value}" for key, value in cell.items()) or "all rows"
             raise ValueError(
-                f"{' against '.join(contrast.arms)} ({place}): seeds {unpaired} occur in one arm only; "
+                f"{' against '.join(contrast.arms)} ({place}): seeds {unpaired} occur in some arms only; "
                 "run the missing ones, or keep what all arms share with common_seeds()"
             )
         # Rounded, so that equal means of differently ordered sums tie instead of differing by 1e-17.
@@ -109,6 +111,7 @@ def compare(
     by: Sequence[str] = ("architecture",),
     margin: float = MARGIN,
     seed: int = 0,
+    untested: int = 0,
 ) -> pd.DataFrame:
     """Those of the planned contrasts, or pairs ``(a, b)``, whose arms are all there, by the seeds that all have.
 
@@ -116,10 +119,12 @@ def compare(
     Arms that are the same set for every seed are left out: with n = 1 there is nothing to pair.
 
     Contrasts fixed before the study (``primary``) keep their p values. All other rows are exploratory and share two
-    Holm corrections, one of the tests for a difference and one of those for equality. The verdict uses the corrected
-    values, at the 5 % level: which arm is better, that they are equal, or both, where a difference is clear and clearly
-    smaller than the margin. Among k exploratory rows it can name a better arm only if 2 k / 2^n <= 0.05, and it states
-    the n needed where there are too few, at least ``MIN_PAIRS``.
+    Holm corrections, one of the tests for a difference and one of those for equality. The ``untested``, exploratory
+    contrasts that were planned and have no row since all runs of an arm failed, count in both: a failure makes no
+    family smaller. The verdict uses the corrected values, at the 5 % level: which arm is better, that they are equal,
+    or both, where a difference is clear and clearly smaller than the margin. Among k exploratory contrasts of n seeds
+    each it can name a better arm only if 2 k / 2^n <= 0.05, and it states the n that all would need where there are
+    too few, at least ``MIN_PAIRS``.
     """
     present, tables = {arm for arm in accuracies["arm"].dropna().unique() if Arm.named(arm).replicated}, []
     for planned, first in ((primary, True), (exploratory, False)):
@@ -132,21 +137,22 @@ def compare(
                 tables.append(effect(shared, contrast, by, margin, seed).assign(primary=first, **words))
     if not tables:
         return pd.DataFrame(columns=[*by, *COLUMNS])
-    table = _holm(pd.concat(tables, ignore_index=True))
-    tests = np.where(table["primary"], 1, (~table["primary"]).sum())
+    table = _holm(pd.concat(tables, ignore_index=True), untested)
+    tests = np.where(table["primary"], 1, (~table["primary"]).sum() + untested)
     verdicts = [_verdict(row, k, margin) for row, k in zip(table.itertuples(), tests, strict=True)]
     return table.drop(columns=["above", "below", "same"]).assign(verdict=verdicts)
 
 
-def _holm(table: pd.DataFrame) -> pd.DataFrame:
-    """With both p values corrected among the exploratory rows; one that is unknown (NaN) stays so, and counts."""
+def _holm(table: pd.DataFrame, untested: int) -> pd.DataFrame:
+    """With p values corrected among exploratory rows and ``untested`` more; an unknown one (NaN) stays, and counts."""
     corrected = {"p_value": "p_holm", "p_equivalence": "p_equivalence_holm"}
     exploratory = ~table["primary"].astype(bool)
     for raw, holm in corrected.items():
         table[holm] = table[raw]
         if exploratory.any():
-            values = multipletests(table.loc[exploratory, raw].fillna(1), method="holm")[1]
-            table.loc[exploratory, holm] = np.where(table.loc[exploratory, raw].isna(), math.nan, values)
+            there = table.loc[exploratory, raw]
+            values = multipletests([*there.fillna(1), *[1.0] * untested], method="holm")[1][: len(there)]
+            table.loc[exploratory, holm] = np.where(there.isna(), math.nan, values)
     return table
 
 
@@ -160,7 +166,8 @@ def _verdict(row: tuple, tests: int, margin: float) -> str:
         return f"{better}, within {points}" if equal else better
     if equal:
         return f"{row.same} ({points})"
-    return f"{NO_VERDICT} (n < {needed})" if row.n < (needed := sets_needed(tests)) else UNDECIDED
+    needed = sets_needed(tests)
+    return f"{NO_VERDICT} (n < {needed})" if row.n < needed else UNDECIDED
 
 
 def within(margin: float = MARGIN) -> str:

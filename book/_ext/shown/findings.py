@@ -23,7 +23,7 @@ from ddlib.study.statistics import set_means, summary
 from workflow.grid import read_profile
 
 from . import plans
-from .waiting import TESTS, lacks_planned, without_early_verdicts
+from .waiting import TESTS, without_early_verdicts, without_rows
 
 SMOKE = plans.ROOT / "runs" / "sweeps" / "smoke"
 DATASETS = cases.TITLES | {"digits": "handwritten digits of 8 × 8 pixels"}
@@ -41,17 +41,50 @@ def as_options(records: Rows) -> Rows:
     return cases.options(records, usual())
 
 
-def of_options(found: "Findings") -> Rows:
+Families = Mapping[str, int]  # how many exploratory contrasts share a correction
+
+
+def of_ablation(found: "Findings", untested: Families) -> Rows:
+    """The contrasts that an ablation plans."""
+    return contrasts.planned_contrasts(found.shown, found.chapter.notebook, untested=untested.get("", 0))
+
+
+def of_options(found: "Findings", untested: Families) -> Rows:
     """Each option against the usual PTM."""
-    return cases.options_against_usual(found.records)
+    return cases.options_against_usual(found.records, untested)
 
 
-def of_settings(found: "Findings") -> Rows:
+def of_settings(found: "Findings", untested: Families) -> Rows:
     """The contrasts of the ablations in each setting, those of the ablations themselves among them."""
     here = [findings(key).contrasts for key in ("guidance", "ensemble") if findings(key).lasting]
     arms = set(found.plain["arm"])
     there = [table[table["a"].isin(arms) & table["b"].isin(arms)] for table in here if len(table)]
-    return cases.elsewhere(found.plain, usual(), there)
+    return cases.elsewhere(found.plain, usual(), there, untested)
+
+
+def planned_of_ablation(chapter: "Chapter") -> Families:
+    """One family."""
+    return {"": exploratory(plans.planned_for(chapter.notebook, chapter.grid))}
+
+
+def planned_of_options(chapter: "Chapter") -> Families:
+    """A family for each option."""
+    families = cases.families_of_options(as_options(plans.sets_of(chapter.grid)))
+    return {option: len(planned) for option, planned in families.items()}
+
+
+def planned_of_settings(chapter: "Chapter") -> Families:
+    """A family for each setting and ablation."""
+    planned = cases.with_cases(plans.sets_of(chapter.grid), usual(), cases.SETTINGS)
+    return {
+        f"{case} {notebook}": exploratory(plans.contrasts_among(notebook, sets.groupby("arm")["seed"].nunique()))
+        for (case, notebook), sets in planned.groupby(["case", "notebook"], sort=False)
+    }
+
+
+def exploratory(planned: Iterable[tuple[object, str, int]]) -> int:
+    """How many of some planned contrasts are."""
+    return sum(kind == "exploratory" for _, kind, _ in planned)
 
 
 @dataclass(frozen=True)
@@ -63,22 +96,26 @@ class Chapter:
     page: str
     notebook: str = ""  # a key of ABLATIONS; empty: whatever the sweep holds
     named: Callable[[Rows], Rows] = lambda records: records  # its arms, where their names do not tell them apart
-    compared: Callable[["Findings"], Rows] = lambda found: Rows()
+    compared: Callable[["Findings", Families], Rows] = lambda found, untested: Rows()
+    families: Callable[["Chapter"], Families] = lambda chapter: {}
 
 
+ABLATION = {"compared": of_ablation, "families": planned_of_ablation}
+OPTIONS = {"named": as_options, "compared": of_options, "families": planned_of_options}
 CHAPTERS = {
-    "guidance": Chapter("which guidance", "desk-guidance", "ablation_1", "01_guidance"),
-    "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble"),
+    "guidance": Chapter("which guidance", "desk-guidance", "ablation_1", "01_guidance", **ABLATION),
+    "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble", **ABLATION),
     "alpha": Chapter("how alpha was chosen", "desk-alpha", "alpha"),
     "alphas": Chapter("alphas of strategies", "desk-ensemble-alpha", "alpha"),
     "alphas_elsewhere": Chapter("alphas of other settings", "desk-elsewhere-alpha", "alpha"),
-    "options": Chapter("the paper's options", "desk-options", "options", named=as_options, compared=of_options),
+    "options": Chapter("the paper's options", "desk-options", "options", **OPTIONS),
     "elsewhere": Chapter(
         "does it hold elsewhere",
         "desk-elsewhere",
         "elsewhere",
         named=lambda records: cases.named_by_case(records, usual()),
         compared=of_settings,
+        families=planned_of_settings,
     ),
 }
 
@@ -109,12 +146,17 @@ class Findings:
         """The planned contrasts whose arms are there; tests and verdicts once no planned run of them is missing."""
         if self.records.empty:
             return pd.DataFrame()
-        if not self.chapter.notebook:
-            table = self.chapter.compared(self)
-        else:
-            table = contrasts.planned_contrasts(self.shown, self.chapter.notebook)
-        others = self.lasting and lacks_planned(table, self.chapter.notebook, self.chapter.grid)
-        return without_early_verdicts(table, self.unfinished, others)
+        table = self.chapter.compared(self, {})
+        absent = without_rows(table, self.planned_families)
+        if absent and plans.whole(self.chapter.grid):  # all runs of an arm failed
+            return self.chapter.compared(self, absent)
+        return without_early_verdicts(table, self.unfinished, absent)
+
+    @cached_property
+    def planned_families(self) -> Families:
+        """How many exploratory contrasts the grid plans, by what shares a correction; of smoke runs nothing."""
+        there = self.lasting and plans.jobs_of(self.chapter.grid) is not None
+        return self.chapter.families(self.chapter) if there else {}
 
     @cached_property
     def unfinished(self) -> dict[str, int]:

@@ -1,9 +1,12 @@
 """What the grids of the study plan, by the name of a grid in ``params/sweeps``, and how much of it has been run."""
 
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -30,11 +33,16 @@ def planned(grid: str) -> list[str] | None:
 
 
 def planned_for(notebook: str, grid: str) -> list[tuple[Contrast, str, int]]:
-    """Each contrast of an ablation that a grid can answer, whether it is primary or exploratory, and its pairs.
+    """Each contrast of an ablation that a grid can answer, whether it is primary or exploratory, and its pairs."""
+    return contrasts_among(notebook, arms_of(grid))
 
-    Without arms that are one method with another, or the same set for every seed.
+
+def contrasts_among(notebook: str, arms: Mapping[str, int]) -> list[tuple[Contrast, str, int]]:
+    """Those of an ablation among some arms, whether they are primary or exploratory, and their pairs.
+
+    ``arms`` says how many sets each has. Without arms that are one method with another, or the same set for every seed.
     """
-    row, sets = ABLATIONS[notebook], {Arm.named(name): count for name, count in arms_of(grid).items()}
+    row, sets = ABLATIONS[notebook], {Arm.named(name): count for name, count in arms.items()}
     there = {arm.name: count for arm, count in sets.items() if arm.replicated and arm.strategy not in row.one_method}
     arms = [Arm.named(name) for name in there]
     return [
@@ -45,13 +53,19 @@ def planned_for(notebook: str, grid: str) -> list[tuple[Contrast, str, int]]:
     ]
 
 
-def arms_of(grid: str) -> dict[str, int]:
-    """The arms of a grid with the number of their sets."""
-    found: dict[str, set[int]] = {}
+def sets_of(grid: str) -> pd.DataFrame:
+    """A row for each set that a grid plans: all its parameters, its own seed, its notebook and its arm."""
+    rows = []
     for job in jobs_of(grid):
         p = SimpleNamespace(**job.parameters)
-        found.setdefault(Arm.planned(p).name, set()).update(range(p.seed, p.seed + p.num_sets))
-    return {name: len(seeds) for name, seeds in found.items()}
+        about = job.parameters | {"notebook": job.notebook, "arm": Arm.planned(p).name}
+        rows += [about | {"seed": seed} for seed in range(p.seed, p.seed + p.num_sets)]
+    return pd.DataFrame(rows)
+
+
+def arms_of(grid: str) -> dict[str, int]:
+    """The arms of a grid with the number of their sets."""
+    return sets_of(grid).groupby("arm", sort=False)["seed"].nunique().to_dict()
 
 
 def progress(grid: str) -> tuple[int, int | None]:
