@@ -12,7 +12,7 @@ from ddlib.guidance import GUIDANCE
 from ddlib.networks import NETWORKS
 from ddlib.selection import SELECTIONS
 from ddlib.study.allowed import names
-from ddlib.study.contradictions import CONTRADICTIONS
+from ddlib.study.contradictions import CONTRADICTIONS, initialisations_of_one_file
 from ddlib.study.parameters import (
     PARAMETERS,
     ParameterError,
@@ -147,6 +147,12 @@ def test_an_impossible_value_is_refused_with_what_was_found_and_what_is_allowed(
 )
 def test_values_that_contradict_each_other_are_refused(injected, says):
     assert says in refused(injected=injected)
+
+
+def test_torchvision_has_one_network_of_each_architecture():
+    assert "set num_ptms 1" in initialisations_of_one_file("imagenet", 5)
+    assert initialisations_of_one_file("imagenet", 1) is None
+    assert initialisations_of_one_file(None, 5) is None
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,13 @@ def test_cost_accuracy_names_every_arm(cost):
         assert inside.x0 < x < inside.x1, "every marker lies inside the axes"
 
 
+def test_a_run_that_was_interrupted_moves_no_cost():
+    table = records(["clom single", "clom mgda"]).assign(seconds_distill=100.0)
+    table.loc[(table["arm"] == "clom mgda") & (table["seed"] == 0), "seconds_distill"] = 9999.0
+    markers = [line for line in figures.cost_accuracy(table, "seconds_distill").lines if len(line.get_xdata()) == 1]
+    assert {line.get_xdata()[0] for line in markers} == {100.0}
+
+
 def test_cost_accuracy_refuses_an_unknown_cost():
     with pytest.raises(ValueError, match="x is 'money'; the costs of a run are ptm_passes"):
         figures.cost_accuracy(records(), "money")

@@ -166,6 +166,10 @@ def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkey
         ({"notebook": "../x"}, "notebook is '../x'"),
         ({"seed": "../x"}, "seed is '../x'; expected a whole number"),
         ({"ptm_passes": 1.5}, "'ptm_passes' is 1.5, but should be a valid integer"),
+        (
+            {"status": "failed", "error": "it diverged"},
+            "'accuracies' is not empty, but the status is failed: a failed run has no accuracies",
+        ),
     ],
 )
 def test_impossible_values_are_refused_before_anything_is_written(tmp_path, changes, message):
@@ -302,8 +306,10 @@ def test_one_fixed_ptm_is_charged_for_itself_alone(tmp_path):
     pool |= {"seconds": {"ptms": 100.0, "distill": 2.5}}
     write_record(tmp_path, **run(**pool))
     write_record(tmp_path, **run(**pool, arm="clom single", parameters=PARAMETERS | {"strategy": "single"}))
+    chosen = {"base_method": "herding", "guidance": "none"}
+    write_record(tmp_path, **run(**pool, arm="herding", parameters=PARAMETERS | chosen))
     table = load_records(tmp_path).drop_duplicates("run").set_index("arm")["seconds_ptms"]
-    assert table.to_dict() == {"clom loss_avg": 100.0, "clom single": 40.0}
+    assert table.to_dict() == {"clom loss_avg": 100.0, "clom single": 40.0, "herding": 40.0}
 
 
 def test_load_records_names_every_damaged_file(tmp_path):

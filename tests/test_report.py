@@ -163,6 +163,11 @@ def test_beside_a_longer_run_stands_one_without_guidance_that_took_as_long(ensem
     assert table.index[-1] == "no guidance, 400 iterations"
     assert comparison.as_long(records, tested[~tested["equal_passes"]]).empty
     assert comparison.as_long(records, ensemble).empty, "records that do not say how long"
+    file = unguided.head(1).assign(base_method="file", arm="my set", iterations=None)  # makes it a column of floats
+    beside = comparison.as_long(pd.concat([records, file], ignore_index=True), tested)
+    assert set(beside["arm"]) == {"no guidance, 400 iterations"}
+    two = tested.assign(num_ptms=2, ptm_architectures="ConvNet-3, VGG-11,")
+    assert set(comparison.as_long(records, two)["arm"]) == {"no guidance, 400 iterations"}
 
 
 def test_full_data_that_a_distilled_set_beats_are_no_ceiling(guidance):
@@ -643,6 +648,13 @@ def test_each_ablation_is_a_notebook_with_its_title_and_a_part_of_the_comparison
         assert (f"## {row.title}" in headings) == bool(row.primary([]))
 
 
+def test_a_folder_of_failed_runs_alone_has_a_report():
+    nothing = pd.DataFrame(columns=["setting", "arm"])
+    assert tables.settings_table(nothing).empty
+    with pytest.raises(ValueError, match="no run has accuracies: all failed"):
+        runs.choose_setting(nothing, 0)
+
+
 def test_show_images_takes_what_lies_beside_the_records(guidance, tmp_path):
     labels = labels_of(2, 1)
     of_images = ImageFormat.of(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.ones(1))
@@ -653,4 +665,8 @@ def test_show_images_takes_what_lies_beside_the_records(guidance, tmp_path):
     assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"]
     with pytest.raises(FileNotFoundError, match="seed 1"):
         images.show_images(guidance, tmp_path, seed=1)
+    later = guidance.assign(seed=guidance["seed"] + 10)
+    file = later.head(1).assign(arm="my set", seed=0, run="file")
+    figure = images.show_images(pd.concat([later, file], ignore_index=True), tmp_path)
+    assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"], "the seed that most arms have"
     assert images.show_images(guidance[guidance["arm"] == "full_data"], tmp_path) is None, "it keeps no set"

@@ -512,6 +512,8 @@ def test_own_pools():
     assert own_pools(frame.assign(ptm_hashes="ab")) is False
     assert own_pools(frame.assign(ptm_hashes=frame["seed"].map(str))) is True
     assert own_pools(frame.assign(ptm_hashes="")) is None
+    three = table({"a": [0.5, 0.6, 0.7]}).assign(ptm_hashes=["a", "a", "b"])
+    assert own_pools(three) is None, "some share one"
     assert own_pools(frame[frame["seed"] == 0].assign(ptm_hashes="ab")) is None
 
 

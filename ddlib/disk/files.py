@@ -97,7 +97,7 @@ def _explained(path: Path) -> Iterator[None]:
     except Timeout:
         raise
     except OSError as error:
-        advice = ADVICE.get(error.errno, "look after that folder, or")
+        advice = ADVICE.get(error.errno, "check that folder, or")
         raise type(error)(
             f"{path} cannot be written ({error.strerror or error}). What was there before is as it was. To go on, "
             f"{advice} choose another folder (DDLIB_RUNS for records, DDLIB_CACHE for trained PTMs)."

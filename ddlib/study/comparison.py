@@ -4,6 +4,7 @@ import pandas as pd
 
 from ddlib.base_methods import BASE_METHODS
 from ddlib.study.ablations import ABLATIONS
+from ddlib.study.allowed import names
 from ddlib.study.arms import FILE, Arm, is_selection
 from ddlib.study.runs import keys_of, setting_columns
 from ddlib.study.words import plural
@@ -51,10 +52,12 @@ def as_long(records: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
     longer = shown[shown["equal_passes"].isin([True]) & (shown["guidance"] != "none")]  # of files it is NaN
     if longer.empty:
         return records.head(0)
-    pool = longer["num_ptms"] * (longer["ptm_architectures"].str.count(",") + 1 if "ptm_architectures" in longer else 1)
+    architectures = longer["ptm_architectures"].map(names).map(len) if "ptm_architectures" in longer else 1
+    length = (longer["iterations"] * longer["num_ptms"] * architectures).astype(int)
     columns = [name for name in setting_columns(records) if name != "iterations"] + ["dataset_hash"]
-    wanted = {f"{key}|{n}" for key, n in zip(keys_of(longer, columns), longer["iterations"] * pool, strict=True)}
+    wanted = {f"{key}|{n}" for key, n in zip(keys_of(longer, columns), length, strict=True)}
     unguided = records[(records["arm"] == Arm().name) & records["augment"]]
+    unguided = unguided.assign(iterations=unguided["iterations"].astype(int))  # beside files it is a column of floats
     rows = unguided[(keys_of(unguided, columns) + "|" + unguided["iterations"].astype(str)).isin(wanted)]
     rows = rows.drop_duplicates(["iterations", "seed", "architecture", "network"])
     return rows.assign(arm=Arm().label + ", " + rows["iterations"].astype(str) + " iterations")

@@ -11,6 +11,7 @@ from ddlib.combine import STRATEGIES
 from ddlib.devices import missing_compiler
 from ddlib.guidance import GUIDANCE, OF_LOGITS
 from ddlib.networks import NETWORKS
+from ddlib.study.allowed import names
 from ddlib.study.arms import is_selection
 
 IMAGENET = "imagenet"  # as source_dataset: torchvision's weights
@@ -130,6 +131,13 @@ def pools_that_are_one(source_dataset: str | None, ptm_seed: int | None) -> str 
     return None
 
 
+def initialisations_of_one_file(source_dataset: str | None, num_ptms: int) -> str | None:
+    """Torchvision has one file of weights for each architecture."""
+    if source_dataset == IMAGENET and num_ptms > 1:
+        return f"num_ptms is {num_ptms}, and {IMAGENET} has one network of each architecture: set num_ptms 1"
+    return None
+
+
 def accuracy_unknown(source_dataset: str | None, strategy: str, guidance: str) -> str | None:
     """Torchvision tells accuracies on test images only."""
     if guidance != "none" and source_dataset == IMAGENET and STRATEGIES[strategy].needs_accuracy:
@@ -139,10 +147,12 @@ def accuracy_unknown(source_dataset: str | None, strategy: str, guidance: str) -
 
 def architecture_unknown(source_dataset: str | None, ptm_architectures: str) -> str | None:
     """ImageNet's PTMs have torchvision's names, all others are trained here."""
-    words = [word.strip() for word in ptm_architectures.split(",") if word.strip()]
+    words = names(ptm_architectures)
     if source_dataset != IMAGENET and (not words or len({*words} & {*NETWORKS}) < len(words)):
         known = ", ".join(NETWORKS)
-        return f"ptm_architectures is {ptm_architectures!r}; expected one or more, joined by commas, of {known}"
+        return (
+            f"ptm_architectures is {ptm_architectures!r}; expected one or more, each once, joined by commas, of {known}"
+        )
     return None
 
 
@@ -162,6 +172,7 @@ CONTRADICTIONS = [
     labels_of_another_dataset,
     judges_of_another_dataset,
     pools_that_are_one,
+    initialisations_of_one_file,
     accuracy_unknown,
     architecture_unknown,
 ]

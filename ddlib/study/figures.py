@@ -157,7 +157,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
         return nothing_to_draw(NOT_RUN)
     _require_one_architecture(records)
     cells = summary(records, ["arm"]).set_index("arm")
-    cost = records.drop_duplicates(["arm", "seed"]).groupby("arm")[x].mean()
+    cost = records.drop_duplicates(["arm", "seed"]).groupby("arm")[x].median()  # a run may have been interrupted
     fig, ax = plt.subplots(figsize=(7.5, 4))
     arms = ordered(cost.dropna().index)
     for name in arms:
@@ -176,7 +176,7 @@ def cost_accuracy(records: pd.DataFrame, x: str = "ptm_passes") -> Axes | None:
     ax.autoscale_view()
     if cost.min() > 0 and cost.max() > 10 * cost.min():
         ax.set_xscale("log")
-    ax.set_xlabel(f"{COSTS[x]}, mean over sets")
+    ax.set_xlabel(f"{COSTS[x]}, median over sets")
     ax.set_ylabel("test accuracy (%), 95 % interval")
     _title(ax, records)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -238,7 +238,8 @@ def _title(ax: Axes, records: pd.DataFrame, remark: str = "") -> None:
     for column, form in {"dataset": "{}", "base_method": "{}", "ipc": "ipc {}", "architecture": "{}"}.items():
         if column in records and records[column].nunique() == 1:
             value = records[column].dropna().iloc[0]
-            parts.append(form.format(value.upper() if column == "base_method" else caption(value)))
+            told = f"{value:g}" if column == "ipc" else caption(value)  # beside files it is a column of floats
+            parts.append(form.format(value.upper() if column == "base_method" else told))
     text = ": ".join(part for part in (", ".join(parts), remark) if part)
     ax.figure.suptitle(text, x=0.01, ha="left")
 

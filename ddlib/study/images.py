@@ -22,7 +22,7 @@ from ddlib.synthetic import SyntheticSet
 def show_images(
     records: pd.DataFrame, folder: str | Path, seed: int | None = None, per_class: int = 1
 ) -> Figure | None:
-    """The synthetic sets of all arms side by side, for one seed (by default the smallest).
+    """The synthetic sets of all arms side by side, for one seed (by default the smallest of those that most arms have).
 
     The arm ``full_data`` keeps no set. Without any other arm one line of text says so. Raises FileNotFoundError if no
     set is there.
@@ -30,7 +30,8 @@ def show_images(
     records = records[records["arm"] != FULL_NAME]
     if records.empty:
         return nothing_to_draw("no arm of this ablation has images of its own in this setting")
-    seed = int(records["seed"].min()) if seed is None else seed
+    arms = records.groupby("seed")["arm"].nunique()  # sorted by seed; a set from a file may have any
+    seed = int(arms.idxmax()) if seed is None else seed
     runs = records[records["seed"] == seed].drop_duplicates("arm").set_index("arm")["run"]
     paths = {arm: synthetic_path(Path(folder) / f"{runs[arm]}.json") for arm in ordered(runs.index)}
     sets = {arm: SyntheticSet.load(path) for arm, path in paths.items() if path.is_file()}

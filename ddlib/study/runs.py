@@ -22,6 +22,11 @@ UNKNOWN = "not recorded"  # the reason of a failed run, in the first records
 SETTING = ("run", "notebook", "dataset", "arm", "base_method", "guidance", "strategy", "num_ptms", "ipc")
 FIRST_COLUMNS = (*SETTING, "seed", "architecture", "network", "augment", "accuracy")
 ORIGIN = ("device", "status", "created", "code_hash", "git_commit", "parameter_hash", "dataset_hash")
+FILES = ("dataset_files", "source_files")  # ddlib.study.run adds them to the parameters, for image folders
+# What tells arms of one ablation apart; everything else that was set is the setting they share.
+ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "seed", "setting")
+ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
+POOL = "unusual_pool"  # a column, for a while
 
 
 def load_records(folder: str | Path) -> pd.DataFrame:
@@ -56,17 +61,14 @@ def load_gradients(folder: str | Path) -> pd.DataFrame:
     longer gradient to the shorter; infinite beside one of length 0). No rows for runs of one PTM. Raises as
     ``load_records`` does for no or damaged records.
     """
-    rows = [
-        {
-            **{"run": run, "arm": record["arm"], "seed": record["seed"], "iteration": logged["iteration"]},
-            **{"pair": f"{i}-{j}", "cosine": logged["cosines"][i][j]},
-            "ratio": max(norms) / min(norms) if min(norms) > 0 else math.inf,
-        }
-        for run, record in _read_all(folder).items()
-        for logged in record.get("ptm_gradients", [])
-        for i, j in itertools.combinations(range(len(logged["norms"])), 2)
-        for norms in [(logged["norms"][i], logged["norms"][j])]
-    ]
+    rows = []
+    for run, record in _read_all(folder).items():
+        for logged in record.get("ptm_gradients", []):
+            about = {"run": run, "arm": record["arm"], "seed": record["seed"], "iteration": logged["iteration"]}
+            for i, j in itertools.combinations(range(len(logged["norms"])), 2):
+                shorter, longer = sorted((logged["norms"][i], logged["norms"][j]))
+                pair = {"pair": f"{i}-{j}", "cosine": logged["cosines"][i][j]}
+                rows.append({**about, **pair, "ratio": longer / shorter if shorter > 0 else math.inf})
     return pd.DataFrame(rows, columns=["run", "arm", "seed", "iteration", "pair", "cosine", "ratio"])
 
 
@@ -90,12 +92,10 @@ def _read_all(folder: str | Path) -> dict[str, dict[str, object]]:
 
 
 def _accuracies(records: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
-    rows = [
-        {**about, **row}
-        for run, record in records.items()
-        for about in [_about(run, record)]
-        for row in record["accuracies"].to_dict("records")
-    ]
+    rows = []
+    for run, record in records.items():
+        about = _about(run, record)
+        rows += [{**about, **row} for row in record["accuracies"].to_dict("records")]
     return _ordered_columns(pd.DataFrame(rows))
 
 
@@ -128,10 +128,12 @@ def _about(run: str, record: Mapping[str, object]) -> dict[str, object]:
 
 
 def _training_seconds(record: Mapping[str, object]) -> float:
-    """Of the training of the PTMs that a run asked: of a pool with one fixed PTM that one alone."""
-    if record["parameters"].get("strategy") != "single" or not record.get("ptms"):
-        return record["seconds"].get("ptms", math.nan)
-    return record["ptms"][0].get("seconds") or 0.0
+    """Of the training of the PTMs that a run asked: of a pool the first alone, if that is fixed or chooses images."""
+    parameters = record["parameters"]
+    first = parameters.get("strategy") == "single" or is_selection(str(parameters.get("base_method")))
+    if first and record.get("ptms"):
+        return record["ptms"][0].get("seconds") or 0.0
+    return record["seconds"].get("ptms", math.nan)
 
 
 def _recognised(record: Mapping[str, object], role: str) -> float:
@@ -150,11 +152,6 @@ def _text(value: object) -> object:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return json.dumps(value) if isinstance(value, dict) else value
-
-
-FILES = ("dataset_files", "source_files")  # ddlib.study.run adds them to the parameters, for image folders
-# What tells arms of one ablation apart; everything else that was set is the setting they share.
-ARM_COLUMNS = ("base_method", "guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "seed", "setting")
 
 
 def load_runs(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -194,10 +191,6 @@ def with_settings(records: pd.DataFrame) -> pd.DataFrame:
     return records.assign(setting=keys.map({key: index for index, key in enumerate(order)})).drop(columns=POOL)
 
 
-ALPHAS = {losses: f"alpha_{losses[0]}" for losses in GUIDANCE.values() if len(losses) == 1}
-POOL = "unusual_pool"  # a column, for a while
-
-
 def _unusual_pool(records: pd.DataFrame) -> pd.Series:
     """``num_ptms`` where it is not the usual one of the notebook: ablations differ in it, and their arms do not."""
     sizes = records["num_ptms"].where(records["guidance"].fillna("none") != "none")
@@ -216,6 +209,8 @@ def choose_setting(records: pd.DataFrame, setting: int, base_method: str = "dm")
     Raises ValueError, naming the settings there are, for another number.
     """
     known = sorted(records["setting"].unique())
+    if not known:
+        raise ValueError("no run has accuracies: all failed")
     if setting not in known:
         raise ValueError(f"setting is {setting}; the records have the settings {', '.join(map(str, known))}")
     return _of_setting(records, setting, base_method)

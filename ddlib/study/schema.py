@@ -146,6 +146,8 @@ class Record(BaseModel):
         _require_equal_lengths({name: values for name, values in accuracies if values is not None})
         if about.data.get("status") == "ok" and not accuracies.accuracy:
             raise ValueError("is empty, but the status is ok: write a run without accuracies as failed")
+        if about.data.get("status") == "failed" and accuracies.accuracy:
+            raise ValueError("is not empty, but the status is failed: a failed run has no accuracies")
         return accuracies
 
     @field_validator("history")

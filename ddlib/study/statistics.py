@@ -25,7 +25,8 @@ POWER = 0.8  # with which a difference is said to be found
 PILOT_STD = (0.003, 0.005, 0.007)
 # Columns that differ between runs of one setting anyhow, and so do not explain why a network occurs twice.
 IDENTITY = ("run", "created", "parameter_hash", "synthetic_hash")
-MEASURED = ("accuracy", "seconds", "ptm_passes", "peak_memory_mb")
+MEASURED = ("accuracy", "balanced_accuracy", "class_accuracies", "guide_accuracy", "judge_accuracy")
+MEASURED += ("seconds", "ptm_passes", "peak_memory_mb")
 
 
 def set_means(accuracies: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -197,12 +198,14 @@ def equality_power(difference: float, spread: float, n: int, tests: int = 1, mar
 def own_pools(accuracies: pd.DataFrame) -> bool | None:
     """Whether the sets of an arm have a pool of PTMs each (True) or share one (False); None if there is no telling.
 
-    There is none without PTMs, and with one set.
+    There is none without PTMs, with one set, and where some sets share a pool and others do not.
     """
     if "ptm_hashes" not in accuracies or accuracies["seed"].nunique() < 2:
         return None
     pools = accuracies.drop_duplicates("seed")["ptm_hashes"].replace("", None)
-    return None if pools.isna().any() else pools.nunique() > 1
+    if pools.isna().any() or 1 < pools.nunique() < len(pools):
+        return None
+    return pools.nunique() > 1
 
 
 def std(values: np.ndarray) -> float:

@@ -31,8 +31,10 @@ Order = Callable[[Iterable[str]], list[str]]  # of names of arms
 def settings_table(records: pd.DataFrame) -> pd.DataFrame:
     """A row for each setting: data set, number of runs and of arms, and the parameters in which settings differ.
 
-    Where the data of one name are not the same, a hash of their images stands beside the name.
+    Where the data of one name are not the same, a hash of their images stands beside the name. No rows without records.
     """
+    if records.empty:
+        return pd.DataFrame()
     columns = [name for name in setting_columns(records) if records[name].astype(str).nunique() > 1]
     columns = [name for name in columns if name != "dataset_files"]
     groups = records.assign(dataset=_told_apart(records)).groupby("setting")
@@ -99,10 +101,8 @@ def no_ceiling(records: pd.DataFrame) -> dict[str, str]:
     """
     if records.empty or FULL_NAME not in set(records["arm"]):
         return {}
-    means, found = (
-        summary(records, ["arm", "architecture"]).pivot(index="arm", columns="architecture", values="mean"),
-        {},
-    )
+    means = summary(records, ["arm", "architecture"]).pivot(index="arm", columns="architecture", values="mean")
+    found = {}
     for architecture in ordered_networks(means.columns):
         of_all, full = means[architecture].drop(FULL_NAME).dropna(), means.loc[FULL_NAME, architecture]
         if len(of_all) and of_all.max() > full:

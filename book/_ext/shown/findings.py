@@ -20,6 +20,7 @@ from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.contrasts import NO_VERDICT
 from ddlib.study.statistics import set_means, summary
+from ddlib.study.tables import no_ceiling
 from workflow.grid import read_profile
 
 from . import plans
@@ -297,7 +298,8 @@ def reference_lines(found: Findings) -> dict[str, float]:
 
     Beside strategies no guidance is that of the first ablation, in the same setting; the full data would squeeze them.
     """
-    means, names = found.cells.set_index("arm")["mean"], {"none": "no guidance", FULL_NAME: "full data"}
+    full = "full data (beaten, so no ceiling)" if no_ceiling(found.shown) else "full data"
+    means, names = found.cells.set_index("arm")["mean"], {"none": "no guidance", FULL_NAME: full}
     if found.chapter.notebook == "02_ensemble" and found.lasting and findings("guidance").lasting:
         means, names = findings("guidance").cells.set_index("arm")["mean"], {"none": "no guidance"}
     return {label: float(means[arm]) for arm, label in names.items() if arm in means}

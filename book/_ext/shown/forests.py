@@ -55,7 +55,8 @@ def growing(found: Findings) -> Drawn | None:
         return None  # a slider with one place
     for n in range(2, most + 1):
         some = compare(found.shown[found.shown["seed"].isin(seeds[:n])], pairs)
-        rows.append(contrast_rows(without_early_verdicts(some, found.unfinished)).assign(first=n))
+        told = contrast_rows(without_early_verdicts(some, found.unfinished)).assign(first=n)
+        rows.append(told if n == most else told.assign(verdict=told["verdict"] + " (not the test)"))
     data = pd.concat(rows, ignore_index=True)
     data["text"] = (data["label"].str.replace("\n", " ") + ": " + data["verdict"]).map(folded)
     slider = alt.param(name="first_sets", value=most, bind=alt.binding_range(min=2, max=most, step=1, name="sets"))
