@@ -7,7 +7,7 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from ddlib.study import cases, contrasts, runs
-from ddlib.study.ablations import ABLATIONS
+from ddlib.study.ablations import ABLATIONS, Contrast
 from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.contrasts import NO_VERDICT
@@ -63,6 +63,29 @@ def of_settings(found: "Findings", untested: Families) -> Rows:
     return cases.elsewhere(found.plain, usual(), there, untested)
 
 
+def of_own_alphas(found: "Findings", untested: Families) -> Rows:
+    """The contrasts of the second ablation in which arms with an alpha of their own take part, beside its others."""
+    ablation = findings(found.chapter.beside)
+    if not ablation.lasting:
+        return Rows()
+    own = found.plain["arm"].unique()
+    rows = runs.stacked(found.plain, ablation.plain[~ablation.plain["arm"].isin(own)])
+    planned = with_own_alphas(set(own), set(rows["arm"]))
+    return contrasts.compare(runs.reference(rows), [], planned, untested=untested.get("", 0))
+
+
+def with_own_alphas(own: Collection[str], there: Iterable[str]) -> list[Contrast]:
+    """The contrasts among some arms of the second ablation in which one with an alpha of its own takes part."""
+    planned = plans.contrasts_among("02_ensemble", dict.fromkeys(there, 0))
+    return [contrast for contrast, _, _ in planned if set(contrast.arms) & set(own)]
+
+
+def planned_of_own_alphas(chapter: "Chapter") -> Families:
+    """One family: all are exploratory."""
+    own = plans.arms_of(chapter.grid)
+    return {"": len(with_own_alphas(own, {*own, *plans.arms_of(CHAPTERS[chapter.beside].grid)}))}
+
+
 def planned_of_ablation(chapter: "Chapter") -> Families:
     """One family."""
     return {"": exploratory(plans.planned_for(chapter.notebook, chapter.grid))}
@@ -99,13 +122,16 @@ class Chapter:
     named: Callable[[Rows], Rows] = lambda records: records  # its arms, where their names do not tell them apart
     compared: Callable[["Findings", Families], Rows] = lambda found, untested: Rows()
     families: Callable[["Chapter"], Families] = lambda chapter: {}
+    beside: str = ""  # the chapter whose arms take part too
 
 
 ABLATION = {"compared": of_ablation, "families": planned_of_ablation}
+OWN = {"compared": of_own_alphas, "families": planned_of_own_alphas, "beside": "ensemble"}
 OPTIONS = {"named": as_options, "compared": of_options, "families": planned_of_options}
 CHAPTERS = {
     "guidance": Chapter("which guidance", "desk-guidance", "ablation_1", "01_guidance", **ABLATION),
     "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble", **ABLATION),
+    "own": Chapter("strategies at alphas of their own", "desk-ensemble-own", "ablation_2", **OWN),
     "alpha": Chapter("how alpha was chosen", "desk-alpha", "alpha"),
     "alphas": Chapter("alphas of strategies", "desk-ensemble-alpha", "alpha"),
     "alphas_elsewhere": Chapter("alphas of other settings", "desk-elsewhere-alpha", "alpha"),
@@ -167,7 +193,8 @@ class Findings:
         there = Counter(setting_of(name) for name in names if (self.folder / name).is_file())
         arms = self.records.assign(key=self.records["run"].map(setting_of)).groupby("arm")["key"].unique()
         lacking = {arm: [wanted[key] for key in keys if there[key] < wanted[key]] for arm, keys in arms.items()}
-        return {arm: max(sets) for arm, sets in lacking.items() if sets}
+        others = findings(self.chapter.beside).unfinished if self.chapter.beside else {}
+        return others | {arm: max(sets) for arm, sets in lacking.items() if sets}
 
     def in_order(self, arms: Iterable[str]) -> list[str]:
         """Names of arms as tables and figures have them."""
