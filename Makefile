@@ -105,7 +105,7 @@ published: $(READY)  ## Run the published baselines at the paper's scale (days o
 # --- the study --------------------------------------------------------------------------------------------
 
 # desk-elsewhere joins them once the alphas that desk-elsewhere-alpha chooses stand in it.
-STUDY ?= $(foreach part,alpha ensemble-alpha guidance ensemble elsewhere-alpha options,params/sweeps/desk-$(part).yaml)
+STUDY ?= $(foreach part,alpha ensemble-alpha guidance ensemble ensemble-own elsewhere-alpha options,params/sweeps/desk-$(part).yaml)
 SEED ?=
 
 .PHONY: study

@@ -1,6 +1,7 @@
 """Prose takes its numbers from records: no accuracy of ours is typed into a page or a notebook."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def test_what_the_first_ablation_says_beside_its_claims_is_so():
     tests = found.contrasts[~found.contrasts["primary"].astype(bool)]
     assert tests["p_value"].min() == pytest.approx(2 / 2**10)
     assert tests["p_holm"].min() == pytest.approx(13 * 2 / 2**10)
+
+
+def test_what_the_page_on_alpha_says_of_strategies_is_so():
+    if not plans.whole("desk-ensemble-alpha"):
+        pytest.skip("the sweep desk-ensemble-alpha is not whole")
+    best = facts.of_alphas(findings.findings("alphas"))
+    every = best.pop("clom loss_avg every_5")
+    assert every["alpha"] == 300 and math.isnan(every["short"]), "the smallest that was tried"
+    assert every["beyond"] < -2
+    assert len(best) == 5
+    assert all(strategy["alpha"] == 1000 and -1 < strategy["short"] < 0 for strategy in best.values())
+    grid = plans.jobs_of("desk-ensemble-own")
+    assert {(job.parameters["guide_every"], job.parameters["alpha_clom"]) for job in grid} == {(5, every["alpha"])}
 
 
 def held_out(arm: str) -> dict[float, float]:
