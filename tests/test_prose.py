@@ -107,7 +107,8 @@ def test_what_the_page_on_alpha_says_of_strategies_is_so():
         pytest.skip("the sweep desk-ensemble-alpha is not whole")
     best = facts.of_alphas(findings.findings("alphas"))
     every = best.pop("clom loss_avg every_5")
-    assert every["alpha"] == 300 and math.isnan(every["short"]), "the smallest that was tried"
+    assert every["alpha"] == 300
+    assert math.isnan(every["short"]), "the smallest that was tried"
     assert every["beyond"] < -2
     assert len(best) == 5
     assert all(strategy["alpha"] == 1000 and -1 < strategy["short"] < 0 for strategy in best.values())
