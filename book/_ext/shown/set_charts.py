@@ -242,9 +242,11 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
     cells = cells.assign(label=[Arm.named(arm).label for arm in cells["arm"]], **percent)
     order = ordered(cells["arm"].unique())
     names = [Arm.named(arm).label for arm in order]
-    x = alt.X("alpha:Q", title="alpha, the weight of the guidance", scale=alt.Scale(type="log"))
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8)
+    x = alt.X("alpha:Q", title="alpha, the weight of the guidance", scale=alt.Scale(type="log"), axis=axis)
     y = alt.Y("mean:Q", title="hold-out accuracy, %", scale=alt.Scale(zero=False))
-    colour = alt.Color("label:N", title=None, scale=colours_of(order, names), legend=alt.Legend(orient="top"))
+    legend = alt.Legend(orient="top", columns=1, labelLimit=0)  # a phone has room for one
+    colour = alt.Color("label:N", title=None, scale=colours_of(order, names), legend=legend)
     tips = ["label:N", "alpha:Q", alt.Tooltip("mean:Q", format=".2f"), "n:Q"]
     base = alt.Chart(cells[["arm", "label", "alpha", "mean", "low", "high", "n"]]).encode(x=x, color=colour)
     sets = set_means(grid[~plain], ["arm", "alpha"])
