@@ -327,6 +327,18 @@ def test_strategies_at_their_own_alphas_wait_for_those_beside_them(part):
     assert row["verdict"] == "no verdict yet (n = 9 of 10)"
 
 
+def test_a_chapter_is_whole_with_the_one_beside_it(part):
+    """An arm without any run there is no failure."""
+    assert findings.findings("own").whole
+    for path in (part / "desk-ensemble").glob("*.json"):
+        if json.loads(path.read_text())["arm"] == "clom random":
+            path.unlink()
+    findings.findings.cache_clear()
+    assert plans.whole("desk-ensemble-own")
+    assert not findings.findings("own").whole
+    assert findings.findings("own").contrasts.empty, "its one contrast asks for random selection"
+
+
 def test_one_contrast_of_strategies_is_no_choice_between_losses():
     """If all runs of the other one failed: the costs of its sides differ."""
     rows = [pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"})]

@@ -101,7 +101,7 @@ def ends(grid: Grid, for_book: bool) -> Iterator[str]:
 
 
 def from_one(text: str) -> int:
-    """A number of processes. Raises ValueError for anything else."""
+    """A number of processes. Raises ArgumentTypeError for less than one, ValueError for what is no whole number."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number of processes; expected a whole number from 1")

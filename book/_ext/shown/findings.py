@@ -175,9 +175,15 @@ class Findings:
             return pd.DataFrame()
         table = self.chapter.compared(self, {})
         absent = without_rows(table, self.planned_families)
-        if absent and plans.whole(self.chapter.grid):  # all runs of an arm failed
+        if absent and self.whole:  # all runs of an arm failed
             return self.chapter.compared(self, absent)
         return without_early_verdicts(table, self.unfinished, absent)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all planned runs have been made, those of the chapter beside it too."""
+        beside = self.chapter.beside
+        return plans.whole(self.chapter.grid) and (not beside or plans.whole(CHAPTERS[beside].grid))
 
     @cached_property
     def planned_families(self) -> Families:
