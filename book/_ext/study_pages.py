@@ -7,7 +7,6 @@ sets published accuracies beside ours, ``{runs-table}`` lists what was run, ``{c
 the address of the repository, ``{cite-this}`` a BibTeX entry. Pages are built again when a record changes.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from html import escape
@@ -17,10 +16,12 @@ from typing import ClassVar
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
-from shown import account, findings, literature, plans, result_tables, toy
+from shown import account, explorer, figures, findings, literature, plans, result_tables, toy
 from shown.cards import card
+from shown.chapters import CHAPTERS
+from shown.charts import bundle
 from shown.findings import Findings
-from shown.pictures import pictures_of, snapshots
+from shown.pages import Files
 from shown.result_tables import html_table
 from shown.sentences import claim, computing, evidence, number
 from sphinx.application import Sphinx
@@ -31,10 +32,10 @@ from tables import parsed
 
 
 class Generated(nodes.General, nodes.Element):
-    """HTML, and the files that belong to it: path below the pages -> text or bytes, written with the page."""
+    """HTML, and the files that belong to it (``Files``), written with the page."""
 
 
-def generated(html: str, files: dict[str, object] | None = None, scripts: Iterable[str] = ()) -> Generated:
+def generated(html: str, files: Files | None = None, scripts: Iterable[str] = ()) -> Generated:
     """A node, of HTML and of the files and scripts that it needs."""
     return Generated("", html=html, files=files or {}, scripts=list(scripts))
 
@@ -62,8 +63,8 @@ class FromRecords(SphinxDirective):
 
     def findings_of(self, key: str) -> Findings:
         """Those of a chapter that an argument names."""
-        if key not in findings.CHAPTERS:
-            raise self.error(f"no chapter is called {key!r}; known: {', '.join(findings.CHAPTERS)}")
+        if key not in CHAPTERS:
+            raise self.error(f"no chapter is called {key!r}; known: {', '.join(CHAPTERS)}")
         return findings.findings(key)
 
 
@@ -105,7 +106,7 @@ class Evidence(FromRecords):
     """``{evidence} guidance ensemble``: of each chapter scale, n, dates, commit, what is missing; folded, its cost."""
 
     required_arguments = 1
-    optional_arguments = len(findings.CHAPTERS) - 1
+    optional_arguments = len(CHAPTERS) - 1
 
     def run(self) -> list[nodes.Node]:
         """A box with a paragraph for each, and with what they took to unfold."""
@@ -146,7 +147,7 @@ TOLD = ("gradients", "gains", "recognised")  # charts whose caption says in numb
 
 
 class Chart(FromRecords):
-    """``{chart} forest guidance``: the kinds are those of ``draw``. The body is the caption."""
+    """``{chart} forest guidance``: the kinds are those of ``figures.draw``. The body is the caption."""
 
     required_arguments = 2
     has_content = True
@@ -158,13 +159,14 @@ class Chart(FromRecords):
         kind, key = self.arguments
         found = self.findings_of(key)
         try:
-            chart = draw(kind, found, self.options.get("case"))
+            chart = figures.draw(kind, found, self.options.get("case"))
         except ValueError as problem:
             raise self.error(str(problem)) from problem
         if chart is None:
             return parsed(self, [f"*No figure yet: too few runs to draw ({plans.state(found.chapter.grid)}).*"])
         name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
-        figure = nodes.figure("", drawn_node(name, chart, found), classes=["chart"])
+        drawn = generated(*figures.drawn(name, chart, found), ["../charts/charts.js"])
+        figure = nodes.figure("", drawn, classes=["chart"])
         caption = nodes.caption()
         told = ["", chart.seen] if kind in TOLD else []
         told += [] if found.lasting else ["", "*Smoke runs: no evidence.*"]
@@ -176,55 +178,6 @@ class Chart(FromRecords):
         figure["names"].append(self.options.get("name", f"fig-{name}"))
         self.state.document.note_explicit_target(figure)
         return [figure]
-
-
-def draw(kind: str, found: Findings, case: str | None = None) -> object:
-    """A chart by its kind; where several settings lie side by side, of one case."""
-    from shown import forests, set_charts  # altair takes a second, which builds of other pages save
-
-    kinds = {
-        "forest": lambda: forests.forest(found, True),
-        "effects": lambda: forests.effects(found),
-        "architectures": lambda: forests.architectures(found),
-        "others": lambda: forests.forest(found, False),
-        "strips": lambda: set_charts.strips(found, pictures_of(found)),
-        "growing": lambda: forests.growing(found),
-        "costs": lambda: set_charts.costs(found),
-        "recognised": lambda: set_charts.recognised(found),
-        "alpha": lambda: set_charts.alpha(found, *filter(None, [case])),
-        "gradients": lambda: set_charts.gradients(found),
-        "gains": lambda: set_charts.gains(found),
-    }
-    if kind not in kinds:
-        raise ValueError(f"no chart is called {kind!r}; known: {', '.join(kinds)}")
-    return kinds[kind]()
-
-
-def drawn_node(name: str, chart: object, found: Findings) -> Generated:
-    """Picture, specification, links to the files."""
-    from shown.charts import picture, specification
-
-    text = as_script(specification(chart.chart))
-    files: dict[str, object] = {
-        f"figures/{name}.svg": picture(chart.chart),
-        f"figures/{name}.csv": chart.table.to_csv(index=False),
-    }
-    if name.startswith("strips"):
-        files |= {f"pictures/{run}.png": content for run, content in pictures_of(found).items()}
-        files |= {f"records/{run}.json": (found.folder / f"{run}.json").read_bytes() for run in found.sets["run"]}
-    html = (
-        '<div class="chart-box"><div class="chart-still">'
-        f'<img src="figures/{name}.svg" alt="{escape(chart.seen)}"></div>'
-        f'<script type="application/json" class="chart-spec">{text}</script></div>'
-        f'<p class="files">Data: <a href="figures/{name}.csv" download>CSV</a>, '
-        f'<a href="figures/{name}.svg" download>SVG</a></p>\n'
-    )
-    return generated(html, files, ["../charts/charts.js"])
-
-
-def as_script(data: object) -> str:
-    """JSON that may stand inside a script element."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
 
 
 class Results(FromRecords):
@@ -295,35 +248,9 @@ class Explorer(FromRecords):
         """Controls by script; without one, the first set as a picture."""
         depends_on_records(self.env)
         found = self.findings_of(self.arguments[0])
-        pictures = pictures_of(found)
-        shown = found.sets[found.sets["run"].isin(pictures)]
-        if shown.empty:
+        if not (shown := explorer.explorer(found)):
             return parsed(self, [f"*No images yet ({plans.state(found.chapter.grid)}).*"])
-        first = found.records.iloc[0]
-        steps = snapshots(found.folder)
-        sets = [
-            {
-                "arm": row.label,
-                "seed": int(row.seed),
-                "accuracy": round(row.accuracy, 1),
-                "src": f"pictures/{row.run}.png",
-                "steps": {step: f"pictures/{row.run}.{step}.png" for step in steps.get(row.run, {})},
-            }
-            for row in shown.itertuples()
-        ]
-        classes = list(first["class_names"]) or [str(c) for c in range(10)]
-        data = {"classes": classes, "sets": sets}
-        files: dict[str, object] = {f"pictures/{run}.png": content for run, content in pictures.items()}
-        for run, pngs in steps.items():
-            files |= {f"pictures/{run}.{step}.png": path.read_bytes() for step, path in pngs.items()}
-        label = f"{sets[0]['arm']}, seed {sets[0]['seed']}: the images of {len(classes)} classes, a class a column"
-        html = (
-            f'<div class="explorer"><div class="explorer-still"><img class="pixels" src="{sets[0]["src"]}"'
-            f' alt="{escape(label)}" width="480"></div>'
-            f'<script type="application/json" class="explorer-data">{as_script(data)}</script>'
-            "</div>\n"
-        )
-        return [generated(html, files, ["../explorer/explorer.js"])]
+        return [generated(*shown, ["../explorer/explorer.js"])]
 
 
 class Toy(SphinxDirective):
@@ -375,7 +302,7 @@ COMMANDS = {
     "executed/04_costs": "make bench && papermill notebooks/04_costs.ipynb out.ipynb",
 }
 SWEEPS: dict[str, list[str]] = {}
-for chapter in findings.CHAPTERS.values():
+for chapter in CHAPTERS.values():
     SWEEPS.setdefault(chapter.page, []).append(f"params/sweeps/{chapter.grid}.yaml")
 COMMANDS |= {page: f'make study STUDY="{" ".join(files)}" && make book' for page, files in SWEEPS.items()}
 
@@ -407,8 +334,6 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: n
 def write_bundle(app: Sphinx, error: Exception | None) -> None:
     """The scripts that draw charts, once for all pages."""
     if error is None and isinstance(app.builder, StandaloneHTMLBuilder):
-        from shown.charts import bundle
-
         path = Path(app.outdir, "charts", "vega.js")
         path.parent.mkdir(exist_ok=True)
         path.write_text(bundle(), encoding="utf-8")

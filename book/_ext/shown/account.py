@@ -10,7 +10,8 @@ from ddlib.study.runs import load_runs
 from ddlib.study.words import signed
 
 from . import plans
-from .findings import CHAPTERS, findings
+from .chapters import CHAPTERS
+from .findings import findings
 from .sentences import OF_A_RUN, commits_of, span
 
 # Chapters and their arms, two by two, that are one synthetic set for each seed.

@@ -10,12 +10,13 @@ from ddlib.study.contrasts import NO_VERDICT, UNDECIDED
 from ddlib.study.words import estimate
 
 from . import findings, plans
+from .chapters import CHAPTERS
 
 
 def card(key: str, question: str) -> str:
     """HTML of an answer."""
     found = findings.findings(key)
-    chapter = findings.CHAPTERS[key]
+    chapter = CHAPTERS[key]
     parts = [f'<p class="question">{escape(question)}</p>']
     if found.primary.empty:
         says = "Not measured yet: no seed has both sides of the planned comparison."

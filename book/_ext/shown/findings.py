@@ -7,7 +7,7 @@ sweep, which are no evidence and are shown as such. Nothing is stored: all is co
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,136 +15,19 @@ from pathlib import Path
 import pandas as pd
 
 from ddlib.study import cases, contrasts, runs
-from ddlib.study.ablations import ABLATIONS, Contrast
+from ddlib.study.ablations import ABLATIONS
 from ddlib.study.alphas import alpha_grid
 from ddlib.study.arms import FULL_NAME, Arm, ordered
 from ddlib.study.contrasts import NO_VERDICT
 from ddlib.study.statistics import set_means, summary
 from ddlib.study.tables import no_ceiling
-from workflow.grid import read_profile
 
 from . import plans
+from .chapters import CHAPTERS, Chapter, Families, Rows, usual
 from .waiting import TESTS, without_early_verdicts, without_rows
 
 SMOKE = plans.ROOT / "runs" / "sweeps" / "smoke"
 DATASETS = cases.TITLES | {"digits": "handwritten digits of 8 × 8 pixels"}
-Rows = pd.DataFrame
-
-
-@cache
-def usual() -> dict[str, object]:
-    """The parameters around which the study varies others."""
-    return read_profile("desk") | {"num_ptms": 1, "base_method": "dm"}
-
-
-def as_options(records: Rows) -> Rows:
-    """Arms by what their PTMs have of their own."""
-    return cases.options(records, usual())
-
-
-Families = Mapping[str, int]  # how many exploratory contrasts share a correction
-
-
-def of_ablation(found: "Findings", untested: Families) -> Rows:
-    """The contrasts that an ablation plans."""
-    return contrasts.planned_contrasts(found.shown, found.chapter.notebook, untested=untested.get("", 0))
-
-
-def of_options(found: "Findings", untested: Families) -> Rows:
-    """Each option against the usual PTM."""
-    return cases.options_against_usual(found.records, untested)
-
-
-def of_settings(found: "Findings", untested: Families) -> Rows:
-    """The contrasts of the ablations in each setting, those of the ablations themselves among them."""
-    here = [findings(key).contrasts for key in ("guidance", "ensemble") if findings(key).lasting]
-    arms = set(found.plain["arm"])
-    there = [table[table["a"].isin(arms) & table["b"].isin(arms)] for table in here if len(table)]
-    return cases.elsewhere(found.plain, usual(), there, untested)
-
-
-def of_own_alphas(found: "Findings", untested: Families) -> Rows:
-    """The contrasts of the second ablation in which arms with an alpha of their own take part, beside its others."""
-    ablation = findings(found.chapter.beside)
-    if not ablation.lasting:
-        return Rows()
-    own = found.plain["arm"].unique()
-    rows = runs.stacked(found.plain, ablation.plain[~ablation.plain["arm"].isin(own)])
-    planned = with_own_alphas(set(own), set(rows["arm"]))
-    return contrasts.compare(runs.reference(rows), [], planned, untested=untested.get("", 0))
-
-
-def with_own_alphas(own: Collection[str], there: Iterable[str]) -> list[Contrast]:
-    """The contrasts among some arms of the second ablation in which one with an alpha of its own takes part."""
-    planned = plans.contrasts_among("02_ensemble", dict.fromkeys(there, 0))
-    return [contrast for contrast, _, _ in planned if set(contrast.arms) & set(own)]
-
-
-def planned_of_own_alphas(chapter: "Chapter") -> Families:
-    """One family: all are exploratory."""
-    own = plans.arms_of(chapter.grid)
-    return {"": len(with_own_alphas(own, {*own, *plans.arms_of(CHAPTERS[chapter.beside].grid)}))}
-
-
-def planned_of_ablation(chapter: "Chapter") -> Families:
-    """One family."""
-    return {"": exploratory(plans.planned_for(chapter.notebook, chapter.grid))}
-
-
-def planned_of_options(chapter: "Chapter") -> Families:
-    """A family for each option."""
-    families = cases.families_of_options(as_options(plans.sets_of(chapter.grid)))
-    return {option: len(planned) for option, planned in families.items()}
-
-
-def planned_of_settings(chapter: "Chapter") -> Families:
-    """A family for each setting and ablation."""
-    planned = cases.with_cases(plans.sets_of(chapter.grid), usual(), cases.SETTINGS)
-    return {
-        f"{case} {notebook}": exploratory(plans.contrasts_among(notebook, sets.groupby("arm")["seed"].nunique()))
-        for (case, notebook), sets in planned.groupby(["case", "notebook"], sort=False)
-    }
-
-
-def exploratory(planned: Iterable[tuple[object, str, int]]) -> int:
-    """How many of some planned contrasts are."""
-    return sum(kind == "exploratory" for _, kind, _ in planned)
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """One chapter with results: the sweep that it waits for, and what it makes of its records."""
-
-    title: str
-    grid: str  # in params/sweeps, and of its folder below book/results/sweeps
-    page: str
-    notebook: str = ""  # a key of ABLATIONS; empty: whatever the sweep holds
-    named: Callable[[Rows], Rows] = lambda records: records  # its arms, where their names do not tell them apart
-    compared: Callable[["Findings", Families], Rows] = lambda found, untested: Rows()
-    families: Callable[["Chapter"], Families] = lambda chapter: {}
-    beside: str = ""  # the chapter whose arms take part too
-
-
-ABLATION = {"compared": of_ablation, "families": planned_of_ablation}
-OWN = {"compared": of_own_alphas, "families": planned_of_own_alphas, "beside": "ensemble"}
-OPTIONS = {"named": as_options, "compared": of_options, "families": planned_of_options}
-CHAPTERS = {
-    "guidance": Chapter("which guidance", "desk-guidance", "ablation_1", "01_guidance", **ABLATION),
-    "ensemble": Chapter("how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble", **ABLATION),
-    "own": Chapter("strategies at alphas of their own", "desk-ensemble-own", "ablation_2", **OWN),
-    "alpha": Chapter("how alpha was chosen", "desk-alpha", "alpha"),
-    "alphas": Chapter("alphas of strategies", "desk-ensemble-alpha", "alpha"),
-    "alphas_elsewhere": Chapter("alphas of other settings", "desk-elsewhere-alpha", "alpha"),
-    "options": Chapter("the paper's options", "desk-options", "options", **OPTIONS),
-    "elsewhere": Chapter(
-        "does it hold elsewhere",
-        "desk-elsewhere",
-        "elsewhere",
-        named=lambda records: cases.named_by_case(records, usual()),
-        compared=of_settings,
-        families=planned_of_settings,
-    ),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +62,10 @@ class Findings:
             return self.chapter.compared(self, absent)
         return without_early_verdicts(table, self.unfinished, absent)
 
+    def other(self, key: str) -> "Findings":
+        """Those of another chapter."""
+        return findings(key)
+
     @property
     def whole(self) -> bool:
         """Whether all planned runs have been made, those of the chapter beside it too."""
@@ -189,7 +76,7 @@ class Findings:
     def planned_families(self) -> Families:
         """How many exploratory contrasts the grid plans, by what shares a correction; of smoke runs nothing."""
         there = self.lasting and plans.jobs_of(self.chapter.grid) is not None
-        return self.chapter.families(self.chapter) if there else {}
+        return self.chapter.families() if there else {}
 
     @cached_property
     def unfinished(self) -> dict[str, int]:
@@ -199,7 +86,7 @@ class Findings:
         there = Counter(setting_of(name) for name in names if (self.folder / name).is_file())
         arms = self.records.assign(key=self.records["run"].map(setting_of)).groupby("arm")["key"].unique()
         lacking = {arm: [wanted[key] for key in keys if there[key] < wanted[key]] for arm, keys in arms.items()}
-        others = findings(self.chapter.beside).unfinished if self.chapter.beside else {}
+        others = self.other(self.chapter.beside).unfinished if self.chapter.beside else {}
         return others | {arm: max(sets) for arm, sets in lacking.items() if sets}
 
     def in_order(self, arms: Iterable[str]) -> list[str]:

@@ -14,8 +14,9 @@ from ddlib.study.cases import USUAL
 from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed, weight
 
-from . import findings, outcomes
-from .findings import Findings
+from . import outcomes
+from .chapters import CHAPTERS
+from .findings import SIMPLE, Findings
 from .sentences import row_address
 
 
@@ -72,7 +73,7 @@ def contrast_cells(found: Findings) -> Cells:
 def simple_cells(found: Findings) -> Cells:
     """The four differences within the 2 x 2 of losses, with intervals and without verdicts."""
     rows = []
-    for a, b in findings.SIMPLE:
+    for a, b in SIMPLE:
         row = next((row for row in of_reference(found) if (row["a"], row["b"]) == (a, b)), None)
         if row:
             points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
@@ -112,7 +113,7 @@ def points_of(row: Mapping[str, object] | None, sizes: Collection[int] = (), dig
 
 def outcome_cells(found: Findings) -> Cells:
     """What was expected of each planned contrast, and what was found."""
-    key = next(name for name, chapter in findings.CHAPTERS.items() if chapter == found.chapter)
+    key = next(name for name, chapter in CHAPTERS.items() if chapter == found.chapter)
     rows = []
     for row in found.contrasts.to_dict("records"):
         name = f"{row['a']} - {row['b']}"

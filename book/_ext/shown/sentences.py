@@ -15,8 +15,9 @@ from ddlib.study.contrasts import OPEN, within
 from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.words import estimate, plural
 
+from .chapters import CHAPTERS, Rows, usual
 from .facts import KINDS
-from .findings import BY_INTERVAL, CHAPTERS, DATASETS, Findings, Rows, findings, usual
+from .findings import BY_INTERVAL, DATASETS, Findings, findings
 from .plans import progress, state, whole
 
 
