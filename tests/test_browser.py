@@ -24,6 +24,8 @@ pytestmark = [
 ]
 AXE = Path(axe.__file__).with_name("axe.min.js")
 FORMULAS = 2_200_000  # bytes of MathJax on top, where a page has formulas
+DRAWN = """() => [...document.querySelectorAll(".chart-box")].every((box) => box.querySelector(".chart-live svg"))
+  && [...document.querySelectorAll("div.math, span.math")].every((math) => math.querySelector("mjx-container"))"""
 SCROLL = """async () => {
   for (let y = 0; y < document.body.scrollHeight; y += 600) {
     scrollTo(0, y);
@@ -82,7 +84,7 @@ def open_page(browser):
 def scrolled(page):
     """The page, after a reader went through all of it."""
     page.evaluate(SCROLL)
-    page.wait_for_timeout(500)
+    page.wait_for_function(DRAWN)
     return page
 
 

@@ -431,8 +431,7 @@ def test_a_set_of_other_images_is_refused(tiny, tmp_path):
             load(tmp_path / "set.pt", tiny)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_set_on_a_gpu_writes_the_same_files(tiny, tmp_path):
+def test_a_set_on_a_gpu_writes_the_same_files(tiny, tmp_path, gpu):
     made = SyntheticSet.of(tiny, make(channels=1).images, make().labels)
     moved = made.to("cuda")
     assert moved.hash == made.hash

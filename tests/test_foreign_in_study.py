@@ -120,7 +120,7 @@ def test_the_accuracies_are_those_of_evaluate(digits, theirs):
     pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"))
 
 
-def test_two_files_of_one_name_have_two_records(digits, theirs, tmp_path):
+def test_two_files_of_one_name_have_two_records(digits, theirs):
     first = judged(digits, theirs, pixels="normalised")
     images, labels = torch.load(theirs)
     torch.save([images.flip(0), labels.flip(0)], theirs)

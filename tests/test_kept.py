@@ -181,7 +181,7 @@ def test_the_test_images_come_before_the_hold_out(tmp_path, monkeypatch):
         reproduce.kept_of("clom", "a-alpha")
 
 
-def test_other_bits_are_near_or_not(grid, tmp_path):
+def test_other_bits_are_near_or_not(grid):
     study.main([str(grid)])
     kept = {seed: read_record(path) for seed, path in reproduce.kept_of("none").items()}
     means = [reproduce.mean_accuracy(record) for record in kept.values()]

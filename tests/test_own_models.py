@@ -115,7 +115,7 @@ def test_the_hash_is_that_of_the_weights(own):
     assert len({ptm_of(own).hash, ptm_of(other).hash, ptm_of(own, mean=(0.4,)).hash, ptm_of(own, "pool").hash}) == 4
 
 
-def test_what_is_known_of_it_goes_along(own, tiny):
+def test_what_is_known_of_it_goes_along(own):
     ptm = ptm_of(own, architecture="my net", source_dataset="my photos", index=3, train_accuracy=0.75)
     assert (ptm.name, ptm.source_dataset, ptm.train_accuracy) == ("my net #3", "my photos", 0.75)
 
@@ -164,7 +164,7 @@ class Object(Own):
         return Output(super().forward(images))
 
 
-def test_an_object_with_logits(own):
+def test_an_object_with_logits():
     ptm = ptm_of(Object())
     assert ptm.logits(IMAGES).shape == (5, 3)
 

@@ -88,8 +88,8 @@ def test_what_a_notebook_shows_is_the_pool_of_its_first_set(digits):
     assert [*pools.pool_seeds(SimpleNamespace(**SHORT))] == [0]
 
 
-def test_an_arm_of_many_seeds_goes_on_where_it_was_stopped(arm, monkeypatch):
-    """With pools of their own too, what was done is not done again."""
+def test_an_arm_of_many_seeds_that_was_stopped_gives_the_same_sets(arm, monkeypatch):
+    """With pools of their own too."""
     real, whole = pools.open_pool, arm(ptm_seed=None, num_sets=2)[1]
 
     def stopped(p, data):

@@ -7,7 +7,6 @@ import re
 import pytest
 import torch
 
-import ddlib
 from ddlib.base_methods import BASE_METHODS, BaseMethod, Matching
 from ddlib.compute import Compute
 from ddlib.distill import distill
@@ -236,32 +235,3 @@ def test_a_new_row_is_all_a_base_method_needs(tiny, tiny_ptms, monkeypatch):
     assert (guided.history["guidance_loss"] > 0).all()
     with pytest.raises(ValueError, match=r"known: dm, dc, dsa, none, shrink"):
         Matching("another")
-
-
-def test_a_new_strategy_guides_a_distillation(tiny, tiny_ptms, monkeypatch):
-    """The same set as that of the row which it repeats, under its own name."""
-    monkeypatch.setitem(ddlib.STRATEGIES, "dummy", dataclasses.replace(ddlib.STRATEGIES["loss_avg"], rule="a dummy"))
-    settings = {"ipc": 1, "iterations": 2, "width": 4, "guidance": "clom", "ptms": tiny_ptms}
-    dummy, known = (distill(tiny, strategy=name, **settings).synthetic for name in ("dummy", "loss_avg"))
-    assert dummy.hash == known.hash
-    assert (dummy.provenance["strategy"], known.provenance["strategy"]) == ("dummy", "loss_avg")
-    only_clom = dataclasses.replace(ddlib.STRATEGIES["loss_avg"], guidance=("clom",))
-    monkeypatch.setitem(ddlib.STRATEGIES, "dummy", only_clom)
-    with pytest.raises(ValueError, match="Strategy 'dummy' is not defined for guidance 'cclom'; use one of single"):
-        Guidance("cclom", tiny_ptms, "dummy")
-
-
-def test_a_new_kind_of_selection_is_a_row(tiny, monkeypatch):
-    """The first images of every class, or what features say."""
-
-    def first(dataset, ipc, seed, features):
-        labels = dataset.train.labels
-        return torch.cat([(labels == label).nonzero().flatten()[:ipc] for label in range(dataset.num_classes)])
-
-    known = ", ".join(ddlib.SELECTIONS)
-    monkeypatch.setitem(ddlib.SELECTIONS, "first", ddlib.selection.Selection(first, "the first", "this test"))
-    made = ddlib.select_real(tiny, 2, "first")
-    assert torch.equal(made.images, tiny.train.images[first(tiny, 2, 0, None)])
-    assert made.provenance["method"] == "first"
-    with pytest.raises(ValueError, match=f"known: {known}, first"):
-        ddlib.select_real(tiny, 2, "last")

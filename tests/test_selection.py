@@ -147,13 +147,6 @@ def test_the_rows_say_what_is_seeded_and_what_is_real(tiny):
         assert (first.dtype == torch.int64) == row.real, method
 
 
-@pytest.mark.parametrize("method", PLAIN)
-def test_the_seed_changes_nothing_where_nothing_is_drawn(tiny, method):
-    features = tiny.train.images.flatten(1)
-    first, second = (SELECTIONS[method].choose(tiny, 4, seed, features) for seed in (0, 1))
-    assert torch.equal(first, second)
-
-
 @pytest.mark.parametrize("method", REAL)
 @pytest.mark.parametrize("ipc", [1, 3, 12])
 def test_different_images_of_the_right_class(tiny, method, ipc):

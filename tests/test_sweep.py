@@ -696,7 +696,7 @@ def test_the_book_shows_the_prose_of_today(write):
 # Jobs
 
 
-def test_a_job_that_is_done_is_not_done_again(write, monkeypatch, capsys):
+def test_a_job_that_is_done_is_not_done_again(write, capsys):
     grid = read_grid(write())
     finish(grid)
     run_job.run(grid, grid.jobs[0], lambda *_: pytest.fail("was run"))

@@ -27,6 +27,7 @@ def run_files(package: Path = PACKAGE) -> set[Path]:
     return core_files(package) | {package / "study" / name for name in ("run.py", "pools.py")}
 
 
+@cache  # that of this process, whose code is loaded
 def git_commit() -> str | None:
     """The commit of the checkout that holds ddlib (12 digits); None outside a checkout or without git."""
     # Asking for this very file fails where ddlib is installed inside somebody else's repository.
