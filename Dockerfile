@@ -1,4 +1,4 @@
-# What the notebooks, the sweeps and the tests need, for CPU and NVIDIA GPU: docker build -t ddlib .
+# What the notebooks and the sweeps need, for CPU and NVIDIA GPU: docker build -t ddlib .
 FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
 WORKDIR /ddlib

@@ -1,5 +1,6 @@
 # `make book` and `make test` are all a newcomer needs; `make` alone lists the rest.
-# The environment lives in .venv, all that a run writes in runs/ and book/: nothing outside the project changes.
+# The environment lives in .venv, and `make book` writes in runs/ and book/ alone. Sweeps and `make reproduce` keep PTMs,
+# and data sets that are downloaded, in the user's cache, or where DDLIB_CACHE and DDLIB_DATA say.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -14,7 +15,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CODE := ddlib tests notebooks book benchmarks workflow
 
-# The book is the sweep of this grid, and two notebooks that no sweep runs. Small runs side by side: one thread each.
+# Notebooks that are pages: of the sweep of this grid, and two that no sweep runs. Small runs side by side: one thread each.
 SMOKE := params/sweeps/smoke.yaml
 SWEPT := runs/sweeps/smoke
 INSIDE := OMP_NUM_THREADS=1 DDLIB_RUNS="$(CURDIR)/runs" DDLIB_CACHE="$(CURDIR)/runs/ptms"
@@ -68,7 +69,7 @@ $(HTML): $(filter-out book/_build/%,$(wildcard book/*.* book/*/*.* book/*/*/*.*)
 
 # Arms run side by side in a few processes; those that the book shows run as notebooks.
 .PHONY: swept
-swept: $(READY)  ## Run what the book is made of: the smoke sweep
+swept: $(READY)  ## Run the smoke sweep, whose notebooks are pages
 	@$(INSIDE) $(BIN)/python workflow/sweep.py $(SMOKE) --in-process --notebooks --jobs $(JOBS)
 
 # The tour computes, so it is run again when the core changes; the page on costs reads what `make bench` wrote.
@@ -78,7 +79,7 @@ $(TOUR) $(COSTS): runs/book/%.ipynb: notebooks/%.ipynb
 	@$(INSIDE) $(BIN)/python workflow/execute.py $< $@
 
 .PHONY: bench
-bench: $(READY)  ## Measure the speed of ddlib (ten minutes on 2 cores), on the GPU where there is one
+bench: $(READY)  ## Measure the speed of ddlib (twenty minutes on 2 cores, 15 GB), on the GPU where there is one
 	$(BIN)/python -m benchmarks
 
 # --- sweeps -----------------------------------------------------------------------------------------------

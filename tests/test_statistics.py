@@ -488,6 +488,26 @@ def test_the_bootstrap_begins_with_the_number_of_sets_of_the_study():
     assert paired_difference(frame[frame["seed"] > 0], "a", "b")["bca_low"].isna().all()
 
 
+@pytest.mark.parametrize(("n", "covered"), [(3, 0.71), (6, 0.85), (STUDY_SETS, 0.91)])
+def test_the_bootstrap_covers_less_than_it_says(n, covered):
+    """Of 1000 samples with mean zero, how many intervals hold it: what the protocol and a docstring say."""
+    samples = np.random.default_rng(n).normal(size=(1000, n))
+    drawn = {"method": "BCa", "axis": 1, "n_resamples": 2000, "batch": 100, "rng": np.random.default_rng(0)}
+    found = stats.bootstrap((samples,), np.mean, **drawn).confidence_interval
+    assert np.mean((found.low < 0) & (found.high > 0)) == pytest.approx(covered, abs=0.015)
+
+
+def test_who_looks_at_every_number_of_sets_finds_a_false_difference_twice_as_often():
+    """What the page with the slider says."""
+    samples, found = np.random.default_rng(0).normal(size=(4000, STUDY_SETS)), []
+    for n in range(MIN_PAIRS, STUDY_SETS + 1):
+        signs = np.array(list(itertools.product((-1, 1), repeat=n)))
+        sums = samples[:, :n] @ signs.T
+        p_values = (np.abs(sums) >= np.abs(samples[:, :n].sum(1, keepdims=True)) - 1e-12).mean(1)
+        found.append(p_values < LEVEL)
+    assert np.any(found, axis=0).mean() / np.mean(found[-1]) == pytest.approx(2, abs=0.1)
+
+
 def test_the_planned_families_can_be_decided_with_the_sets_of_the_study():
     names = ["none", "random_real", "clom", "ce_ratio", "cos_mean", "cclom", "both", "clom alone", "cclom alone"]
     rng = np.random.default_rng(0)
