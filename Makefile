@@ -120,11 +120,15 @@ reproduce: $(READY)  ## Run ARM="clom" of the study again with a SEED that is ke
 # --- checks -----------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: lint  ## Run all checks: style, tests with coverage, the book, the notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --ignore=tests/test_book.py --ignore=tests/test_browser.py
+test: lint  ## Run all checks: style, tests, the book, the notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(COVERAGE) --ignore=tests/test_book.py --ignore=tests/test_browser.py
 	@$(MAKE) --no-print-directory book
 	@rm -rf runs/nbval && mkdir -p runs/nbval && cp $(SWEPT)/*.json $(SWEPT)/*.safetensors runs/nbval  # for the comparison
 	$(INSIDE) DDLIB_RUNS="$(CURDIR)/runs/nbval" $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax tests/test_book.py tests/test_browser.py notebooks
+
+.PHONY: coverage
+coverage: COVERAGE := --cov
+coverage: test  ## The same, and say which lines no test runs
 
 .PHONY: lint
 lint: $(READY)  ## Check style and security of code and notebooks, in seconds

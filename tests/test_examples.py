@@ -12,7 +12,10 @@ import torch
 import ddlib
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for path in (ROOT / "ddlib").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
+PLACES = ("ddlib", "workflow", "benchmarks", "book/_ext")
+FILES = sorted(
+    path for place in PLACES for path in (ROOT / place).rglob("*.py") if ">>>" in path.read_text(encoding="utf-8")
+)
 WITH_EXAMPLES = {
     "losses.py": 7,
     "objective.py": 1,
@@ -26,9 +29,9 @@ WITH_EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "ddlib").as_posix())
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_examples(path):
-    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("book._ext."))
     found = doctest.testmod(module)
     assert found.attempted > 0
     assert found.failed == 0

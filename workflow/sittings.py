@@ -34,8 +34,7 @@ def sittings(folder: Path) -> Iterator[None]:
         nonlocal earlier
         key = repr([synthetic.hash, dataset.hash, str(dataset.train.images.device), code_hash(), given, settings])
         path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-        if path.is_file():
-            table = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+        if (table := kept(path)) is not None:
             earlier += table["seconds"].sum()
             return table
         table = evaluate(synthetic, dataset, *given, **settings)
@@ -47,3 +46,11 @@ def sittings(folder: Path) -> Iterator[None]:
     clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + earlier)
     with mock.patch.multiple(run, evaluate=evaluated, time=clock):
         yield
+
+
+def kept(path: Path) -> pd.DataFrame | None:
+    """The table of an earlier sitting; None where there is none, or none that can be read."""
+    try:
+        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None

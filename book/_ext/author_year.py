@@ -36,7 +36,8 @@ class AuthorYearStyle(Style):
 
 
 def _label(entry: Entry) -> str:
-    names = [" ".join(map(str, person.rich_last_names)) for person in entry.persons["author"]]
+    people = entry.persons["author"]
+    names = [" ".join(map(str, (*person.rich_prelast_names, *person.rich_last_names))) for person in people]
     return f"{authors_in_words(names)}, {entry.fields['year']}"
 
 

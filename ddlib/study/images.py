@@ -78,12 +78,12 @@ def mosaic(pixels: Tensor, labels: Tensor, classes: Sequence[int], per_class: in
 def atlas(pixels: Tensor, labels: Tensor) -> np.ndarray:
     """One picture without gaps, [rows, columns, 3] in 0..255: a column for each class, its images below each other.
 
-    ``pixels`` [N, C, H, W] in 0..1, clipped; ``labels`` [N]. Classes with fewer images than others end in black.
+    ``pixels`` [N, C, H, W] in 0..1, clipped; ``labels`` [N]. Places without an image are white.
     """
     classes = sorted(labels.unique().tolist())
     columns = [pixels[labels == label] for label in classes]
     height, width = pixels.shape[2:]
-    canvas = np.zeros((max(map(len, columns)) * height, len(classes) * width, 3), dtype=np.uint8)
+    canvas = np.full((max(map(len, columns)) * height, len(classes) * width, 3), 255, dtype=np.uint8)
     for place, images in enumerate(columns):
         values = images.detach().cpu().float().clamp(0, 1).mul(255).round().byte().expand(-1, 3, -1, -1)
         column = values.permute(0, 2, 3, 1).reshape(len(images) * height, width, 3)

@@ -1,0 +1,92 @@
+"""Parts of the book's extensions that need no built book: labels, data in scripts, words of the reference."""
+
+import json
+from types import SimpleNamespace
+
+import author_year
+import numpy as np
+import plain_reference
+import pytest
+import torch
+from author_year import AuthorYear
+from PIL import Image
+from pybtex.database import Entry, Person
+from shown import explorer, figures, findings
+from shown.pages import as_script
+
+from ddlib.study.images import atlas, turned
+from ddlib.synthetic import SyntheticSet
+
+
+def entry(*names, year="2023"):
+    return Entry("article", [("year", year)], persons={"author": [Person(name) for name in names]})
+
+
+def test_labels_are_authors_and_year_and_a_letter_where_two_are_alike():
+    lu, zhao = entry("Lu, Yao", "Chen, Xuguang", "Zhang, Yuchen"), entry("Zhao, Bo", "Bilen, Hakan", year="2021")
+    found = list(AuthorYear().format_labels([lu, zhao, lu, entry("van der Maaten, Laurens", year="2008")]))
+    assert found == ["Lu et al., 2023a", "Zhao and Bilen, 2021", "Lu et al., 2023b", "van der Maaten, 2008"]
+    assert author_year.setup(None)["parallel_read_safe"]
+
+
+def test_data_in_a_script_cannot_end_it():
+    data = {"classes": ["</script><script>alert(1)</script>", "<!--", "é 猫"]}
+    text = as_script(data)
+    assert "</" not in text
+    assert json.loads(text) == data
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "lines", "expected"),
+    [
+        ("attribute", 1, ["shape: of an image"], ["shape:", "of an image"]),
+        ("function", 1, ["shape: of an image"], ["shape: of an image"]),
+        ("data", {"dm": 1, "dc": 2}, ["The methods."], ["The methods.", "", "Rows: ``dm``, ``dc``."]),
+    ],
+)
+def test_the_reference_says_plainly_what_a_table_holds(what, found, lines, expected):
+    plain_reference.say_plainly(None, what, "name", found, None, lines)
+    assert lines == expected
+
+
+def test_members_that_nobody_wrote_are_left_out():
+    alias = SimpleNamespace(__doc__="Alias for field number 0")
+    assert plain_reference.skip(None, "class", "images", alias, False, None)
+    assert plain_reference.skip(None, "class", "model_config", object(), False, None)
+    assert plain_reference.skip(None, "class", "images", object(), False, None) is None
+
+
+def test_a_chart_that_there_is_not_is_an_error_that_lists_those_there_are():
+    with pytest.raises(ValueError, match=r"no chart is called 'pie'; known: forest, effects, .*gains"):
+        figures.draw("pie", findings.findings("guidance"))
+
+
+@pytest.mark.parametrize("counts", [[2, 2, 2], [1, 3, 2]])
+def test_a_picture_of_a_set_turned_is_the_atlas_of_the_explorer(tiny_rgb, tmp_path, counts):
+    """What the study keeps of a set has a row for each class; the explorer a column."""
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    synthetic = SyntheticSet.of(tiny_rgb, tiny_rgb.train.images[: len(labels)], labels)
+    synthetic.save_grid(tmp_path / "kept.png", gap=0)
+    with Image.open(tmp_path / "kept.png") as kept:
+        found = turned(np.asarray(kept), 3)
+    rows = max(counts)
+    assert found.shape == (16 * rows, 16 * 3, 3)
+    for label, images in enumerate(synthetic.pixels.split(counts)):
+        for row, image in enumerate(images):
+            tile = found[16 * row : 16 * (row + 1), 16 * label : 16 * (label + 1)]
+            assert np.abs(tile - 255.0 * image.clamp(0, 1).permute(1, 2, 0).numpy()).max() <= 0.5 + 1e-4
+    assert np.array_equal(found, atlas(synthetic.pixels, synthetic.classes))
+
+
+def test_classes_without_names_are_numbered(monkeypatch):
+    found = findings.findings("guidance")
+    unnamed = SimpleNamespace(
+        sets=found.sets, folder=found.folder, records=found.records.assign(class_names=[[]] * len(found.records))
+    )
+    pictures = {found.sets["run"].iloc[0]: b"png"}
+    monkeypatch.setattr(explorer, "pictures_of", lambda _: pictures)
+    html, files = explorer.explorer(unnamed)
+    assert '"classes":["0","1","2"' in html
+    assert files[f"pictures/{next(iter(pictures))}.png"] == b"png"
+    monkeypatch.setattr(explorer, "pictures_of", lambda _: {})
+    assert explorer.explorer(unnamed) is None
