@@ -743,7 +743,7 @@ def test_contrasts_of_the_ablations_are_not_corrected_anew(whole):
 
 
 def test_a_number_of_a_setting_has_a_colon_in_its_name(whole):
-    cells = findings.findings("elsewhere").cells.set_index("arm")
+    cells = findings.findings("elsewhere").arms.set_index("arm")
     assert (
         sentences.number("elsewhere.arms.Fashion-MNIST: CLoM.mean:.2f") == f"{cells['mean']['Fashion-MNIST: CLoM']:.2f}"
     )

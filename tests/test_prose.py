@@ -84,7 +84,7 @@ def test_what_the_first_ablation_says_beside_its_claims_is_so():
     """Sentences that compare means, or say how near an interval comes, read off the records."""
     found = findings.findings("guidance")
     means = 100 * found.records.groupby(["architecture", "arm"])["accuracy"].mean()
-    distilled = [arm for arm in found.cells["arm"] if not Arm.named(arm).selection]
+    distilled = [arm for arm in found.arms["arm"] if not Arm.named(arm).selection]
     for judge in ("AlexNet", "ResNet-18"):
         assert means[judge, "k_means"] > max(means[judge, arm] for arm in distilled)
         assert abs(facts.of_architectures(found)[f"cclom - none by {judge}"]["low"]) < 0.05, "at the edge of zero"

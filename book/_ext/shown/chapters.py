@@ -54,7 +54,7 @@ class Ablation(Chapter):
 
     def compared(self, found: "Findings", untested: Families) -> Rows:
         """One family."""
-        return contrasts.planned_contrasts(found.shown, self.notebook, untested=untested.get("", 0))
+        return contrasts.planned_contrasts(found.reference, self.notebook, untested=untested.get("", 0))
 
     def families(self) -> Families:
         """One family."""

@@ -18,7 +18,7 @@ Facts = dict[str, dict[str, object]]
 @cache
 def of_arms(found: Findings) -> Facts:
     """Per cent, by arm, and by arm and architecture, such as ``clom by VGG-11``."""
-    facts = {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in found.cells.iterrows()}
+    facts = {row["arm"]: {key: row[key] for key in ("mean", "low", "high", "n")} for _, row in found.arms.iterrows()}
     if found.records.empty:
         return facts
     by_name = summary(found.records, ["arm", "architecture"]).to_dict("records")

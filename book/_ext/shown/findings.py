@@ -47,7 +47,7 @@ class Findings:
         return self.plain if self.plain.empty else self.chapter.named(self.plain)
 
     @cached_property
-    def shown(self) -> pd.DataFrame:
+    def reference(self) -> pd.DataFrame:
         """Rows of the architecture that contrasts are about."""
         return runs.reference(self.records)
 
@@ -99,21 +99,21 @@ class Findings:
     @cached_property
     def sets(self) -> pd.DataFrame:
         """A row for each synthetic set: arm, label, seed, accuracy (%), networks, run."""
-        if self.shown.empty:
+        if self.reference.empty:
             return pd.DataFrame(columns=["arm", "label", "seed", "accuracy", "networks", "run"])
-        sets = set_means(self.shown, ["arm"])
-        first = self.shown.drop_duplicates(["arm", "seed"]).set_index(["arm", "seed"])["run"]
+        sets = set_means(self.reference, ["arm"])
+        first = self.reference.drop_duplicates(["arm", "seed"]).set_index(["arm", "seed"])["run"]
         sets["run"] = [first[arm, seed] for arm, seed in zip(sets["arm"], sets["seed"], strict=True)]
         order = {arm: place for place, arm in enumerate(self.in_order(sets["arm"].unique()))}
         sets = sets.assign(accuracy=100 * sets["accuracy"], label=[Arm.named(arm).label for arm in sets["arm"]])
         return sets.sort_values("seed").sort_values("arm", key=lambda arms: arms.map(order), kind="stable")
 
     @cached_property
-    def cells(self) -> pd.DataFrame:
+    def arms(self) -> pd.DataFrame:
         """A row for each arm: mean, low, high (%), n."""
-        if self.shown.empty:
+        if self.reference.empty:
             return pd.DataFrame(columns=["arm", "label", "mean", "low", "high", "n"])
-        table = summary(self.shown, ["arm"]).set_index("arm")
+        table = summary(self.reference, ["arm"]).set_index("arm")
         table = table.loc[self.in_order(table.index)].reset_index()
         percent = {name: 100 * table[name] for name in ("mean", "std", "low", "high")}
         return table.assign(label=[Arm.named(arm).label for arm in table["arm"]], **percent)
@@ -218,8 +218,8 @@ def reference_lines(found: Findings) -> dict[str, float]:
 
     Beside strategies no guidance is that of the first ablation, in the same setting; the full data would squeeze them.
     """
-    full = "full data (beaten, so no ceiling)" if no_ceiling(found.shown) else "full data"
-    means, names = found.cells.set_index("arm")["mean"], {"none": "no guidance", FULL_NAME: full}
+    full = "full data (beaten, so no ceiling)" if no_ceiling(found.reference) else "full data"
+    means, names = found.arms.set_index("arm")["mean"], {"none": "no guidance", FULL_NAME: full}
     if found.chapter.notebook == "02_ensemble" and found.lasting and findings("guidance").lasting:
-        means, names = findings("guidance").cells.set_index("arm")["mean"], {"none": "no guidance"}
+        means, names = findings("guidance").arms.set_index("arm")["mean"], {"none": "no guidance"}
     return {label: float(means[arm]) for arm, label in names.items() if arm in means}

@@ -48,13 +48,13 @@ def growing(found: Findings) -> Drawn | None:
     if table.empty:
         return None
     pairs = list(zip(table["a"], table["b"], strict=True))
-    arms = found.shown.groupby("seed")["arm"].agg(set)
+    arms = found.reference.groupby("seed")["arm"].agg(set)
     seeds = [seed for seed, there in arms.items() if any({*pair} <= there for pair in pairs)]
     most, rows = len(seeds), []
     if most < 3:
         return None  # a slider with one place
     for n in range(2, most + 1):
-        some = compare(found.shown[found.shown["seed"].isin(seeds[:n])], pairs)
+        some = compare(found.reference[found.reference["seed"].isin(seeds[:n])], pairs)
         told = contrast_rows(without_early_verdicts(some, found.unfinished)).assign(first=n)
         rows.append(told if n == most else told.assign(verdict=told["verdict"] + " (not the test)"))
     data = pd.concat(rows, ignore_index=True)

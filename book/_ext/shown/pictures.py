@@ -15,9 +15,9 @@ from .findings import Findings
 
 def pictures_of(found: Findings) -> dict[str, bytes]:
     """The images of each set that lies beside its record, as one PNG."""
-    if found.shown.empty:
+    if found.reference.empty:
         return {}
-    names = found.shown.drop_duplicates("run").set_index("run")["class_names"]
+    names = found.reference.drop_duplicates("run").set_index("run")["class_names"]
     pictures = {run: png(found.folder / run, len(names[run])) for run in found.sets["run"]}
     return {run: content for run, content in pictures.items() if content}
 

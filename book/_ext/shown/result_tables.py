@@ -84,7 +84,7 @@ def simple_cells(found: Findings) -> Cells:
 def of_reference(found: Findings) -> list[dict[str, object]]:
     """Rows of the architecture that contrasts are about."""
     table = found.by_architecture
-    return table[table["architecture"].isin(found.shown["architecture"])].to_dict("records") if len(table) else []
+    return table[table["architecture"].isin(found.reference["architecture"])].to_dict("records") if len(table) else []
 
 
 def transfer_cells(found: Findings) -> Cells:
@@ -146,9 +146,9 @@ def arm_cells(found: Findings) -> Cells:
 
 def cost_cells(found: Findings) -> Cells:
     """What a set of each distilled arm costs, medians; the PTMs are those that it asks."""
-    if found.shown.empty:
+    if found.reference.empty:
         return Cells([], [])
-    distilled = found.shown[[not Arm.named(arm).selection for arm in found.shown["arm"]]].drop_duplicates("run")
+    distilled = found.reference[[not Arm.named(arm).selection for arm in found.reference["arm"]]].drop_duplicates("run")
     parts = {
         "PTM passes": "ptm_passes",
         "distillation, s": "seconds_distill",
@@ -165,8 +165,8 @@ def cost_cells(found: Findings) -> Cells:
 def alphas_in_use_cells(found: Findings) -> Cells:
     """The alpha of each guided arm, and the learning rate of the pixels beside it."""
     rows = []
-    for name in found.in_order(found.shown["arm"].unique()) if len(found.shown) else []:
-        row, losses = found.shown[found.shown["arm"] == name].iloc[0], GUIDANCE[Arm.named(name).guidance]
+    for name in found.in_order(found.reference["arm"].unique()) if len(found.reference) else []:
+        row, losses = found.reference[found.reference["arm"] == name].iloc[0], GUIDANCE[Arm.named(name).guidance]
         if losses:
             rate = BASE_METHODS[row["base_method"]].lr_img if pd.isna(row["lr_img"]) else row["lr_img"]
             alphas = " + ".join(weight(row[f"alpha_{loss}"]) for loss in losses)
@@ -176,9 +176,9 @@ def alphas_in_use_cells(found: Findings) -> Cells:
 
 def spread_cells(found: Findings) -> Cells:
     """Standard deviations in points: between sets, with or without the pools of PTMs, and between networks of a set."""
-    if found.shown.empty:
+    if found.reference.empty:
         return Cells([], [])
-    replicated = found.shown[[Arm.named(arm).replicated for arm in found.shown["arm"]]]
+    replicated = found.reference[[Arm.named(arm).replicated for arm in found.reference["arm"]]]
     return by_arm(spread_table(replicated, found.in_order))
 
 

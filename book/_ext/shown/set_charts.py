@@ -24,15 +24,15 @@ def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
     """One dot a synthetic set, and mean and interval over them; ``pictures`` are the runs that have an image."""
     if found.sets.empty:
         return None
-    sets, cells = found.sets.copy(), found.cells.copy()
+    sets, arms = found.sets.copy(), found.arms.copy()
     sets["pictured"] = [run in pictures for run in sets["run"]]
     sets["accuracy"] = sets["accuracy"].round(4)
-    bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in cells.itertuples()]
-    cells["text"] = [
+    bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in arms.itertuples()]
+    arms["text"] = [
         folded(f"{row.label} " + unbroken(f" {row.mean:.1f}{bound}, n = {row.n}"))
-        for row, bound in zip(cells.itertuples(), bounds, strict=True)
+        for row, bound in zip(arms.itertuples(), bounds, strict=True)
     ]
-    order = list(cells["arm"])
+    order = list(arms["arm"])
     colours = alt.Color("arm:N", legend=None, scale=colours_of(order))
     y = alt.Y("arm:N", sort=order, axis=None, scale=alt.Scale(padding=0.3))
     x = alt.X("accuracy:Q", title=ACCURACY, scale=alt.Scale(zero=False, nice=True))
@@ -51,11 +51,11 @@ def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
             spoken="datum.label + ', seed ' + datum.seed + ': ' + format(datum.accuracy, '.1f') + ' %'",
         )
     )
-    means = alt.Chart(cells[["arm", "mean", "low", "high", "text"]].round(4))
+    means = alt.Chart(arms[["arm", "mean", "low", "high", "text"]].round(4))
     tips = [alt.Tooltip(f"{name}:N") for name in ("label", "seed", "networks", "run", "image")]
     tips.insert(2, alt.Tooltip("accuracy:Q", format=".2f"))
     lines = pd.DataFrame([{"what": name, "accuracy": value} for name, value in reference_lines(found).items()])
-    place = Lanes.of(cells["text"])
+    place = Lanes.of(arms["text"])
     layers = [
         place.words(means.encode(y=y), "text"),
         means.mark_rule(strokeWidth=2.5, color=INK, yOffset=place.below, aria=False).encode(
@@ -75,7 +75,7 @@ def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
             )
         )
     chart = place.finished(alt.layer(*layers))
-    best = cells.loc[cells["mean"].idxmax()]
+    best = arms.loc[arms["mean"].idxmax()]
     seen = f"{plural(len(order), 'arm')}, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
     table = sets[["arm", "seed", "accuracy", "networks", "run"]]
     return Drawn(chart, table, seen)
@@ -89,13 +89,13 @@ def costs(found: Findings) -> Drawn | None:
     """What each arm costs, the most accurate first; a choice of updates, passes, seconds, or training of the PTMs."""
     if found.sets.empty:
         return None
-    runs = found.shown.drop_duplicates(["arm", "seed"])
+    runs = found.reference.drop_duplicates(["arm", "seed"])
     # A run with equal passes takes K times as many updates; its record counts one pass for each.
     longer = runs["equal_passes"].eq(True) & (runs["ptm_passes"] > 0)
     runs = runs.assign(steps=runs["iterations"].where(~longer, runs["ptm_passes"]))
     names = {"ptm_passes": "passes", "seconds_distill": "seconds", "seconds_ptms": "training"}
     medians = runs.groupby("arm")[["steps", *names]].median().rename(columns=names)  # a run may have been interrupted
-    table = found.cells.join(medians, on="arm")
+    table = found.arms.join(medians, on="arm")
     table = table[[Arm.named(arm).selection == "" for arm in table["arm"]]]
     if table.empty:
         return None
@@ -127,7 +127,7 @@ def costs(found: Findings) -> Drawn | None:
 
 def recognised(found: Findings) -> Drawn | None:
     """Accuracy of each set against the share of it that PTMs recognise: those held back, where there are any."""
-    rows = found.shown
+    rows = found.reference
     kind = "judge" if "judge_accuracy" in rows and rows["judge_accuracy"].notna().any() else "guide"
     if rows.empty or f"{kind}_accuracy" not in rows or rows[f"{kind}_accuracy"].isna().all():
         return None
