@@ -11,8 +11,8 @@ from benchmarks import curves, processes
 from benchmarks.measure import Machine
 from benchmarks.rows import RESULTS, all_rows
 from ddlib.disk.files import replacing
+from ddlib.study.devices import pick_device
 from ddlib.study.provenance import environment, git_commit
-from ddlib.study.run import pick_device
 
 
 def main() -> None:
@@ -23,12 +23,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record to write; default benchmarks/results/DEVICE.json")
     options = parser.parse_args()
     device, start = pick_device(options.device), time.perf_counter()
+    names = [row.name for row in all_rows(device)]
+    chosen = [name for name in names if options.only in name]
+    if not chosen:
+        parser.error(f"no row contains {options.only!r}; rows: {', '.join(names)}")
     processes.float32_means_float32()
     machine = Machine.measured(device)
     rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in machine.flops.items())
     print(f"{rates}; {machine.bandwidth / 1e9:.0f} GB/s")
     rows, failed = [], []
-    for name in [row.name for row in all_rows(device) if options.only in row.name]:
+    for name in chosen:
         try:
             rows.append(processes.alone(processes.measured, name, machine, device))
             print(line(rows[-1]), flush=True)

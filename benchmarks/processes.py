@@ -97,8 +97,13 @@ def beside_one_busy_core(repeats: int = 3) -> dict[str, object]:
 def _whole(folder: Path, name: str, before: list[str]) -> float:
     start = time.perf_counter()
     with _notebook(folder, name, before) as run:
-        if run.wait(START_LIMIT):
-            raise RuntimeError(f"notebook 02 ended with exit status {run.returncode}")
+        try:
+            status = run.wait(START_LIMIT)
+        except subprocess.TimeoutExpired:
+            run.kill()  # else the end of the block would wait for it
+            raise RuntimeError(f"notebook 02 takes more than {START_LIMIT} s") from None
+        if status:
+            raise RuntimeError(f"notebook 02 ended with exit status {status}")
     return time.perf_counter() - start
 
 

@@ -3,9 +3,11 @@
 Writes ``results/sweeps/growth.json``, which the page "What it costs" shows. Minutes on 2 cores.
 """
 
+import dataclasses
 import heapq
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,8 +48,7 @@ def grid_of(jobs: int, folder: Path) -> Path:
 
 def planned(path: Path, folder: Path) -> tuple[Grid, Path]:
     """The sweep of a grid file below ``folder``, and its plan."""
-    os.environ["DDLIB_RUNS"] = str(folder)
-    grid = read_grid(path)
+    grid = dataclasses.replace(read_grid(path), folder=folder / path.stem)
     write_whole(grid.folder / PLAN, plan_text(grid))
     return grid, grid.folder / PLAN
 
@@ -69,7 +70,7 @@ def engine(folder: Path) -> Iterator[dict[str, float]]:
 def overhead(folder: Path, repeats: int = 3) -> dict[str, float]:
     """Seconds and bytes of a job beyond its run: process, imports, kernel, notebook, figures; one at a time."""
     grid, plan = planned(grid_of(10 * repeats, folder), folder)
-    seconds, size, files = [], [], 0
+    seconds = []
     for job in grid.jobs[:repeats]:
         command = [sys.executable, PROJECT / "workflow" / "run_job.py", plan, Path(job.marker).stem]
         start = time.perf_counter()
@@ -77,14 +78,12 @@ def overhead(folder: Path, repeats: int = 3) -> dict[str, float]:
         whole = time.perf_counter() - start
         run = read_record(grid.folder / job.records[0])["seconds"]
         seconds.append(whole - run["distill"] - run["evaluate"])
-        left = [path for path in grid.folder.rglob("*") if path.is_file() and path != plan]
-        size.append(sum(path.stat().st_size for path in left))
-        files = len(left)
+    left = [path for path in grid.folder.rglob("*") if path.is_file() and path != plan]
     return {
-        "seconds": sorted(seconds)[repeats // 2],
+        "seconds": statistics.median(seconds),
         "repeats": repeats,
-        "bytes": size[-1] / repeats,
-        "files": files / repeats,
+        "bytes": sum(path.stat().st_size for path in left) / repeats,
+        "files": len(left) / repeats,
     }
 
 

@@ -1,6 +1,7 @@
 """Parts of the book's extensions that need no built book: labels, data in scripts, words of the reference."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import author_year
@@ -78,15 +79,14 @@ def test_a_picture_of_a_set_turned_is_the_atlas_of_the_explorer(tiny_rgb, tmp_pa
     assert np.array_equal(found, atlas(synthetic.pixels, synthetic.classes))
 
 
-def test_classes_without_names_are_numbered(monkeypatch):
+def test_the_explorer_holds_each_set_that_has_a_picture(monkeypatch):
     found = findings.findings("guidance")
-    unnamed = SimpleNamespace(
-        sets=found.sets, folder=found.folder, records=found.records.assign(class_names=[[]] * len(found.records))
-    )
-    pictures = {found.sets["run"].iloc[0]: b"png"}
-    monkeypatch.setattr(explorer, "pictures_of", lambda _: pictures)
-    html, files = explorer.explorer(unnamed)
-    assert '"classes":["0","1","2"' in html
-    assert files[f"pictures/{next(iter(pictures))}.png"] == b"png"
+    run = found.sets["run"].iloc[3]
+    monkeypatch.setattr(explorer, "pictures_of", lambda _: {run: b"png"})
+    html, files = explorer.explorer(found)
+    data = json.loads(re.search(r'explorer-data">(.*)</script>', html)[1])
+    assert [one["src"] for one in data["sets"]] == [f"pictures/{run}.png"]
+    assert files[f"pictures/{run}.png"] == b"png"
+    assert data["classes"] == list(found.records.iloc[0]["class_names"])
     monkeypatch.setattr(explorer, "pictures_of", lambda _: {})
-    assert explorer.explorer(unnamed) is None
+    assert explorer.explorer(found) is None

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from ddlib.data.dataset import ImageFormat
 from ddlib.disk.pictures import folder_names
+from ddlib.foreign import load_synthetic
 from ddlib.selection import select_real
 from ddlib.synthetic import SyntheticSet
 
@@ -197,3 +199,14 @@ def test_a_set_of_real_images_round_trips(tiny, tmp_path):
     back = SyntheticSet.from_folder(made.export(tmp_path / "set")).normalised_for(tiny)
     assert (back.pixels - made.pixels).abs().max() <= 0.5 / 255 + 1e-6
     assert dataclasses.replace(back, images=made.images).hash == made.hash
+
+
+def test_a_copied_picture_does_not_change_a_label(tiny, tmp_path):
+    """Its number is there already, in the folder of another class."""
+    made = SyntheticSet.of(tiny, tiny.train.images[:3], tiny.train.labels[:3])
+    folder = made.export(tmp_path / "set")
+    first, second, *_ = sorted(path for path in folder.iterdir() if path.is_dir())
+    picture = next(first.glob("*.png"))
+    shutil.copy(picture, second / picture.name)
+    with pytest.raises(ValueError, match=r"holds 4 pictures, not 3 numbered from 0, as its card says"):
+        load_synthetic(folder, tiny)

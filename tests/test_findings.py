@@ -341,7 +341,7 @@ def test_a_chapter_is_whole_with_the_one_beside_it(part):
 
 def test_one_contrast_of_strategies_is_no_choice_between_losses():
     """If all runs of the other one failed: the costs of its sides differ."""
-    rows = [pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"})]
+    rows = [{"a": "clom loss_avg", "verdict": "undecided", "signs": ()}]
     assert cards.headline(rows, True).startswith("At equal updates: undecided. One at random")
 
 
@@ -407,30 +407,32 @@ def test_a_set_without_a_pair_may_be_from_another_processor():
 
 
 @pytest.mark.parametrize(
-    ("verdict", "n", "lasting", "says"),
+    ("verdict", "signs", "lasting", "says"),
     [
-        ("CLoM better", 10, True, "CLoM is the better choice here."),
+        ("CLoM better", ["above"], True, "CLoM is the better choice here."),
+        ("CCLoM better", ["below"], True, "CCLoM is the better choice here."),
         (
             "CLoM better, within ±1 point",
-            10,
+            ["above", "equal"],
             True,
             "CLoM is the better choice here, by less than the point that counts as small.",
         ),
-        ("equal (±1 point)", 10, True, "No difference larger than a point: choose either, they cost the same."),
-        ("undecided", 10, True, "These runs do not tell the two apart: choose either, they cost the same."),
-        ("no verdict (n < 6)", 5, True, "Too few sets so far for a choice."),
-        ("CLoM better", 10, False, "Not measured yet: smoke runs are no ground for a choice."),
+        ("equal (±1 point)", ["equal"], True, "No difference larger than a point: choose either, they cost the same."),
+        ("undecided", [], True, "These runs do not tell the two apart: choose either, they cost the same."),
+        ("no verdict (n < 6)", [], True, "Too few sets so far for a choice."),
+        ("CLoM better", ["above"], False, "Not measured yet: smoke runs are no ground for a choice."),
     ],
 )
-def test_advice_follows_the_verdict(verdict, n, lasting, says):
-    assert cards.advice(pd.Series({"verdict": verdict, "n": n}), lasting) == says
+def test_advice_follows_the_verdict(verdict, signs, lasting, says):
+    row = {"a": "clom", "b": "cclom", "verdict": verdict, "signs": tuple(signs)}
+    assert cards.advice(row, lasting) == says
 
 
 def test_the_headline_names_what_is_equal_in_each_contrast():
     """Whatever the order of the rows; names of arms keep their letters."""
     rows = [
-        pd.Series({"a": "clom loss_avg every_5", "n": 10, "verdict": "CLoM: one at random better"}),
-        pd.Series({"a": "clom loss_avg", "n": 10, "verdict": "undecided"}),
+        {"a": "clom loss_avg every_5", "verdict": "CLoM: one at random better", "signs": ("below",)},
+        {"a": "clom loss_avg", "verdict": "undecided", "signs": ()},
     ]
     says = cards.headline(rows, True)
     assert says.startswith("At equal passes: CLoM: one at random better; at equal updates: undecided. One at random")
@@ -576,32 +578,26 @@ def test_a_wide_page_knows_its_commands():
 
 
 @pytest.mark.parametrize(
-    ("expected", "difference", "verdict", "outcome"),  # with an interval of half a point to either side
+    ("expected", "difference", "signs", "outcome"),  # with an interval of half a point to either side
     [
-        (("above",), 0.03, "CLoM better", "as expected"),
-        (("below",), 0.03, "CLoM better", "otherwise"),
-        (("equal",), 0.03, "CLoM better", "otherwise"),
-        (("equal",), 0.013, "CLoM better", "otherwise; it may lie within a point"),
-        (("equal", "below"), 0.013, "CLoM better", "otherwise; it may lie within a point"),
-        (("below",), 0.013, "CLoM better", "otherwise"),
-        (
-            ("equal",),
-            0.005,
-            "CLoM better, within ±1 point",
-            "as expected: within a point, though the difference is clear",
-        ),
-        (("above",), 0.005, "CLoM better, within ±1 point", "as expected"),
-        (("below",), 0.005, "CLoM better, within ±1 point", "otherwise"),
-        (("equal",), -0.001, "no interaction (±1 point)", "as expected"),
-        (("above",), 0.001, "equal (±1 point)", "otherwise"),
-        (("equal", "below"), -0.02, "CCLoM better", "as expected"),
-        (("above",), 0.02, "undecided", "open"),
-        (("above",), 0.02, "no verdict (n < 6)", "open"),
+        ("above", 0.03, "above", "as expected"),
+        ("below", 0.03, "above", "otherwise"),
+        ("equal", 0.03, "above", "otherwise"),
+        ("equal", 0.013, "above", "otherwise; it may lie within a point"),
+        ("equal below", 0.013, "above", "otherwise; it may lie within a point"),
+        ("below", 0.013, "above", "otherwise"),
+        ("equal", 0.005, "above equal", "as expected: within a point, though the difference is clear"),
+        ("above", 0.005, "above equal", "as expected"),
+        ("below", 0.005, "above equal", "otherwise"),
+        ("equal", -0.001, "equal", "as expected"),
+        ("above", 0.001, "equal", "otherwise"),
+        ("equal below", -0.02, "below", "as expected"),
+        ("above", 0.02, "", "open"),
     ],
 )
-def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, verdict, outcome):
-    row = {"difference": difference, "t_low": difference - 0.005, "t_high": difference + 0.005, "verdict": verdict}
-    assert outcomes.outcome(expected, row) == outcome
+def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, signs, outcome):
+    row = {"difference": difference, "t_low": difference - 0.005, "t_high": difference + 0.005}
+    assert outcomes.outcome(expected.split(), row | {"signs": tuple(signs.split())}) == outcome
 
 
 @pytest.mark.parametrize(
@@ -620,14 +616,14 @@ def test_the_outcome_of_a_prediction_follows_the_verdict(expected, difference, v
 )
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_predicted_size_is_held_to_the_interval(sign, size, difference, result):
-    row = {"difference": sign * difference / 100, "verdict": "one better"}
+    row = {"difference": sign * difference / 100, "signs": ("above",) if sign > 0 else ("below",)}
     row |= {"t_low": row["difference"] - 0.005, "t_high": row["difference"] + 0.005}
     expected = ("above",) if sign > 0 else ("below",)
     assert outcomes.outcome(expected, row, size) == result
     assert outcomes.outcome(("equal",), row, size).startswith("otherwise"), (
         "a size says nothing where the sign is another"
     )
-    assert outcomes.outcome(expected, row | {"verdict": "undecided"}, size) == "open"
+    assert outcomes.outcome(expected, row | {"signs": ()}, size) == "open"
 
 
 def test_predicted_sizes_are_those_of_the_hypotheses():
@@ -709,7 +705,8 @@ def test_strategies_stand_without_the_line_that_has_not_been_run(some):
 def test_a_headline_waits_for_every_contrast():
     """That at equal updates alone would be advice from the costlier side."""
     found = {"clom": "average better", "clom every_5": "no verdict yet (n = 6 of 10)"}
-    rows = [pd.Series({"verdict": verdict, "n": 6, "a": arm}) for arm, verdict in found.items()]
+    signs = {"clom": ("above",), "clom every_5": ()}
+    rows = [{"verdict": verdict, "signs": signs[arm], "a": arm} for arm, verdict in found.items()]
     assert cards.headline(rows, True) == "Too few sets so far for a choice."
 
 

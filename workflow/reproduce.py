@@ -98,15 +98,17 @@ def run_again(record: dict[str, object], folder: Path, pictures: bool = False) -
 def keep_pictures(record: dict[str, object], kept: Path) -> str:
     """Make the set of a kept record again, and put pictures of its way beside it if it is the same; in words.
 
-    Raises ValueError for other bits: their way is that of another set.
+    Raises ValueError for other bits, whose way is that of another set, and for a selection, which has none.
     """
     with tempfile.TemporaryDirectory() as folder:
         made = run_again(record, Path(folder), pictures=True)
         if made["synthetic_hash"] != record["synthetic_hash"]:
             raise ValueError(f"Other bits than those of {kept.name}, so no picture is kept: {ELSEWHERE}.")
+        found = sorted(Path(folder).glob("*.png"), key=lambda path: int(path.stem))
+        if not found:
+            raise ValueError(f"{record['arm']!r} is a selection: there is no way to it to keep pictures of.")
         pictures = kept.parent / "snapshots" / kept.stem
         pictures.mkdir(parents=True, exist_ok=True)
-        found = sorted(Path(folder).glob("*.png"), key=lambda path: int(path.stem))
         for path in found:
             shutil.copy2(path, pictures)
     return f"Pictures of {plural(len(found), 'iteration')}: {pictures}"

@@ -4,10 +4,7 @@ document.addEventListener("DOMContentLoaded", () => {
   if (folds.length) {
     const button = Object.assign(document.createElement("button"), {type: "button", className: "code-switch"});
     const open = () => folds.every((fold) => fold.open);
-    const label = () => {
-      button.setAttribute("aria-pressed", open());
-      button.textContent = open() ? "Hide all code" : "Show all code";
-    };
+    const label = () => (button.textContent = open() ? "Hide all code" : "Show all code");
     button.addEventListener("click", () => {
       const now = !open();
       folds.forEach((fold) => (fold.open = now));
@@ -25,7 +22,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") document.activeElement?.closest("[data-tip]")?.blur();
   });
-  const kinds = {"div.math": "Formula", pre: "Code", ".pst-scrollable-table-container": "Table", ".chart-live": "Chart"};
+  const kinds = {"div.math": "Formula", pre: "Code", ".pst-scrollable-table-container": "Table", ".cell_output .text_html": "Table"};
   const boxes = () => document.querySelectorAll(Object.keys(kinds).map((kind) => `.bd-article ${kind}`).join());
   const mark = () => boxes().forEach((box) => {
     const wide = box.scrollWidth > box.clientWidth + 1;
@@ -33,7 +30,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const kind = Object.entries(kinds).find(([selector]) => box.matches(selector))[1];
     for (const [name, value] of Object.entries({tabindex: 0, role: "region", "aria-label": `${kind}, scrolls sideways`})) {
       if (wide) box.setAttribute(name, value);
-      else if (kind !== "Chart") box.removeAttribute(name);
+      else box.removeAttribute(name);
     }
   });
   mark();

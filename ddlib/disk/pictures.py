@@ -57,7 +57,7 @@ def read_card(folder: str | os.PathLike) -> dict[str, object]:
         )
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        whole = len(card["folders"]) == len(card["class_names"]) and card["images"] > 0 < card["image_size"]
+        whole = len(card["folders"]) == len(card["class_names"]) and card["images"] > 0 and card["image_size"] > 0
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no card that SyntheticSet.export wrote ({error!r:.100}).") from error
     if not whole:
@@ -71,13 +71,13 @@ def read_folder(folder: str | os.PathLike, card: Mapping[str, object]) -> tuple[
     Raises ValueError if pictures are missing or added, or one is of another size.
     """
     size, mode = (card["image_size"],) * 2, "L" if card["channels"] == 1 else "RGB"
-    found = {path.stem: path for name in card["folders"] for path in (Path(folder) / str(name)).glob("*.png")}
-    if sorted(map(int, filter(str.isdigit, found))) != list(range(card["images"])) or len(found) != card["images"]:
+    paths = [path for name in card["folders"] for path in (Path(folder) / str(name)).glob("*.png")]
+    numbers = {path: int(path.stem) if path.stem.isdecimal() else -1 for path in paths}
+    if sorted(numbers.values()) != list(range(card["images"])):
         raise ValueError(
-            f"{folder} holds {len(found)} pictures, not {card['images']} numbered from 0, as its card says."
+            f"{folder} holds {len(paths)} pictures, not {card['images']} numbered from 0, as its card says."
         )
-    paths = [found[stem] for stem in sorted(found, key=int)]
-    arrays = []
+    arrays, paths = [], sorted(paths, key=numbers.get)
     for path in paths:
         with Image.open(path) as image:
             if image.size != size:

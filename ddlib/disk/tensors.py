@@ -40,7 +40,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         right = isinstance(about, dict) and checksum == _checksum(tensors, about)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError, RuntimeError) as error:
         # Where ours would say so, a file does not: a sound one of somebody else, not to be deleted.
-        verdict = "is damaged; delete it" if _ours(path) else "was not written by ddlib"
+        verdict = "is damaged; delete it" if _ours(content) else "was not written by ddlib"
         raise ValueError(f"{path} {verdict} ({error!r:.200}).") from error
     if not right:
         raise ValueError(f"{path} is damaged: its checksum does not match its content; delete it.")
@@ -53,10 +53,9 @@ def _metadata(content: bytes) -> Mapping[str, str]:
     return json.loads(content[8:end])["__metadata__"]
 
 
-def _ours(path: str | os.PathLike) -> bool:
+def _ours(content: bytes) -> bool:
     """Whether a file that cannot be read begins as ours do."""
-    with open(path, "rb") as file:
-        return f'"{HEADER}"'.encode() in file.read(100)
+    return f'"{HEADER}"'.encode() in content[:100]
 
 
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -54,6 +54,11 @@ def alpha_grid(
     return grid if (grid.groupby("arm")["alpha"].nunique() > 1).any() else grid.head(0)
 
 
+def unguided(grid: pd.DataFrame) -> pd.Series:
+    """Which rows of a grid are without guidance: an alpha of 0 is none."""
+    return (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
+
+
 CHOSEN = ["alpha", "parameter", "accuracy", "n", "edge"]
 
 
@@ -66,7 +71,7 @@ def chosen_alphas(grid: pd.DataFrame) -> pd.DataFrame:
     Returns: ``alpha``, ``parameter`` (its name), ``accuracy`` (mean, a fraction), ``n`` (sets), ``edge`` (the smallest
     or the largest that was run, so a better one may lie beyond), by arm.
     """
-    guided = grid[grid["alpha"].notna()] if len(grid) else grid
+    guided = grid[grid["alpha"].notna() & (grid["arm"] != Arm().name)] if len(grid) else grid
     if guided.empty:
         return pd.DataFrame(columns=CHOSEN)
     rows: dict[str, dict[str, object]] = {}

@@ -29,9 +29,8 @@ from ddlib.study.statistics import (
 )
 
 NO_VERDICT, UNDECIDED = "no verdict", "undecided"
-OPEN = (NO_VERDICT, UNDECIDED)  # how verdicts begin that decide nothing
 EXACT_PAIRS = 14  # up to here all 2^n sign patterns are enumerated, beyond it 2^14 are drawn
-COLUMNS = ("contrast", "a", "b", "n", "difference", "t_low", "t_high", "verdict", "primary")
+COLUMNS = ("contrast", "a", "b", "arms", "n", "difference", "t_low", "t_high", "verdict", "signs", "primary")
 Planned = Contrast | tuple[str, str]
 
 
@@ -69,7 +68,7 @@ def effect(
 
     Returns:
         columns of ``by`` and
-        ``contrast`` (in words), ``a`` and ``b`` (the arms that count for and against it);
+        ``contrast`` (in words), ``a`` and ``b`` (the arms that count for and against it), ``arms`` (all of them);
         ``n`` (seeds), ``difference`` (mean, a fraction), ``std`` (of the differences);
         ``t_low``, ``t_high``: 95 % t interval (NaN for n = 1);
         ``bca_low``, ``bca_high``: 95 % BCa interval, from ``STUDY_SETS`` on (else NaN);
@@ -99,7 +98,7 @@ def effect(
             )
         # Rounded, so that equal means of differently ordered sums tie instead of differing by 1e-17.
         differences = (arms.to_numpy(float) @ np.array(contrast.weights)).round(12)
-        about = {"contrast": contrast.words, "a": contrast.a, "b": contrast.b}
+        about = {"contrast": contrast.words, "a": contrast.a, "b": contrast.b, "arms": contrast.arms}
         rows.append({**cell, **about, **_paired_statistics(differences, margin, seed)})
     return pd.DataFrame(rows)
 
@@ -115,8 +114,9 @@ def compare(
 ) -> pd.DataFrame:
     """Those of the planned contrasts, or pairs ``(a, b)``, whose arms are all there, by the seeds that all have.
 
-    The rows of ``effect`` with ``primary``, ``p_holm``, ``p_equivalence_holm`` and ``verdict``; none there: no rows.
-    Arms that are the same set for every seed are left out: with n = 1 there is nothing to pair.
+    The rows of ``effect`` with ``primary``, ``p_holm``, ``p_equivalence_holm``, ``verdict`` (words) and ``signs`` (what
+    it decides: "above" or "below", "equal", both or none); none there: no rows. Arms that are the same set for every
+    seed are left out: with n = 1 there is nothing to pair.
 
     Contrasts fixed before the study (``primary``) keep their p values. All other rows are exploratory and share two
     Holm corrections, one of the tests for a difference and one of those for equality. The ``untested``, exploratory
@@ -139,8 +139,9 @@ def compare(
         return pd.DataFrame(columns=[*by, *COLUMNS])
     table = _holm(pd.concat(tables, ignore_index=True), untested)
     tests = np.where(table["primary"], 1, (~table["primary"]).sum() + untested)
-    verdicts = [_verdict(row, k, margin) for row, k in zip(table.itertuples(), tests, strict=True)]
-    return table.drop(columns=["above", "below", "same"]).assign(verdict=verdicts)
+    signs = [_signs(row) for row in table.itertuples()]
+    verdicts = [_verdict(row, *of, margin) for row, *of in zip(table.itertuples(), signs, tests, strict=True)]
+    return table.drop(columns=["above", "below", "same"]).assign(verdict=verdicts, signs=signs)
 
 
 def _holm(table: pd.DataFrame, untested: int) -> pd.DataFrame:
@@ -156,16 +157,23 @@ def _holm(table: pd.DataFrame, untested: int) -> pd.DataFrame:
     return table
 
 
-def _verdict(row: tuple, tests: int, margin: float) -> str:
+def _signs(row: tuple) -> tuple[str, ...]:
+    """What the tests of a row decide; nothing from few pairs."""
+    if row.n < MIN_PAIRS:
+        return ()
+    side = ("above" if row.difference > 0 else "below",) if row.p_holm < LEVEL else ()
+    return (*side, "equal") if row.p_equivalence_holm < LEVEL else side
+
+
+def _verdict(row: tuple, signs: Sequence[str], tests: int, margin: float) -> str:
     """In words; ``tests`` is the number that the p values of the row are corrected for."""
+    if signs == ("equal",):
+        return f"{row.same} ({within(margin)})"
+    if signs:
+        better = row.above if signs[0] == "above" else row.below
+        return f"{better}, within {within(margin)}" if "equal" in signs else better
     if row.n < MIN_PAIRS:
         return f"{NO_VERDICT} (n < {MIN_PAIRS})"
-    equal, points = row.p_equivalence_holm < LEVEL, within(margin)
-    if row.p_holm < LEVEL:
-        better = row.above if row.difference > 0 else row.below
-        return f"{better}, within {points}" if equal else better
-    if equal:
-        return f"{row.same} ({points})"
     needed = sets_needed(tests)
     return f"{NO_VERDICT} (n < {needed})" if row.n < needed else UNDECIDED
 

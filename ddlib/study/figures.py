@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from ddlib.study.alphas import chosen_alphas
+from ddlib.study.alphas import chosen_alphas, unguided
 from ddlib.study.arms import FULL_NAME, Arm, ordered, ordered_networks
 from ddlib.study.statistics import MARGIN, require_columns, set_means, summary
 from ddlib.study.style import GREY, INK, PAIR, caption, captions, nothing_to_draw, style
@@ -193,16 +193,16 @@ def alpha_curve(grid: pd.DataFrame) -> Axes | None:
     if grid.empty:
         return nothing_to_draw("no arm has been run with evaluate_on = holdout at several alphas, all else as here")
     _require_one_architecture(grid)
-    unguided = (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
-    cells = summary(grid[~unguided], ["arm", "alpha"])
+    plain = unguided(grid)
+    cells = summary(grid[~plain], ["arm", "alpha"])
     _, ax = plt.subplots(figsize=(7, 4))
-    if unguided.any():
+    if plain.any():
         # "none" and "clom with alpha 0" are one run seen twice: keep each network of each set once.
-        base = grid[unguided].drop_duplicates(["seed", "architecture", "network"])
+        base = grid[plain].drop_duplicates(["seed", "architecture", "network"])
         row = summary(base, []).iloc[0]
         ax.axhline(100 * row["mean"], color=Arm().colour, ls="--", label=f"{Arm().label} (n = {row['n']:.0f})")
         ax.axhspan(100 * row["low"], 100 * row["high"], color=Arm().colour, alpha=0.12, lw=0)
-    best = chosen_alphas(grid[~unguided])
+    best = chosen_alphas(grid)
     best = best.assign(percent=100 * best["accuracy"].astype(float))
     for name in ordered(cells["arm"].unique()):
         arm, line = Arm.named(name), cells[cells["arm"] == name].sort_values("alpha")
@@ -210,7 +210,7 @@ def alpha_curve(grid: pd.DataFrame) -> Axes | None:
         label = f"{caption(arm.label)} (n = {_span(line['n'])})"
         ax.plot(x, mean, marker=arm.marker, color=arm.colour, label=label)
         ax.fill_between(x, low, high, color=arm.colour, alpha=0.15, lw=0)
-        if name in best.index:
+        if name in best.index and best.loc[name, "alpha"] > 0:
             ax.plot(*best.loc[name, ["alpha", "percent"]], "o", mfc="none", mec=arm.colour, markersize=14)
     ax.set_xscale("log")
     ax.set_xlabel("alpha (weight of the guidance loss)")

@@ -24,8 +24,9 @@ def show_images(
 ) -> Figure | None:
     """The synthetic sets of all arms side by side, for one seed (by default the smallest of those that most arms have).
 
-    The arm ``full_data`` keeps no set. Without any other arm one line of text says so. Raises FileNotFoundError if no
-    set is there.
+    The arm ``full_data`` keeps no set. Without any other arm one line of text says so. Arms whose classes are others
+    than those of the first have no place beside it: their names are printed. Raises FileNotFoundError if no set is
+    there.
     """
     records = records[records["arm"] != FULL_NAME]
     if records.empty:
@@ -41,11 +42,10 @@ def show_images(
         )
     first = next(iter(sets.values()))
     labels = first.classes.sort().values  # sets from files may be in another order
-    pixels = {
-        Arm.named(arm).label: synthetic.pixels[synthetic.classes.argsort(stable=True)]
-        for arm, synthetic in sets.items()
-        if torch.equal(synthetic.classes.sort().values, labels)
-    }
+    alike = {arm: one for arm, one in sets.items() if torch.equal(one.classes.sort().values, labels)}
+    if others := [Arm.named(arm).label for arm in sets if arm not in alike]:
+        print(f"Not shown, since they hold other numbers of images a class: {', '.join(others)}.")
+    pixels = {Arm.named(arm).label: one.pixels[one.classes.argsort(stable=True)] for arm, one in alike.items()}
     return side_by_side(pixels, labels, first.class_names, per_class)
 
 

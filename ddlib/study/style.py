@@ -1,4 +1,5 @@
-"""The look of all figures. Importing this module changes no setting of matplotlib.
+"""The look of all figures. Importing this module changes no setting of matplotlib; the first figure in a notebook that
+shows PNGs makes it show SVG from then on.
 
 Arms have colours of their own (``Arm.colour``); all else takes them from seaborn's colour-blind palette. Colours never
 stand alone: markers or labels tell things apart too.
@@ -38,7 +39,7 @@ ON_ANY_PAGE = "0.46"  # ink beside pictures, whose colours no page may turn: 4.7
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures, for a ``with`` block or as a decorator; settings return to what they were."""
+    """The look of all figures, in a ``with`` block or as a decorator; all settings return to what they were."""
     _draw_notebooks_as_svg()
     plt.draw_if_interactive()  # loads the backend now: loaded inside, a notebook's would be reset to non-interactive
     with plt.rc_context({**sns.axes_style("whitegrid"), **STYLE, "font.family": _fonts()}):

@@ -64,9 +64,10 @@ def twice() -> list[list[str]]:
     """For each arm that two sweeps made: its name in both, and what ``again`` says."""
     rows = []
     for sides in ONE_SET:
-        tables = [findings(key).records for key, _ in sides if findings(key).lasting]
-        tables = [table[table["arm"] == arm] for table, (_, arm) in zip(tables, sides, strict=False)]
-        if len(tables) == 2 and set(tables[0]["seed"]) & set(tables[1]["seed"]):
+        if not all(findings(key).lasting for key, _ in sides):
+            continue
+        tables = [findings(key).records.query("arm == @arm") for key, arm in sides]
+        if set(tables[0]["seed"]) & set(tables[1]["seed"]):
             names = [f"{Arm.named(arm).label}: {CHAPTERS[key].title}" for key, arm in sides]
             rows.append(names + again(*tables))
     return rows

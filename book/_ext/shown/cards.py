@@ -6,7 +6,7 @@ from html import escape
 import pandas as pd
 
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import NO_VERDICT, UNDECIDED
+from ddlib.study.contrasts import NO_VERDICT
 from ddlib.study.words import estimate
 
 from . import findings, plans
@@ -46,17 +46,16 @@ def headline(rows: list[Mapping], lasting: bool) -> str:
 
 def advice(row: Mapping, lasting: bool) -> str:
     """One sentence for somebody who has to choose between two losses, from the verdict on their contrast."""
-    verdict = str(row["verdict"])
     if not lasting:
         return "Not measured yet: smoke runs are no ground for a choice."
-    if verdict.startswith(NO_VERDICT):
-        return "Too few sets so far for a choice."
-    if "better" in verdict:
-        size = ", by less than the point that counts as small" if "within" in verdict else ""
-        return f"{verdict.split(' better')[0]} is the better choice here{size}."
-    if verdict.startswith(UNDECIDED):
-        return "These runs do not tell the two apart: choose either, they cost the same."
-    return "No difference larger than a point: choose either, they cost the same."
+    if not row["signs"]:
+        few = str(row["verdict"]).startswith(NO_VERDICT)
+        apart = "These runs do not tell the two apart: choose either, they cost the same."
+        return "Too few sets so far for a choice." if few else apart
+    if row["signs"] == ("equal",):
+        return "No difference larger than a point: choose either, they cost the same."
+    size = ", by less than the point that counts as small" if "equal" in row["signs"] else ""
+    return f"{Arm.named(row['a'] if 'above' in row['signs'] else row['b']).label} is the better choice here{size}."
 
 
 def in_words(row: Mapping) -> str:

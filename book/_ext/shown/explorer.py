@@ -23,7 +23,7 @@ def explorer(found: Findings) -> tuple[str, Files] | None:
         }
         for row in shown.itertuples()
     ]
-    classes = list(found.records.iloc[0]["class_names"]) or [str(c) for c in range(10)]
+    classes = list(found.records.iloc[0]["class_names"])
     files: Files = {f"pictures/{run}.png": content for run, content in pictures.items()}
     for run, pngs in steps.items():
         files |= {f"pictures/{run}.{step}.png": path.read_bytes() for step, path in pngs.items()}

@@ -146,7 +146,9 @@ class Findings:
         named = {"contrast": table, "architecture": self.records}
         order = {name: list(those[name].unique()) for name, those in named.items()}
         table = table.sort_values(list(order), key=lambda names: names.map(order[names.name].index))
-        return table.assign(verdict=BY_INTERVAL, **dict.fromkeys(TESTS, math.nan))
+        bounds = zip(table["t_low"], table["t_high"], strict=True)
+        signs = [("above",) if low > 0 else ("below",) if high < 0 else () for low, high in bounds]
+        return table.assign(verdict=BY_INTERVAL, signs=signs, **dict.fromkeys(TESTS, math.nan))
 
     @property
     def primary(self) -> pd.DataFrame:

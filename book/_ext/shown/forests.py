@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import OPEN, compare
+from ddlib.study.contrasts import compare
 from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate, interval, p_value, signed
 
@@ -12,8 +12,7 @@ from .charts import INK, Drawn, Lanes, folded, unbroken
 from .findings import Findings
 from .waiting import without_early_verdicts
 
-DECIDED = f"!test(/^({'|'.join(OPEN)})/, datum.verdict)"  # else a mark is hollow
-SHOWN = ["contrast", "difference", "low", "high", "points", "interval", "n", "p", "verdict", "spoken"]  # by a forest
+SHOWN = ["contrast", "difference", "low", "high", "points", "interval", "n", "p", "verdict", "decided", "spoken"]
 POINTS = "difference of test accuracy, percentage points"
 
 
@@ -32,7 +31,7 @@ def forest(found: Findings, primary: bool) -> Drawn | None:
 def effects(found: Findings) -> Drawn | None:
     """The contrasts of four arms: distance, form, interaction."""
     table = found.contrasts
-    return of_contrasts(table[table["a"].str.contains(" + ", regex=False)] if len(table) else table)
+    return of_contrasts(table[table["arms"].map(len) > 2] if len(table) else table)
 
 
 def architectures(found: Findings) -> Drawn | None:
@@ -97,7 +96,7 @@ def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Lanes,
         base.mark_point(stroke=INK, fill=INK, size=90, shape="diamond", opacity=1, yOffset=place.below).encode(
             x="difference:Q",
             description=alt.Description("spoken:N"),
-            fillOpacity=alt.condition(DECIDED, alt.value(1), alt.value(0)),
+            fillOpacity=alt.condition("datum.decided", alt.value(1), alt.value(0)),
         ),
         place.words(base, words),
     )
@@ -105,7 +104,7 @@ def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Lanes,
 
 def contrast_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Contrasts in points and in words."""
-    rows = pd.DataFrame({"contrast": table["contrast"], "n": table["n"], "verdict": table["verdict"]})
+    rows = table[["contrast", "n", "verdict"]].assign(decided=table["signs"].map(bool))
     for name, key in {"difference": "difference", "low": "t_low", "high": "t_high"}.items():
         rows[name] = (100 * table[key].astype(float)).round(4)
     rows["points"] = rows["difference"].map(signed)

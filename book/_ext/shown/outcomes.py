@@ -9,7 +9,6 @@ import yaml
 from ddlib.study.statistics import MARGIN
 
 from . import plans
-from .sentences import signs
 
 SIGNS = {"above": "above 0", "below": "below 0", "equal": "equal"}
 
@@ -42,8 +41,8 @@ def outcome(expected: Iterable[str], row: Mapping[str, object], size: str | None
     A clear difference where equality was expected is ``otherwise``, which need not mean that it is beyond the margin.
     A size that was expected is so if it holds the interval, and otherwise if it holds nothing of it.
     """
-    found = signs(row)
-    if "open" in found:
+    found = set(row["signs"])
+    if not found:
         return "open"
     if found & set(expected):
         also = "" if len(found) == 1 or "equal" not in expected else ": within a point, though the difference is clear"

@@ -1,14 +1,11 @@
 """What the grids of the study plan, by the name of a grid in ``params/sweeps``, and how much of it has been run."""
 
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from ddlib.study.ablations import ABLATIONS, Contrast
 from ddlib.study.arms import Arm

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 
 import pandas as pd
 from docutils import nodes
@@ -11,13 +10,12 @@ from ddlib.networks import NETWORKS
 from ddlib.study import cases
 from ddlib.study.alphas import chosen_alphas, unchosen_alphas
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import OPEN, within
 from ddlib.study.run_tables import recorded_ptm_table
 from ddlib.study.words import estimate, plural
 
 from .chapters import CHAPTERS, Rows, usual
 from .facts import KINDS
-from .findings import BY_INTERVAL, DATASETS, Findings, findings
+from .findings import DATASETS, Findings, findings
 from .plans import progress, state, whole
 
 
@@ -60,28 +58,11 @@ def require_arms(name: str, judged: bool = False) -> None:
             raise KeyError(str(error)) from error
 
 
-def signs(row: Mapping[str, object]) -> set[str]:
-    """What the verdict on a contrast says, in the words of ``expectations.yaml``: above, below, equal; or open.
-
-    A difference that is clear and within the margin has its sign and is equal. What one architecture alone says has no
-    verdict (``Findings.by_architecture``): it is above or below where its interval is.
-    """
-    if row["verdict"] == BY_INTERVAL:
-        return {"above" if row["t_low"] > 0 else "below" if row["t_high"] < 0 else "open"}
-    verdict = str(row["verdict"])
-    if verdict.startswith(OPEN):
-        return {"open"}
-    found = {"equal"} if within() in verdict else set()
-    if not found or ", within" in verdict:
-        found.add("above" if row["difference"] > 0 else "below")
-    return found
-
-
 def claim(text: str) -> tuple[str, str, str]:
     """What ``{claim}`` writes: words of the prose, the contrast that they rest on, and the address of its row.
 
-    ``neither is better <guidance: clom - cclom is equal>`` names a contrast as ``{num}`` does, and one of ``signs``;
-    ``<guidance: clom - cclom by VGG-11 is open>`` what one architecture says.
+    ``less than a point <guidance: clom - cclom is equal>`` names a contrast as ``{num}`` does, and what is decided of
+    it; ``<guidance: clom - cclom by VGG-11 is open>`` what one architecture says.
     Raises ValueError unless the study's runs say so: then the sentence has to change. KeyError for no such contrast.
     """
     asked = re.fullmatch(r"(.+) <(\w+): (.+) is (above|below|equal|open)>", text.strip())
@@ -97,7 +78,7 @@ def claim(text: str) -> tuple[str, str, str]:
     told = f"{row['contrast']}{judged_by}: {estimate(row)}"
     if not found.lasting:
         raise ValueError(f"{words!r} would rest on smoke runs, which are no evidence")
-    if sign not in signs(row):
+    if sign not in (row["signs"] or ("open",)):
         raise ValueError(f"{words!r} would rest on {sign!r}; found: {told}, {row['verdict']}")
     table = f"{key} transfer" if judged else key
     return words, told, f"{found.chapter.page}.html#{row_address(table, row['contrast'])}"

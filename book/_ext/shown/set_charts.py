@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from scipy.stats import spearmanr
 
-from ddlib.study.alphas import chosen_alphas
+from ddlib.study.alphas import chosen_alphas, unguided
 from ddlib.study.arms import Arm, ordered
 from ddlib.study.cases import USUAL
 from ddlib.study.statistics import LEVEL, MIN_PAIRS, set_means, summary
@@ -236,7 +236,7 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
     grid = found.alpha_grids.get(case)
     if grid is None:
         return None
-    plain = (grid["arm"] == Arm().name) | (grid["alpha"] == 0)
+    plain = unguided(grid)
     cells = summary(grid[~plain], ["arm", "alpha"])
     percent = {name: (100 * cells[name]).round(4) for name in ("mean", "low", "high")}
     cells = cells.assign(label=[Arm.named(arm).label for arm in cells["arm"]], **percent)
@@ -263,6 +263,6 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
         layers.append(
             alt.Chart(level).mark_rule(strokeDash=[4, 3], color="#777777").encode(y="mean:Q", tooltip="what:N")
         )
-    best = chosen_alphas(grid[~plain])["alpha"]
+    best = chosen_alphas(grid)["alpha"]
     seen = "; ".join(f"{Arm.named(arm).label} is best at alpha {weight(value)}" for arm, value in best.items())
     return Drawn(styled(alt.layer(*layers).properties(width="container", height=320)), cells, f"{seen}.")

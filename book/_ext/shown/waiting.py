@@ -25,8 +25,10 @@ def without_early_verdicts(
     waiting = exploratory & families.isin({*families[exploratory & (wanted > 0)], *absent})
     own = [f"{NO_VERDICT} yet (n = {n} of {sets})" for n, sets in zip(table["n"], wanted, strict=True)]
     verdict = table["verdict"].mask(waiting, f"{NO_VERDICT} yet (those of its correction are not whole)")
-    table = table.assign(verdict=verdict.mask(wanted > 0, pd.Series(own, table.index)))
-    return table.assign(**{name: table[name].mask(waiting | (wanted > 0)) for name in TESTS})
+    early = waiting | (wanted > 0)
+    signs = [() if not_yet else signs for not_yet, signs in zip(early, table["signs"], strict=True)]
+    table = table.assign(verdict=verdict.mask(wanted > 0, pd.Series(own, table.index)), signs=signs)
+    return table.assign(**{name: table[name].mask(early) for name in TESTS})
 
 
 def family_of(table: pd.DataFrame) -> pd.Series:
@@ -43,7 +45,7 @@ def without_rows(table: pd.DataFrame, planned: Mapping[str, int]) -> dict[str, i
 
 def most_wanted(row: Mapping[str, object], unfinished: Mapping[str, int]) -> int:
     """The sets planned of the unfinished arms of a contrast; 0 without any."""
-    arms = {name for side in (row["a"], row["b"]) for name in (side, *side.split(" + "))}
+    arms = set(row["arms"])
     if "case" in row:
         arms |= {f"{row['case']}: {Arm.named(arm).label}" for arm in arms}
     return max((unfinished[arm] for arm in arms if arm in unfinished), default=0)

@@ -4,7 +4,7 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   let loading;
   const load = () => (loading ??= new Promise((done, fail) => {
-    document.head.append(Object.assign(document.createElement("script"), {src: `${base}vega.js`, onload: done, onerror: fail}));
+    document.head.append(Object.assign(document.createElement("script"), {src: `${base}vega.js`, onload: done, onerror: () => { loading = undefined; fail(new Error("vega.js")); }}));
   }));
   const config = () => {
     const text = css("--pst-color-text-base"), line = css("--pst-color-border");
@@ -30,7 +30,10 @@
     tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - width - 4))}px`;
     tip.style.top = `${Math.max(4, event.clientY + 12 + height < innerHeight ? event.clientY + 12 : event.clientY - height - 12)}px`;
   };
-  const draw = (box) => (box.drawing = (box.drawing ?? Promise.resolve()).then(() => drawNow(box)));
+  const draw = (box) => (box.drawing = (box.drawing ?? Promise.resolve()).then(() => drawNow(box)).catch((error) => {
+    box.querySelector(".chart-still").hidden = false;
+    console.error(error);
+  }));
   async function drawNow(box) {
     await load();
     const spec = JSON.parse(box.querySelector(".chart-spec").textContent);
@@ -52,7 +55,7 @@
       if (!isIntersecting || target.dataset.live) continue;
       near.unobserve(target);
       target.dataset.live = "yes";
-      draw(target).catch((error) => { target.querySelector(".chart-still").hidden = false; console.error(error); });
+      draw(target);
     }
   }, {rootMargin: "300px"});
   // Vega measures its box on resizes of the window alone, and then too early.
