@@ -69,7 +69,7 @@ def test_what_is_missing_is_told(tmp_path, monkeypatch):
         "For this chapter, 0 of 95 planned runs are there.",
     ]
     assert sentences.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
-    assert forests.forest(findings.findings("guidance"), True) is None
+    assert forests.primary(findings.findings("guidance")) is None
     assert pictures.pictures_of(findings.findings("guidance")) == {}
     findings.findings.cache_clear()
 
@@ -439,22 +439,22 @@ def test_the_headline_names_what_is_equal_in_each_contrast():
 
 
 CHARTS = {
-    "forest guidance": (lambda found: forests.forest(found, True), 1),
-    "others ensemble": (lambda found: forests.forest(found, False), None),
+    "forest guidance": (forests.primary, 1),
+    "others ensemble": (forests.others, None),
     "architectures guidance": (forests.architectures, 5),
     "architectures ensemble": (forests.architectures, 10),
     "costs guidance": (set_charts.costs, None),
     "effects guidance": (forests.effects, 3),
-    "strips guidance": (lambda found: set_charts.strips(found, {}), 8 * 10 + 10 + 5),
+    "strips guidance": (set_charts.strips, 8 * 10 + 10 + 5),
     "growing ensemble": (forests.growing, 9 * 2),
     "costs ensemble": (set_charts.costs, None),
     "recognised guidance": (set_charts.recognised, 7 * 10),
     "gradients ensemble": (set_charts.gradients, 10 * 3 * 10),
     "gains ensemble": (set_charts.gains, 10),
-    "others options": (lambda found: forests.forest(found, False), None),
-    "strips options": (lambda found: set_charts.strips(found, {}), 126),
-    "forest elsewhere": (lambda found: forests.forest(found, True), 2 * 5 + 1),
-    "others elsewhere": (lambda found: forests.forest(found, False), None),
+    "others options": (forests.others, None),
+    "strips options": (set_charts.strips, 126),
+    "forest elsewhere": (forests.primary, 2 * 5 + 1),
+    "others elsewhere": (forests.others, None),
     "alpha alpha": (set_charts.alpha, None),
 }
 
@@ -475,7 +475,7 @@ def test_charts_hold_what_they_show_and_say_it(name, whole):
 
 def test_a_forest_shows_what_the_contrasts_say(whole):
     found = findings.findings("guidance")
-    chart = forests.forest(found, True)
+    chart = forests.primary(found)
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
     assert row["difference"] == pytest.approx(100 * found.primary.iloc[0]["difference"], abs=1e-4)
@@ -699,7 +699,7 @@ def test_the_slider_takes_seeds_that_have_both_arms(some):
 def test_strategies_stand_without_the_line_that_has_not_been_run(some):
     some(lambda grid, record: grid == "desk-ensemble" or (grid == "desk-guidance" and record["arm"] == "clom"))
     assert findings.reference_lines(findings.findings("ensemble")) == {}
-    assert set_charts.strips(findings.findings("ensemble"), {}) is not None
+    assert set_charts.strips(findings.findings("ensemble")) is not None
 
 
 def test_a_headline_waits_for_every_contrast():

@@ -165,7 +165,7 @@ class Chart(FromRecords):
         if chart is None:
             return parsed(self, [f"*No figure yet: too few runs to draw ({plans.state(found.chapter.grid)}).*"])
         name = "-".join([kind, key, *re.findall(r"\w+", self.options.get("case", "").lower())])
-        drawn = generated(*figures.drawn(name, chart, found), ["../charts/charts.js"])
+        drawn = generated(*figures.drawn(name, chart), ["../charts/charts.js"])
         figure = nodes.figure("", drawn, classes=["chart"])
         caption = nodes.caption()
         told = ["", chart.seen] if kind in TOLD else []

@@ -18,7 +18,7 @@ from .sentences import OF_A_RUN, commits_of, span
 ONE_SET = (
     (("guidance", "clom"), ("ensemble", "clom single")),
     (("guidance", "cclom"), ("ensemble", "cclom single")),
-    (("guidance", "none"), ("options", "no guidance")),
+    (("guidance", "none"), ("options", Arm().label)),
     (("guidance", "clom"), ("options", "CLoM")),
     (("guidance", "cclom"), ("options", "CCLoM")),
     (("ensemble", "clom random"), ("options", "CLoM, 5 PTMs")),

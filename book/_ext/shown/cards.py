@@ -6,7 +6,8 @@ from html import escape
 import pandas as pd
 
 from ddlib.study.arms import Arm
-from ddlib.study.contrasts import NO_VERDICT
+from ddlib.study.contrasts import NO_VERDICT, within
+from ddlib.study.statistics import MARGIN
 from ddlib.study.words import estimate
 
 from . import findings, plans
@@ -64,17 +65,17 @@ def in_words(row: Mapping) -> str:
 
 
 def small_forest(rows: list[Mapping]) -> str:
-    """Means and intervals on one scale from the widest bound to its mirror image, the margin of a point shaded."""
+    """Means and intervals on one scale from the widest bound to its mirror image, the margin shaded."""
     values = [abs(100 * row[key]) for row in rows for key in ("t_low", "t_high", "difference") if pd.notna(row[key])]
-    most = max([1.5, *values]) * 1.05
+    margin = 100 * MARGIN
+    most = max([1.5 * margin, *values]) * 1.05
 
     def x(value: float) -> float:
         return round(160 + 150 * value / most, 1)
 
     height = 24 * len(rows) + 6
-    marks = [
-        f'<rect x="{x(-1)}" y="0" width="{x(1) - x(-1):.1f}" height="{height}" fill="currentColor" opacity="0.12"/>'
-    ]
+    band = f'<rect x="{x(-margin)}" y="0" width="{x(margin) - x(-margin):.1f}" height="{height}"'
+    marks = [f'{band} fill="currentColor" opacity="0.12"/>']
     marks.append(f'<line x1="160" x2="160" y1="0" y2="{height}" stroke="currentColor"/>')
     for place, row in enumerate(rows):
         y, mean = 24 * place + 15, x(100 * row["difference"])
@@ -82,5 +83,5 @@ def small_forest(rows: list[Mapping]) -> str:
             low, high = x(100 * row["t_low"]), x(100 * row["t_high"])
             marks.append(f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="currentColor" stroke-width="3"/>')
         marks.append(f'<circle cx="{mean}" cy="{y}" r="5" fill="currentColor"/>')
-    label = escape("; ".join(in_words(row) for row in rows) + ". The shaded band is one point to either side of zero.")
+    label = escape(f"{'; '.join(in_words(row) for row in rows)}. The shaded band is {within()}.")
     return f'<svg viewBox="0 0 320 {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'

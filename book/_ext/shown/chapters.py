@@ -30,6 +30,7 @@ def usual() -> dict[str, object]:
 class Chapter:
     """One that shows its arms and compares none of them."""
 
+    key: str  # as pages name it
     title: str
     grid: str  # in params/sweeps, and of its folder below book/results/sweeps
     page: str
@@ -49,7 +50,7 @@ class Chapter:
         return {}
 
 
-class Ablation(Chapter):
+class AblationChapter(Chapter):
     """The contrasts that an ablation plans."""
 
     def compared(self, found: "Findings", untested: Families) -> Rows:
@@ -132,12 +133,15 @@ def exploratory(planned: Iterable[tuple[object, str, int]]) -> int:
 
 
 CHAPTERS: dict[str, Chapter] = {
-    "guidance": Ablation("which guidance", "desk-guidance", "ablation_1", "01_guidance"),
-    "ensemble": Ablation("how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble"),
-    "own": OwnAlphas("strategies at alphas of their own", "desk-ensemble-own", "ablation_2", beside="ensemble"),
-    "alpha": Chapter("how alpha was chosen", "desk-alpha", "alpha"),
-    "alphas": Chapter("alphas of strategies", "desk-ensemble-alpha", "alpha"),
-    "alphas_elsewhere": Chapter("alphas of other settings", "desk-elsewhere-alpha", "alpha"),
-    "options": Options("the paper's options", "desk-options", "options"),
-    "elsewhere": Settings("does it hold elsewhere", "desk-elsewhere", "elsewhere"),
+    chapter.key: chapter
+    for chapter in (
+        AblationChapter("guidance", "which guidance", "desk-guidance", "ablation_1", "01_guidance"),
+        AblationChapter("ensemble", "how to combine several PTMs", "desk-ensemble", "ablation_2", "02_ensemble"),
+        OwnAlphas("own", "strategies at alphas of their own", "desk-ensemble-own", "ablation_2", beside="ensemble"),
+        Chapter("alpha", "how alpha was chosen", "desk-alpha", "alpha"),
+        Chapter("alphas", "alphas of strategies", "desk-ensemble-alpha", "alpha"),
+        Chapter("alphas_elsewhere", "alphas of other settings", "desk-elsewhere-alpha", "alpha"),
+        Options("options", "the paper's options", "desk-options", "options"),
+        Settings("elsewhere", "does it hold elsewhere", "desk-elsewhere", "elsewhere"),
+    )
 }

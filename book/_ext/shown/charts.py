@@ -15,6 +15,8 @@ from matplotlib.colors import to_hex
 
 from ddlib.study.arms import Arm
 
+from .pages import Files
+
 VERSION = "6.4"  # of Vega-Lite
 WIDTH, ROW, LINE = 640, 30, 16  # pixels: of a figure, of a mark in its row, and of each line of words above it
 LETTERS = 52  # of such a line: as many as a phone has room for
@@ -23,11 +25,12 @@ ACCURACY = "test accuracy, %"
 
 
 class Drawn(NamedTuple):
-    """A chart, the data that it shows, and what it looks like, in words."""
+    """A chart, the data that it shows, what it looks like, in words, and the files that it leads to."""
 
     chart: alt.TopLevelMixin
     table: pd.DataFrame
     seen: str
+    files: Files | None = None
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, object]:

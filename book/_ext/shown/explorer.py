@@ -2,8 +2,10 @@
 
 from html import escape
 
+from ddlib.study.arms import Arm
+
 from .findings import Findings
-from .pages import Files, as_script
+from .pages import PICTURES, Files, as_script
 from .pictures import pictures_of, snapshots
 
 
@@ -18,16 +20,16 @@ def explorer(found: Findings) -> tuple[str, Files] | None:
             "arm": row.label,
             "seed": int(row.seed),
             "accuracy": round(row.accuracy, 1),
-            "src": f"pictures/{row.run}.png",
-            "steps": {step: f"pictures/{row.run}.{step}.png" for step in steps.get(row.run, {})},
+            "src": f"{PICTURES}/{row.run}.png",
+            "steps": {step: f"{PICTURES}/{row.run}.{step}.png" for step in steps.get(row.run, {})},
         }
         for row in shown.itertuples()
     ]
     classes = list(found.records.iloc[0]["class_names"])
-    files: Files = {f"pictures/{run}.png": content for run, content in pictures.items()}
+    files: Files = {f"{PICTURES}/{run}.png": content for run, content in pictures.items()}
     for run, pngs in steps.items():
-        files |= {f"pictures/{run}.{step}.png": path.read_bytes() for step, path in pngs.items()}
-    data = as_script({"classes": classes, "sets": sets})
+        files |= {f"{PICTURES}/{run}.{step}.png": path.read_bytes() for step, path in pngs.items()}
+    data = as_script({"classes": classes, "sets": sets, "first": Arm().label})
     label = f"{sets[0]['arm']}, seed {sets[0]['seed']}: the images of {len(classes)} classes, a class a column"
     html = (
         f'<div class="explorer"><div class="explorer-still"><img class="pixels" src="{sets[0]["src"]}"'

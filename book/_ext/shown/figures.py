@@ -1,44 +1,43 @@
 """Figures by their kind, as HTML and as files: a picture that works without a script, its specification, its data."""
 
+from collections.abc import Callable
 from html import escape
 
 from . import forests, set_charts
-from .charts import picture, specification
+from .charts import Drawn, picture, specification
 from .findings import Findings
 from .pages import Files, as_script
-from .pictures import pictures_of
+
+KINDS: dict[str, Callable[[Findings], Drawn | None]] = {
+    "forest": forests.primary,
+    "effects": forests.effects,
+    "architectures": forests.architectures,
+    "others": forests.others,
+    "strips": set_charts.strips,
+    "growing": forests.growing,
+    "costs": set_charts.costs,
+    "recognised": set_charts.recognised,
+    "alpha": set_charts.alpha,
+    "gradients": set_charts.gradients,
+    "gains": set_charts.gains,
+}
 
 
-def draw(kind: str, found: Findings, case: str | None = None) -> object:
-    """A chart by its kind; where several settings lie side by side, of one case. ValueError: no such kind."""
-    kinds = {
-        "forest": lambda: forests.forest(found, True),
-        "effects": lambda: forests.effects(found),
-        "architectures": lambda: forests.architectures(found),
-        "others": lambda: forests.forest(found, False),
-        "strips": lambda: set_charts.strips(found, pictures_of(found)),
-        "growing": lambda: forests.growing(found),
-        "costs": lambda: set_charts.costs(found),
-        "recognised": lambda: set_charts.recognised(found),
-        "alpha": lambda: set_charts.alpha(found, *filter(None, [case])),
-        "gradients": lambda: set_charts.gradients(found),
-        "gains": lambda: set_charts.gains(found),
-    }
-    if kind not in kinds:
-        raise ValueError(f"no chart is called {kind!r}; known: {', '.join(kinds)}")
-    return kinds[kind]()
+def draw(kind: str, found: Findings, case: str | None = None) -> Drawn | None:
+    """A chart by its kind; of ``alpha`` that of one case. ValueError: no such kind."""
+    if kind not in KINDS:
+        raise ValueError(f"no chart is called {kind!r}; known: {', '.join(KINDS)}")
+    return KINDS[kind](found) if case is None else KINDS[kind](found, case)
 
 
-def drawn(name: str, chart: object, found: Findings) -> tuple[str, Files]:
+def drawn(name: str, chart: Drawn) -> tuple[str, Files]:
     """HTML of a chart, with links to its files, and these."""
     text = as_script(specification(chart.chart))
     files: Files = {
         f"figures/{name}.svg": picture(chart.chart),
         f"figures/{name}.csv": chart.table.to_csv(index=False),
+        **(chart.files or {}),
     }
-    if name.startswith("strips"):
-        files |= {f"pictures/{run}.png": content for run, content in pictures_of(found).items()}
-        files |= {f"records/{run}.json": (found.folder / f"{run}.json").read_bytes() for run in found.sets["run"]}
     html = (
         '<div class="chart-box"><div class="chart-still">'
         f'<img src="figures/{name}.svg" alt="{escape(chart.seen)}"></div>'

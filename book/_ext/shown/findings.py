@@ -75,13 +75,12 @@ class Findings:
     @cached_property
     def planned_families(self) -> Families:
         """How many exploratory contrasts the grid plans, by what shares a correction; of smoke runs nothing."""
-        there = self.lasting and plans.jobs_of(self.chapter.grid) is not None
-        return self.chapter.families() if there else {}
+        return self.chapter.families() if self.lasting else {}
 
     @cached_property
     def unfinished(self) -> dict[str, int]:
         """How many sets are planned of each arm that has not all of them; one that failed is there."""
-        names = (plans.planned(self.chapter.grid) if self.lasting else None) or []
+        names = plans.planned(self.chapter.grid) if self.lasting else []
         wanted = Counter(map(setting_of, names))
         there = Counter(setting_of(name) for name in names if (self.folder / name).is_file())
         arms = self.records.assign(key=self.records["run"].map(setting_of)).groupby("arm")["key"].unique()
@@ -221,7 +220,7 @@ def reference_lines(found: Findings) -> dict[str, float]:
     Beside strategies no guidance is that of the first ablation, in the same setting; the full data would squeeze them.
     """
     full = "full data (beaten, so no ceiling)" if no_ceiling(found.reference) else "full data"
-    means, names = found.arms.set_index("arm")["mean"], {"none": "no guidance", FULL_NAME: full}
+    means, names = found.arms.set_index("arm")["mean"], {Arm().name: Arm().label, FULL_NAME: full}
     if found.chapter.notebook == "02_ensemble" and found.lasting and findings("guidance").lasting:
-        means, names = findings("guidance").arms.set_index("arm")["mean"], {"none": "no guidance"}
+        means, names = findings("guidance").arms.set_index("arm")["mean"], {Arm().name: Arm().label}
     return {label: float(means[arm]) for arm, label in names.items() if arm in means}

@@ -16,15 +16,20 @@ SHOWN = ["contrast", "difference", "low", "high", "points", "interval", "n", "p"
 POINTS = "difference of test accuracy, percentage points"
 
 
-def forest(found: Findings, primary: bool) -> Drawn | None:
-    """The planned contrasts, the primary ones or the others: mean, interval, margin of equality.
+def primary(found: Findings) -> Drawn | None:
+    """The primary contrasts: mean, interval, margin of equality."""
+    return of_contrasts(found.primary)
+
+
+def others(found: Findings) -> Drawn | None:
+    """The exploratory contrasts.
 
     What real images are worth is in the table alone: so large a difference would squeeze all others.
     """
     table = found.contrasts
     if len(table):
         distilled = table["b"].map(lambda arm: not Arm.named(arm).selection)
-        table = table[(table["primary"].astype(bool) == primary) & distilled]
+        table = table[~table["primary"].astype(bool) & distilled]
     return of_contrasts(table)
 
 

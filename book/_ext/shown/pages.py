@@ -3,6 +3,7 @@
 import json
 
 Files = dict[str, str | bytes]  # path below the pages -> what the file holds
+PICTURES, RECORDS = "pictures", "records"  # folders there
 
 
 def as_script(data: object) -> str:

@@ -17,16 +17,14 @@ GRIDS, RESULTS = ROOT / "params" / "sweeps", ROOT / "book" / "results" / "sweeps
 
 
 @cache
-def jobs_of(grid: str) -> list[Job] | None:
-    """What a sweep will run; None where its grid is not written yet."""
-    path = GRIDS / f"{grid}.yaml"
-    return read_grid(path).jobs if path.is_file() else None
+def jobs_of(grid: str) -> list[Job]:
+    """What a sweep will run."""
+    return read_grid(GRIDS / f"{grid}.yaml").jobs
 
 
-def planned(grid: str) -> list[str] | None:
-    """The records that a sweep will write; None where its grid is not written yet."""
-    jobs = jobs_of(grid)
-    return None if jobs is None else [name for job in jobs for name in job.records]
+def planned(grid: str) -> list[str]:
+    """The records that a sweep will write."""
+    return [name for job in jobs_of(grid) for name in job.records]
 
 
 def planned_for(notebook: str, grid: str) -> list[tuple[Contrast, str, int]]:
@@ -65,12 +63,10 @@ def arms_of(grid: str) -> dict[str, int]:
     return sets_of(grid).groupby("arm", sort=False)["seed"].nunique().to_dict()
 
 
-def progress(grid: str) -> tuple[int, int | None]:
-    """How many of its planned runs have been made, failed ones too, and how many are planned, or None."""
-    names, folder = planned(grid), RESULTS / grid
-    if names is None:
-        return len(list(folder.glob("*.json"))), None
-    return sum((folder / name).is_file() for name in names), len(names)
+def progress(grid: str) -> tuple[int, int]:
+    """How many of its planned runs have been made, failed ones too, and how many are planned."""
+    names = planned(grid)
+    return sum((RESULTS / grid / name).is_file() for name in names), len(names)
 
 
 def whole(grid: str) -> bool:
@@ -82,4 +78,4 @@ def whole(grid: str) -> bool:
 def state(grid: str) -> str:
     """How many of its planned runs are there, in words."""
     done, wanted = progress(grid)
-    return f"{done} of {wanted} planned runs are there" if wanted else f"the sweep {grid} is not planned yet"
+    return f"{done} of {wanted} planned runs are there"

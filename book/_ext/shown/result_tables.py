@@ -15,7 +15,6 @@ from ddlib.study.tables import accuracy_table, spread_table
 from ddlib.study.words import interval, p_value, signed, weight
 
 from . import outcomes
-from .chapters import CHAPTERS
 from .findings import SIMPLE, Findings
 from .sentences import row_address
 
@@ -113,7 +112,7 @@ def points_of(row: Mapping[str, object] | None, sizes: Collection[int] = (), dig
 
 def outcome_cells(found: Findings) -> Cells:
     """What was expected of each planned contrast, and what was found."""
-    key = next(name for name, chapter in CHAPTERS.items() if chapter == found.chapter)
+    key = found.chapter.key
     rows = []
     for row in found.contrasts.to_dict("records"):
         name = f"{row['a']} - {row['b']}"

@@ -6,6 +6,7 @@ import re
 import pandas as pd
 from docutils import nodes
 
+from ddlib.base_methods import BASE_METHODS
 from ddlib.networks import NETWORKS
 from ddlib.study import cases
 from ddlib.study.alphas import chosen_alphas, unchosen_alphas
@@ -99,7 +100,9 @@ def evidence(key: str) -> list[str]:
     of = state(found.chapter.grid)
     missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
     failed = sum(found.failed.values())
-    lost = [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] * bool(failed)
+    lost = (
+        [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] if failed else []
+    )
     if found.records.empty:
         return ["Evidence: none yet.", f"For this chapter, {of}.", *lost]
     table = found.records.drop_duplicates("run")
@@ -145,7 +148,7 @@ def other_alphas(found: Findings) -> list[str]:
     for case, rows in cases.with_cases(found.plain, usual(), cases.SETTINGS).groupby("case", sort=False):
         there = unchosen_alphas(rows, pd.concat(chosen[case])) if case in chosen else []
         lines += there if case == cases.USUAL else [f"{case}: {line}" for line in there]
-    return [f"Not at the alpha of their own hold-out: {'; '.join(lines)}."] * bool(lines)
+    return [f"Not at the alpha of their own hold-out: {'; '.join(lines)}."] if lines else []
 
 
 def scale_in_words(found: Findings) -> str:
@@ -155,10 +158,11 @@ def scale_in_words(found: Findings) -> str:
         return sorted(found.plain[name].dropna().unique())
 
     data = listed([DATASETS.get(name, str(name)) for name in values("dataset")])
-    method = listed([str(name).upper() for name in values("base_method") if name in ("dm", "dc", "dsa")])
+    matching = [name for name in values("base_method") if name in BASE_METHODS and name != "none"]
+    method = listed([str(name).upper() for name in matching])
     numbers = {name: listed([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
-    images = "image" if numbers["ipc"] == "1" else "images"
-    parts = [data, f"{numbers['ipc']} {images} per class", method, f"{numbers['iterations']} iterations"]
+    images = plural(numbers["ipc"], "image")
+    parts = [data, f"{images} per class", method, f"{numbers['iterations']} iterations"]
     return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
 
 

@@ -1,7 +1,6 @@
 """Charts of synthetic sets: their accuracies, costs and gradients, and what alpha does to them."""
 
 import math
-from collections.abc import Collection
 
 import altair as alt
 import pandas as pd
@@ -16,15 +15,15 @@ from ddlib.study.words import plural, signed, weight
 
 from .charts import ACCURACY, INK, Drawn, Lanes, colours_of, folded, styled, unbroken
 from .findings import Findings, reference_lines, setting_of
+from .pages import PICTURES, RECORDS, Files
+from .pictures import pictures_of
 
-PICTURES = "pictures"  # the folder of the book with the images of sets
 
-
-def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
-    """One dot a synthetic set, and mean and interval over them; ``pictures`` are the runs that have an image."""
+def strips(found: Findings) -> Drawn | None:
+    """One dot a synthetic set, which leads to its record and shows its images; and mean and interval over them."""
     if found.sets.empty:
         return None
-    sets, arms = found.sets.copy(), found.arms.copy()
+    sets, arms, pictures = found.sets.copy(), found.arms.copy(), pictures_of(found)
     sets["pictured"] = [run in pictures for run in sets["run"]]
     sets["accuracy"] = sets["accuracy"].round(4)
     bounds = ["" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]" for row in arms.itertuples()]
@@ -46,7 +45,7 @@ def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
         .transform_lookup("of", about)
         .transform_calculate(run="datum.setting + '-seed' + datum.seed")
         .transform_calculate(
-            record="'records/' + datum.run + '.json'",
+            record=f"'{RECORDS}/' + datum.run + '.json'",
             image=f"datum.pictured ? '{PICTURES}/' + datum.run + '.png' : null",
             spoken="datum.label + ', seed ' + datum.seed + ': ' + format(datum.accuracy, '.1f') + ' %'",
         )
@@ -78,7 +77,9 @@ def strips(found: Findings, pictures: Collection[str]) -> Drawn | None:
     best = arms.loc[arms["mean"].idxmax()]
     seen = f"{plural(len(order), 'arm')}, one dot a synthetic set. Highest mean: {best['label']}, {best['mean']:.1f} %."
     table = sets[["arm", "seed", "accuracy", "networks", "run"]]
-    return Drawn(chart, table, seen)
+    files: Files = {f"{PICTURES}/{run}.png": content for run, content in pictures.items()}
+    files |= {f"{RECORDS}/{run}.json": (found.folder / f"{run}.json").read_bytes() for run in table["run"]}
+    return Drawn(chart, table, seen, files)
 
 
 COSTS = {"steps": "updates of the images", "passes": "PTM passes", "seconds": "seconds of distillation"}
@@ -259,7 +260,7 @@ def alpha(found: Findings, case: str = USUAL) -> Drawn | None:
     ]
     if plain.any():
         once = grid[plain].drop_duplicates(["seed", "architecture", "network"])
-        level = pd.DataFrame([{"mean": round(100 * summary(once, []).iloc[0]["mean"], 4), "what": "no guidance"}])
+        level = pd.DataFrame([{"mean": round(100 * summary(once, []).iloc[0]["mean"], 4), "what": Arm().label}])
         layers.append(
             alt.Chart(level).mark_rule(strokeDash=[4, 3], color="#777777").encode(y="mean:Q", tooltip="what:N")
         )

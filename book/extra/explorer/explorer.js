@@ -1,9 +1,9 @@
 // The explorer of images: two arms side by side and their difference; a class or all, a seed, an iteration where pictures of several are kept.
 for (const root of document.querySelectorAll(".explorer")) {
-  const {classes, sets} = JSON.parse(root.querySelector(".explorer-data").textContent);
+  const {classes, sets, first: left} = JSON.parse(root.querySelector(".explorer-data").textContent);
   const arms = [...new Set(sets.map((set) => set.arm))], seeds = [...new Set(sets.map((set) => set.seed))].sort((a, b) => a - b);
   const steps = [...new Set(sets.flatMap((set) => Object.keys(set.steps).map(Number)))].sort((a, b) => a - b);
-  const first = Math.max(0, arms.indexOf("no guidance"));
+  const first = Math.max(0, arms.indexOf(left));
   const options = (values, chosen) => values.map((value, i) => `<option value="${i}"${i === chosen ? " selected" : ""}>${value}</option>`).join("");
   root.innerHTML = `<div class="explorer-controls">
     <label>Left <select class="left">${options(arms, first)}</select></label>
