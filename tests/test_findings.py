@@ -829,3 +829,12 @@ def test_our_runs_stand_beside_the_published_numbers(monkeypatch):
     assert rows["random real images, evaluated without augmentation", "10"][2:] == ["25.0", "−1.0", "3"]
     assert rows["DM", "1"][2:] == ["not run", "–", "0"]
     assert rows["CAFE", "10"][2:] == ["–", "–", "–"]
+
+
+@pytest.mark.parametrize("key", ["guidance", "ensemble", "options", "elsewhere", "alpha"])
+def test_every_chapter_says_what_it_rests_on(whole, key):
+    """Some vary what others share: data, images per class, base methods."""
+    first, scale, *_ = sentences.evidence(key)
+    assert first == "Evidence: from the study's runs."
+    varied = "CIFAR-10 or Fashion-MNIST, 1, 10 or 50 images per class, DM or DSA" if key == "elsewhere" else None
+    assert scale.startswith(f"Scale: {varied or 'CIFAR-10, 10 images per class, DM'}, ")

@@ -100,9 +100,8 @@ def evidence(key: str) -> list[str]:
     of = state(found.chapter.grid)
     missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
     failed = sum(found.failed.values())
-    lost = (
-        [f"{plural(failed, 'run')} failed, and {'is' if failed == 1 else 'are'} no part of any mean."] if failed else []
-    )
+    are = "is" if failed == 1 else "are"
+    lost = [f"{plural(failed, 'run')} failed, and {are} no part of any mean."] if failed else []
     if found.records.empty:
         return ["Evidence: none yet.", f"For this chapter, {of}.", *lost]
     table = found.records.drop_duplicates("run")
@@ -161,8 +160,8 @@ def scale_in_words(found: Findings) -> str:
     matching = [name for name in values("base_method") if name in BASE_METHODS and name != "none"]
     method = listed([str(name).upper() for name in matching])
     numbers = {name: listed([f"{int(value)}" for value in values(name)]) for name in ("ipc", "iterations", "width")}
-    images = plural(numbers["ipc"], "image")
-    parts = [data, f"{images} per class", method, f"{numbers['iterations']} iterations"]
+    images = "image" if numbers["ipc"] == "1" else "images"
+    parts = [data, f"{numbers['ipc']} {images} per class", method, f"{numbers['iterations']} iterations"]
     return ", ".join(filter(None, [*parts, f"networks of width {numbers['width']}"]))
 
 
