@@ -258,7 +258,7 @@ class Toy(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """A picture; with a script its arrows can be moved."""
-        return [generated(f'<div class="toy">{toy.picture(toy.START)}</div>\n', {}, ["../toy/toy.js"])]
+        return [generated(toy.toy(), {}, ["../toy/toy.js"])]
 
 
 class Commands(SphinxDirective):

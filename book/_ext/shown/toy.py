@@ -3,12 +3,12 @@
 Points are (x, y) with y upwards. ``tests/test_browser.py`` compares the two, and mean and MGDA with ddlib's strategies.
 """
 
+import json
 import math
 
 Point = tuple[float, float]
 START: tuple[Point, Point, Point] = ((2.4, 1.0), (0.6, 2.0), (-1.2, 0.9))
 SIZE, UNIT = 320, 40  # pixels of the picture, of one unit
-COLOURS = {"mean": "#1a6fb0", "PCGrad": "#b3480a", "MGDA": "#2a7a2a"}  # 4.5 : 1 on white
 
 
 def dot(a: Point, b: Point) -> float:
@@ -63,20 +63,26 @@ def mgda(gradients: list[Point]) -> Point:
 RULES = {"mean": mean, "PCGrad": pcgrad, "MGDA": mgda}
 
 
+def toy() -> str:
+    """HTML: where the arrows start, for the script, and a picture of it."""
+    return f'<div class="toy" data-start="{json.dumps(START)}">{picture(START)}</div>\n'
+
+
 def picture(gradients: tuple[Point, ...]) -> str:
-    """The arrows as SVG, for readers without a script."""
-    marks = [arrow(g, "currentColor", f"g{place + 1}", 2) for place, g in enumerate(gradients)]
-    marks += [arrow(rule(list(gradients)), COLOURS[name], name, 4) for name, rule in RULES.items()]
+    """The arrows as SVG, for readers without a script; the style sheet of the book colours those of rules."""
+    marks = [f'<g fill="currentColor">{arrow(g, f"g{place + 1}", 2)}</g>' for place, g in enumerate(gradients)]
+    results = {name: rule(list(gradients)) for name, rule in RULES.items()}
+    marks += [f'<g class="rule {name}">{arrow(tip, name, 4)}</g>' for name, tip in results.items()]
     label = "Three gradients as arrows from one point, and their mean, PCGrad and MGDA"
     head = f'<svg viewBox="0 0 {SIZE} {SIZE * 3 // 4}" role="img" aria-label="{label}">'
     return f"{head}{''.join(marks)}</svg>"
 
 
-def arrow(tip: Point, colour: str, name: str, width: int) -> str:
+def arrow(tip: Point, name: str, width: int) -> str:
     """A line from the origin, with a name at its end."""
     x0, y0 = SIZE // 2, SIZE // 2
     x, y = x0 + UNIT * tip[0], y0 - UNIT * tip[1]
     return (
-        f'<line x1="{x0}" y1="{y0}" x2="{x:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="{width}"/>'
-        f'<text x="{x + 4:.1f}" y="{y - 4:.1f}" font-size="12" fill="{colour}">{name}</text>'
+        f'<line x1="{x0}" y1="{y0}" x2="{x:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-width="{width}"/>'
+        f'<text x="{x + 4:.1f}" y="{y - 4:.1f}" font-size="12">{name}</text>'
     )

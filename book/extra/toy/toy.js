@@ -1,6 +1,6 @@
 // Three gradients to move, by mouse, finger or arrow keys; mean, PCGrad and MGDA follow. The rules are those of book/_ext/shown/toy.py.
 (() => {
-  const size = 320, height = 320, unit = 40, start = [[2.4, 1.0], [0.6, 2.0], [-1.2, 0.9]];
+  const size = 320, height = 320, unit = 40;
   const dot = (a, b) => a[0] * b[0] + a[1] * b[1], norm = (a) => Math.sqrt(dot(a, a));
   const plus = (a, b, w = 1) => [a[0] + w * b[0], a[1] + w * b[1]], times = (w, a) => [w * a[0], w * a[1]];
   const mean = (g) => times(1 / g.length, g.reduce((a, b) => plus(a, b)));
@@ -22,6 +22,7 @@
   const rules = {mean, PCGrad: pcgrad, MGDA: mgda};
   window.toyRules = rules;
   for (const box of document.querySelectorAll(".toy")) {
+    const start = JSON.parse(box.dataset.start);
     let gradients = start.map((g) => [...g]);
     box.innerHTML = `<p class="toy-controls"><button type="button">Start again</button></p>
       <svg viewBox="0 0 ${size} ${height}" role="group" aria-label="Three gradients to move, and what three rules make of them">
