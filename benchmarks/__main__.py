@@ -1,18 +1,14 @@
 """``python -m benchmarks``: time all rows, print the table, write the record. The plain CCLoM takes up to 15 GB."""
 
 import argparse
-import datetime
-import json
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import curves, processes
+from benchmarks import curves, processes, record
 from benchmarks.measure import Machine
 from benchmarks.rows import RESULTS, all_rows
-from ddlib.disk.files import replacing
 from ddlib.study.devices import pick_device
-from ddlib.study.provenance import environment, git_commit
 
 
 def main() -> None:
@@ -40,11 +36,7 @@ def main() -> None:
             failed.append(f"{name}: {error}")
     if options.only:
         sys.exit("\n".join(failed) or None)
-    record = {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(),
-        "device": device.type,
-        "environment": environment(device),
+    measured = {
         "gflops": {name: rate / 1e9 for name, rate in machine.flops.items()},
         "bandwidth_gb": machine.bandwidth / 1e9,
         "rows": rows,
@@ -55,11 +47,8 @@ def main() -> None:
         "notebook_start": processes.notebook_start(),
         "beside_one_busy_core": processes.beside_one_busy_core(),
     }
-    record["seconds"] = time.perf_counter() - start
     path = options.out or RESULTS / f"{device.type}.json"
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    record.write(path, device, **measured, seconds=time.perf_counter() - start)
     print(f"{time.perf_counter() - start:.0f} s; written to {path}")
     sys.exit("\n".join(failed) or None)
 

@@ -5,7 +5,6 @@ those of bf16 all the same, only slow; so this is a small setting: handwritten d
 """
 
 import argparse
-import datetime
 import functools
 import json
 import tempfile
@@ -13,15 +12,14 @@ import tempfile
 import pandas as pd
 import torch
 
+from benchmarks import record
 from benchmarks.measure import difference
 from benchmarks.rows import RESULTS, base_step, random_ptms, stand_in, synthetic_images
 from ddlib import distill, evaluate, load_dataset, train_ptms
 from ddlib.base_methods import Matching, Task
 from ddlib.compute import Compute
-from ddlib.disk.files import replacing
 from ddlib.study.contrasts import paired_difference
 from ddlib.study.devices import pick_device
-from ddlib.study.provenance import environment, git_commit
 from ddlib.study.record import plain
 
 PRECISIONS = ("float32", "bf16")
@@ -83,19 +81,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda")
     device = pick_device(parser.parse_args().device)
     updates, table = differences(device), accuracies(device)
-    record = {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "git_commit": git_commit(),
-        "device": device.type,
-        "environment": environment(device),
-        "differences": updates,
-        "accuracies": table.to_dict("records"),
-        "pairs": compared(table),
-    }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with replacing(FOLDER / f"{device.type}.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps({name: record[name] for name in ("differences", "pairs")}, indent=1))
+    found = {"differences": updates, "pairs": compared(table)}
+    record.write(FOLDER / f"{device.type}.json", device, accuracies=table.to_dict("records"), **found)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks import record
 from benchmarks.processes import PROJECT
 from benchmarks.rows import RESULTS
-from ddlib.disk.files import replacing
-from ddlib.study.provenance import environment, git_commit
 from ddlib.study.record import read_record
 from workflow.grid import read_grid
 from workflow.markers import write_whole
@@ -140,21 +139,9 @@ def main() -> None:
         planning = list(engine(Path(folder)))
         per_job = overhead(Path(folder))
         shared = in_one_process(Path(folder))
-    record = {
-        "git_commit": git_commit(),
-        "environment": environment(),
-        "engine": planning,
-        "job": per_job,
-        "in_process": shared,
-        "runs": RUNS,
-        "gpus": GPUS,
-        "poll_seconds": POLL,
-        "growth": growth(per_job["seconds"]),
-    }
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(RECORD) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps({name: record[name] for name in ("engine", "job", "in_process", "growth")}, indent=1))
+    found = {"engine": planning, "job": per_job, "in_process": shared, "growth": growth(per_job["seconds"])}
+    record.write(RECORD, "cpu", **found, runs=RUNS, gpus=GPUS, poll_seconds=POLL)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -23,17 +23,18 @@ def _records(folder: Path, needed: Sequence[str], command: str) -> list[dict[str
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise FileNotFoundError(f"no benchmark records (*.json) in {folder}: run `{command}` first")
-    records = []
-    for path in paths:
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}); run `{command}` again") from error
-        missing = [name for name in needed if name not in record] if isinstance(record, dict) else needed
-        if missing:
-            raise ValueError(f"{path}: {', '.join(missing)} missing; run `{command}` again")
-        records.append(record)
-    return records
+    return [_record(path, needed, command) for path in paths]
+
+
+def _record(path: Path, needed: Sequence[str], command: str) -> dict[str, object]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); run `{command}` again") from error
+    missing = [name for name in needed if name not in record] if isinstance(record, dict) else needed
+    if missing:
+        raise ValueError(f"{path}: {', '.join(missing)} missing; run `{command}` again")
+    return record
 
 
 def machine_table(records: Sequence[Mapping[str, object]]) -> pd.DataFrame:
@@ -153,15 +154,10 @@ def rounding_pairs(record: Mapping[str, object]) -> pd.DataFrame:
 
 def load_sweep_growth(folder: str | Path) -> dict[str, object]:
     """What ``python -m benchmarks.sweeps`` measured and simulated. Raises FileNotFoundError, ValueError."""
-    path = Path(folder) / "sweeps" / "growth.json"
+    path, command = Path(folder) / "sweeps" / "growth.json", "python -m benchmarks.sweeps"
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: run `python -m benchmarks.sweeps` first")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["engine"], record["job"]["seconds"], record["in_process"]["seconds"], record["growth"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error!r}); run `python -m benchmarks.sweeps` again") from error
-    return record
+        raise FileNotFoundError(f"no {path}: run `{command}` first")
+    return _record(path, ("engine", "job", "in_process", "growth"), command)
 
 
 def sweep_overhead_table(record: Mapping[str, object]) -> pd.DataFrame:
