@@ -1,13 +1,19 @@
-"""What several test modules share: a data set that is learned in a moment, PTMs trained on it, and a GPU."""
+"""What several test modules share: data sets, PTMs trained on one of them, folders, figures that close, and a GPU."""
 
 import contextlib
+import sys
 
+import matplotlib as mpl
 import pytest
 import torch
 from pretend_cuda import let_autograd_run, pretend_cuda
 
+import ddlib.ptms.training
 from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.data.readers import load_dataset
 from ddlib.ptms.pool import train_ptms
+
+mpl.use("Agg")
 
 if not torch.cuda.is_available():
     with contextlib.suppress(AttributeError):  # tests that need it are skipped then
@@ -47,6 +53,37 @@ def tiny_ptms(tiny, tmp_path_factory):
     """Three initialisations of a ConvNet-3 of width 4, trained on ``tiny`` until they know it."""
     cache = tmp_path_factory.mktemp("ptms")
     return train_ptms(tiny, num_ptms=3, epochs=24, width=4, lr=0.1, batch_size=4, cache=cache)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The data set of scikit-learn: 1438 grey 8 x 8 images to train on. Do not write into it."""
+    return load_dataset("digits")
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """A function after whose call nothing can be trained any more."""
+
+    def fail(*args, **options):
+        pytest.fail("this trains")
+
+    return lambda: monkeypatch.setattr(ddlib.ptms.training, "train_network", fail)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """For one test, records go into the folder ``runs`` and PTMs into ``ptms`` of its own place."""
+    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """No figure of one test is there in the next."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @contextlib.contextmanager

@@ -5,12 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from made import seeded
 
 from ddlib.augmentation import DSA_STRATEGY, OPERATIONS, DSAParams, apply_dsa, sample_dsa
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(operation, n=1, seed=0):

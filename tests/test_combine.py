@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from made import seeded
 from torch import nn
 
 import ddlib.combine
@@ -47,10 +48,6 @@ NOT_FOR_ALL = {  # of strategies that are not defined for every guidance: what t
 ON_GRADIENTS = ("grad_norm_avg", "pcgrad", "mgda")  # these follow no scalar loss
 ROWS = [(name, guidance) for name, row in STRATEGIES.items() for guidance in row.guidance]
 ON_LOSSES = [(name, guidance) for name, guidance in ROWS if name not in ON_GRADIENTS]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(*shape, seed=0):

@@ -4,14 +4,13 @@ import ast
 import doctest
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from made import ROOT
 
 import ddlib
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted(path for path in (ROOT / "ddlib").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
 WITH_EXAMPLES = {
     "losses.py": 7,

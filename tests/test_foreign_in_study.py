@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,32 +10,17 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
-from test_foreign import LAYOUTS, SCALES
-from test_records import run as a_record
-from test_rows import guarded
+from made import LAYOUTS, ROOT, SCALES, a_run, guarded
 
 import ddlib
 from ddlib.study import comparison, figures, run, runs
 from ddlib.study.record import read_record, write_record
 from ddlib.synthetic import SyntheticSet
 
-mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("folders")
 
-ROOT = Path(__file__).parents[1]
 EVALUATION = {"image_size": None, "width": 4, "num_eval": 1, "eval_epochs": 2, "architectures": "ConvNet-3"}
 EVALUATION |= {"dataset": "digits", "device": "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return ddlib.load_dataset("digits")
 
 
 @pytest.fixture
@@ -180,8 +164,8 @@ def test_a_record_of_an_unknown_method_is_named_with_the_reason(digits, tmp_path
     held = read_record(known.record)
     parameters = held["parameters"] | {"base_method": "theirs"}
     about = {name: held[name] for name in ("seed", "dataset_hash", "accuracies", "history", "seconds")}
-    write_record(tmp_path / "runs", **a_record(**about, parameters=parameters, arm="theirs", notebook="01_guidance"))
-    write_record(tmp_path / "runs", **a_record(**about, parameters=held["parameters"], arm="none", notebook="09_other"))
+    write_record(tmp_path / "runs", **a_run(**about, parameters=parameters, arm="theirs", notebook="01_guidance"))
+    write_record(tmp_path / "runs", **a_run(**about, parameters=held["parameters"], arm="none", notebook="09_other"))
     arm(digits, base_method="dsa", **loops)
     out, _, _, _ = compared(tmp_path / "runs", capsys)
     lines = [line for line in out.splitlines() if line.startswith("Not shown: ")]

@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from made import ROOT
 from PIL import Image
 
 from ddlib.study import run as study
@@ -19,7 +19,6 @@ from workflow.grid import read_grid
 from workflow.markers import read_marker
 from workflow.plan import GridError
 
-ROOT = Path(__file__).parents[1]
 QUICK = {"base": "smoke", "iterations": 2, "eval_epochs": 2, "eval_epochs_plain": 1, "num_eval": 1, "ptm_epochs": 1}
 QUICK |= {"architectures": "ConvNet-3", "width": 4, "full_epochs": 1, "guidance": "none"}
 ARMS = [
@@ -30,10 +29,8 @@ ARMS = [
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(tmp_path, folders):
     """Write a grid file; runs and cache lie in the test's folder."""
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "cache"))
 
     def write(**changes):
         path = tmp_path / "tiny.yaml"
@@ -123,7 +120,7 @@ def test_sets_with_pools_of_their_own_share_them_between_arms(write, monkeypatch
     assert "its PTMs are made again" in "\n".join(states.reasons(states.states(grid)))
     monkeypatch.undo()
     monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1]))
-    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "cache"))
+    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "ptms"))
     assert sweep.main([str(path), "--in-process"]) == 0
     again = {file for file, time in times.items() if file.stat().st_mtime_ns != time}
     assert {file.stem.rpartition("-seed")[2] for file in again} == {"6", "7"}  # and the seed 4 is left alone
@@ -172,7 +169,7 @@ def test_one_arm_fails_and_the_others_go_on(write, monkeypatch, capsys):
     assert "01_guidance-random-seed0: FAILED: no luck" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1]))
-    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "cache"))
+    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "ptms"))
     assert sweep.main([str(path), "--in-process"]) == 0
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made import seeded
 
 from ddlib.losses import (
     ClassSums,
@@ -22,10 +23,6 @@ from ddlib.losses import (
 )
 
 NUM_CLASSES = 4
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def rows(n, width=5, seed=0):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made import seeded
 from torch import nn
 
 import ddlib
@@ -13,10 +14,6 @@ import ddlib.networks
 from ddlib.networks import NETWORKS, Architecture, AveragePool, build_network
 
 SIZES = (16, 28, 32, 48, 64)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n, channels, size, seed=1):

@@ -9,10 +9,10 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from made import ROOT
 
 from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared, type_of
 
-ROOT = Path(__file__).parents[1]
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble", "06_ptm_options")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
@@ -131,10 +131,8 @@ def test_papermill_fails_on_bad_parameters_before_any_work(tmp_path, option, say
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_arm_runs_in_any_folder_and_leaves_a_record(tmp_path, monkeypatch):
+def test_an_arm_runs_in_any_folder_and_leaves_a_record(tmp_path, folders):
     """The shortest true run: papermill, one set, one network; far from the project's folder."""
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
     short = {"iterations": 2, "num_sets": 1, "num_eval": 1, "eval_epochs": 2, "ptm_epochs": 1, "width": 4}
     options = [word for name, value in short.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ARMS[1]), str(tmp_path / "out.ipynb")]

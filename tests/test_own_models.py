@@ -3,11 +3,11 @@
 import copy
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import separable_dataset
+from made import BOOK
 from torch import nn
 
 import ddlib
@@ -278,7 +278,7 @@ def test_a_part_that_never_runs_is_named():
 
 # The page in the book
 
-PAGE = (Path(__file__).parents[1] / "book" / "own_model.md").read_text(encoding="utf-8")
+PAGE = (BOOK / "own_model.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"(?s)```python\n(.*?)```", PAGE)
 
 

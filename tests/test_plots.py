@@ -13,15 +13,7 @@ from ddlib.study.arms import Arm
 from ddlib.study.contrasts import compare
 from ddlib.study.statistics import summary
 
-mpl.use("Agg")
-
 ARCHITECTURES = ["AlexNet", "ConvNet-3", "VGG-11"]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def records(arms=("both", "none", "clom"), seeds=4, architectures=("ConvNet-3",), **columns):

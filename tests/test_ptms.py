@@ -37,16 +37,6 @@ def equal(first, second):
     return all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    """A function after whose call nothing can be trained any more."""
-
-    def fail(*args, **kwargs):
-        raise AssertionError("this trains")
-
-    return lambda: monkeypatch.setattr(ddlib.ptms.training, "train_network", fail)
-
-
 # Training
 
 

@@ -1,14 +1,13 @@
 """From records to tables: which runs are compared, and what the tables say about numbers known beforehand."""
 
 import itertools
-from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
 import torch
+from made import ROOT
 
 from ddlib.data.dataset import ImageFormat
 from ddlib.study import alphas, comparison, contrasts, figures, images, runs, tables
@@ -18,15 +17,7 @@ from ddlib.study.ddranking import hlr, ior, lrs
 from ddlib.study.record import read_record, write_failure, write_record
 from ddlib.synthetic import SyntheticSet, labels_of
 
-mpl.use("Agg")
-
 LEVELS = {"random_real": 0.30, "none": 0.40, "clom": 0.50, "cclom": 0.45, "both": 0.52, "full_data": 0.90}
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def rows(notebook, arm, level, seeds=3, **changes):
@@ -634,7 +625,7 @@ def test_only_the_arm_that_has_a_twin_is_left_out():
 
 
 def test_each_ablation_is_a_notebook_with_its_title_and_a_part_of_the_comparison():
-    notebooks = Path(__file__).parents[1] / "notebooks"
+    notebooks = ROOT / "notebooks"
     headings = [
         line.strip()
         for cell in nbformat.read(notebooks / "03_compare.ipynb", as_version=4).cells

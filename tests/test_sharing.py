@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from made import ROOT
 
 from ddlib.study.record import read_record
 from ddlib.study.runs import load_records
 
-ROOT = Path(__file__).parents[1]
 PROCESSES = """
 import sys, os
 from multiprocessing import get_context

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_fuzz import IMAGES, state
-from test_records import run
+from made import IMAGES, a_run, a_state
 
 import ddlib.ptms.pool
 import ddlib.ptms.training
@@ -30,11 +29,11 @@ def synthetic(seed):
 
 
 WRITERS = {  # what -> how to write it into a folder, another content for every seed
-    "record": lambda folder, seed: write_record(folder, **run(ptm_passes=seed)),
+    "record": lambda folder, seed: write_record(folder, **a_run(ptm_passes=seed)),
     "synthetic set": lambda folder, seed: synthetic(seed).save(folder / "set.safetensors"),
     "grid": lambda folder, seed: synthetic(seed).save_grid(folder / "grid.png"),
     "reference": lambda folder, seed: synthetic(seed).save_reference(folder / "set.pt"),
-    "checkpoint": lambda folder, seed: state(2 + seed).save(folder / ".run.checkpoint"),
+    "checkpoint": lambda folder, seed: a_state(2 + seed).save(folder / ".run.checkpoint"),
 }
 
 
@@ -157,14 +156,6 @@ def test_a_folder_of_somebody_else(anybodys, what):
 
 def train(tiny, cache, seed=0):
     return train_ptms(tiny, epochs=1, width=2, batch_size=36, seed=seed, cache=cache)
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    def forbid():
-        monkeypatch.setattr(ddlib.ptms.training, "train_network", lambda *args, **options: pytest.fail("this trains"))
-
-    return forbid
 
 
 def test_ptms_need_room_before_they_are_trained(tiny, disk, no_training):

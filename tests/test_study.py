@@ -3,11 +3,10 @@
 import sys
 from types import SimpleNamespace
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from made import SHORT
 
 import ddlib
 from ddlib.memory import ADVICE
@@ -17,57 +16,7 @@ from ddlib.study.pools import share_recognised
 from ddlib.study.record import read_record, synthetic_path
 from ddlib.study.runs import load_records, load_runs
 
-mpl.use("Agg")
-
-SHORT = {
-    "guidance": "clom",
-    "strategy": "loss_avg",
-    "num_ptms": 2,
-    "ptm_architectures": "ConvNet-3",
-    "equal_passes": False,
-    "base_method": "dm",
-    "alpha_clom": 1.0,
-    "alpha_ce_ratio": 1.0,
-    "alpha_cos_mean": 1.0,
-    "alpha_cclom": 1.0,
-    "guide_every": 1,
-    "dataset": "digits",
-    "image_size": None,
-    "evaluate_on": "test",
-    "ipc": 1,
-    "iterations": 3,
-    "lr_img": None,
-    "batch_real": 4,
-    "start": None,
-    "outer_loops": None,
-    "inner_loops": None,
-    "lr_net": 0.01,
-    "base_network": "ConvNet-3",
-    "width": 4,
-    "precision": "float32",
-    "compile": "never",
-    "ptm_epochs": 1,
-    "ptm_epoch": None,
-    "ptm_seed": 0,
-    "source_dataset": None,
-    "ptm_image_size": None,
-    "judges": 0,
-    "architectures": "ConvNet-3",
-    "num_eval": 1,
-    "eval_epochs": 2,
-    "eval_epochs_plain": None,
-    "full_epochs": 1,
-    "seed": 5,
-    "num_sets": 1,
-    "device": "cpu",
-}
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture

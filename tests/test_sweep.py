@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from made import ROOT
 
 from ddlib.disk.paths import cache_folder
 from ddlib.disk.tensors import write_tensors
@@ -32,7 +33,6 @@ from workflow.grid import read_grid
 from workflow.markers import read_marker, why_stale, write_marker, wrong_with
 from workflow.plan import PLAN, GridError, Pool, plan_text, read_plan
 
-ROOT = Path(__file__).parents[1]
 GRIDS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 TINY = {
     "profile": {"base": "smoke", "iterations": 3},
@@ -45,10 +45,8 @@ TINY = {
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(tmp_path, folders):
     """Write a grid file with some changes of TINY; runs and cache lie in the test's folder."""
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "cache"))
 
     def write(**changes):
         path = tmp_path / "tiny.yaml"

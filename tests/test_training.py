@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from made import seeded
 from torch import nn
 
 from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
@@ -22,10 +23,6 @@ from ddlib.training import (
 )
 
 NUM_CLASSES = 3
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def some_images(n=10, seed=1):
