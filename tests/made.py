@@ -1,5 +1,8 @@
 """What several test modules make: runs, synthetic sets, files of others, and what a notebook leaves behind."""
 
+import contextlib
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -224,10 +227,55 @@ SCALES = {
 # Notebooks
 
 
+def with_parameters(notebook: str, given: dict[str, object]) -> list[str]:
+    """The code cells of a notebook, with parameters as papermill would give them after the first."""
+    first, *rest = cells(notebook)
+    return [first, "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())]), *rest]
+
+
+def executed(notebook: str, display: Callable[..., object] = print, **given: object) -> dict[str, object]:
+    """The names that a notebook leaves, its cells run one after the other with some parameters."""
+    sources = with_parameters(notebook, given)
+    namespace = {"In": sources[:2], "display": display}
+    for source in sources:
+        exec(source, namespace)
+    return namespace
+
+
 def guarded(notebook: str, **given: object) -> SimpleNamespace:
-    """What the guard of a notebook says to some parameters, which papermill gives after its parameters cell."""
-    sources = [cells(notebook)[0], "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())])]
+    """What the guard of a notebook says to some parameters."""
+    sources = with_parameters(notebook, given)[:2]
     namespace = {"In": sources}
     for source in sources:
         exec(source, namespace)
     return check_parameters(namespace)
+
+
+# What is left alone
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Within, no file may grow beyond some bytes, as with a quota; needs no rights."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """PyTorch's global generator is afterwards as it was."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was drawn from, or seeded"
+
+
+@contextlib.contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Within, PyTorch's global generator starts from a seed; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

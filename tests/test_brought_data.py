@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import BOOK, ROOT, SHORT, write_image
+from made import BOOK, SHORT, executed, write_image
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import ImageFolder
@@ -23,7 +23,6 @@ from ddlib.study import run as study
 from ddlib.study.parameters import check
 from ddlib.study.record import read_record
 from workflow import grid as grids
-from workflow.inputs import read_cells
 
 ONE_RUN = {"guidance": "none", "num_ptms": 1, "strategy": "single", "iterations": 1, "ipc": 1, "batch_real": 2}
 
@@ -152,12 +151,8 @@ def test_too_large_an_ipc_is_found_before_a_ptm_is_trained(photos, run, monkeypa
 
 def test_the_tour_finds_too_large_an_ipc_before_its_ptm(monkeypatch):
     monkeypatch.setattr(ddlib, "train_ptms", lambda *a, **k: pytest.fail("a PTM was trained"))
-    first, *rest = read_cells(ROOT / "notebooks" / "00_tour.ipynb")
-    namespace = {}
-    exec(first, namespace)
-    namespace["ipc"] = 500
     with pytest.raises(ValueError, match=r"ipc must be from 1 to 139, .* found 500"):
-        exec("\n".join(rest), namespace)
+        executed("00_tour", ipc=500)
 
 
 def test_a_folder_given_without_a_size_is_read_in_its_own(photos):

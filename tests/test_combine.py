@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from made import seeded
+from made import global_seed, nothing_drawn, seeded
 from torch import nn
 
 import ddlib.combine
@@ -334,9 +334,8 @@ def test_the_loss_of_strategies_on_gradients_is_the_mean(name, guidance):
 def test_a_strategy_only_looks(name, guidance):
     """Images, PTMs and global generator stay as they are; the answer hangs on no graph and repeats itself."""
     images, signals = some_images(), different(guidance)
-    state = torch.get_rng_state()
-    first, second = (STRATEGIES[name](images, signals, STEP) for _ in range(2))
-    assert torch.equal(torch.get_rng_state(), state)
+    with nothing_drawn():
+        first, second = (STRATEGIES[name](images, signals, STEP) for _ in range(2))
     assert torch.equal(images, some_images())
     assert images.grad is None
     assert all(p.grad is None for s in signals for p in s.ptm.network.parameters())
@@ -416,11 +415,8 @@ def test_choices_depend_on_seed_and_step_only(name):
     assert chosen(name, range(40)) == picks
     assert chosen(name, range(40), seed=1) != picks
     assert chosen(name, reversed(range(40))) == picks[::-1]  # so that a run can resume anywhere
-    state = torch.get_rng_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(123)
+    with nothing_drawn(), global_seed(123):
         assert chosen(name, range(40)) == picks
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 # --- weighting --------------------------------------------------------------------------------------------
@@ -549,12 +545,10 @@ def test_pcgrad_neither_reads_nor_changes_the_global_generators(monkeypatch):
         name = "manual_seed" if device is torch.mps else "manual_seed_all"
         monkeypatch.setattr(device, name, refuse)
     images, signals, _ = conflicting()
-    state = torch.get_rng_state()
-    expected = STRATEGIES["pcgrad"](images, signals, STEP).gradient
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        for seed in range(10):  # ten orders of four gradients: one at least would tell
-            torch.default_generator.manual_seed(seed)
+    with nothing_drawn():
+        expected = STRATEGIES["pcgrad"](images, signals, STEP).gradient
+    for seed in range(10):  # ten orders of four gradients: one at least would tell
+        with global_seed(seed):
             assert torch.equal(STRATEGIES["pcgrad"](images, signals, STEP).gradient, expected)
 
 

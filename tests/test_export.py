@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import resource
 
 import numpy as np
 import pytest
 import torch
-from made import a_set
+from made import a_set, files_of_at_most
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -130,13 +129,9 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_nothing_stays(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"set cannot be written \(File too large\).*free some space there"):
-            a_set().export(tmp_path / "set")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = r"set cannot be written \(File too large\).*free some space there"
+    with files_of_at_most(100), pytest.raises(OSError, match=said):
+        a_set().export(tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 

@@ -6,11 +6,10 @@ import sys
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
 import pytest
 import torch
-from made import LAYOUTS, ROOT, SCALES, a_run, guarded
+from made import LAYOUTS, ROOT, SCALES, a_run, executed, guarded
 
 import ddlib
 from ddlib.study import comparison, figures, run, runs
@@ -29,17 +28,6 @@ def theirs(digits, tmp_path):
     real = ddlib.select_real(digits, 2)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     return LAYOUTS["list"](tmp_path, real.images[order], real.labels[order])
-
-
-def executed(name, **given):
-    """The code cells of a notebook run one after the other, with parameters as papermill would give them; the names."""
-    code = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
-    sources = [cell.source for cell in code if cell.cell_type == "code"]
-    injected = "\n".join(["# Parameters", *(f"{key} = {value!r}" for key, value in given.items())])
-    namespace = {"In": [sources[0], injected], "display": print}
-    for source in (sources[0], injected, *sources[1:]):
-        exec(source, namespace)
-    return namespace
 
 
 def judged(digits, path, **given):

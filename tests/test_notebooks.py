@@ -12,6 +12,7 @@ import yaml
 from made import ROOT
 
 from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared, type_of
+from workflow.inputs import cells
 
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble", "06_ptm_options")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -19,12 +20,12 @@ PROFILES = sorted((ROOT / "params").glob("*.yaml"))
 OF_THE_ARM = {"guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "base_method", "device", "runs_folder"}
 
 
-def cells(path: Path) -> list[nbformat.NotebookNode]:
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def parameters_cell(path: Path) -> str:
-    return next(cell.source for cell in cells(path) if "parameters" in cell.metadata.get("tags", []))
+    return cells(path.stem)[0]
 
 
 def defaults(path: Path) -> dict[str, object]:
@@ -33,7 +34,7 @@ def defaults(path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_guard_is_the_first_statement_after_the_parameters(path):
-    sources = [cell.source for cell in cells(path)]
+    sources = [cell.source for cell in code_cells(path)]
     place = sources.index(parameters_cell(path))
     assert place == 0
     before, guard, _ = sources[1].partition("p = check_parameters(globals())")
@@ -126,7 +127,7 @@ def test_papermill_fails_on_bad_parameters_before_any_work(tmp_path, option, say
     assert run.returncode != 0
     assert "ParameterError" in run.stderr
     assert says in run.stderr
-    executed = [cell for cell in cells(tmp_path / "out.ipynb") if cell.execution_count and cell.source]
+    executed = [cell for cell in code_cells(tmp_path / "out.ipynb") if cell.execution_count and cell.source]
     assert len(executed) <= 4  # papermill's own error notice, parameters, injected, guard
     assert not (tmp_path / "runs").exists()
 

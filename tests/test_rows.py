@@ -3,10 +3,9 @@
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
-import nbformat
 import pytest
 import torch
-from made import ROOT, guarded
+from made import executed, guarded
 from torch import nn
 
 from ddlib.base_methods import BASE_METHODS, BaseMethod
@@ -214,12 +213,8 @@ def test_the_comparison_shows_a_new_ablation_and_no_empty_figures(tmp_path, monk
         taken_through(tmp_path / "runs", row="07_dummy", guidance=guidance)
     plt.close("all")
     capsys.readouterr()
-    page = nbformat.read(ROOT / "notebooks" / "03_compare.ipynb", as_version=4)
     displayed = []
-    namespace = {"display": lambda *things: displayed.extend(things)}
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            exec(cell.source, namespace)
+    executed("03_compare", display=lambda *things: displayed.extend(things))
     lines = capsys.readouterr().out.splitlines()
     assert "Dummy: better than none?" in lines
     accuracies, differences = displayed

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made import IMAGES, a_run, a_state
+from made import IMAGES, a_run, a_state, files_of_at_most
 
 import ddlib.ptms.pool
 import ddlib.ptms.training
@@ -91,15 +90,10 @@ def test_a_full_disk(disk, what):
 
 @pytest.mark.parametrize("what", WRITERS)
 def test_a_file_larger_than_allowed(tmp_path, what):
-    """As a quota does it; needs no rights."""
-    before, write = resource.getrlimit(resource.RLIMIT_FSIZE), WRITERS[what]
+    write = WRITERS[what]
     write(tmp_path, 0)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as error:
-            write(tmp_path, 1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large") as error:
+        write(tmp_path, 1)
     assert "free some space there" in str(error.value)
     held = content(tmp_path)
     assert len(held) == 1

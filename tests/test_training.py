@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from made import seeded
+from made import global_seed, nothing_drawn, seeded
 from torch import nn
 
 from ddlib.augmentation import DSA_STRATEGY, apply_dsa, sample_dsa
@@ -167,11 +167,9 @@ def test_the_generator_decides_everything(augment):
 @pytest.mark.parametrize("augment", ["none", DSA_STRATEGY])
 def test_the_global_generator_is_left_alone(augment):
     network = linear()  # PyTorch builds it with the global generator
-    state = torch.get_rng_state()
-    expected = weights(train(network, augment=augment))
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(123)
+    with nothing_drawn():
+        expected = weights(train(network, augment=augment))
+    with global_seed(123):
         assert torch.equal(weights(train(linear(), augment=augment)), expected)
 
 
