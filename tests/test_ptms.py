@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import slow
 import torch
 import torch.nn.functional as F
 from conftest import separable_dataset
@@ -97,18 +98,16 @@ def plain_training(dataset, epochs, stop, index, lr, momentum, weight_decay, bat
     """SGD by hand, the rate times 0.1 after one and after two thirds of the epochs; the state after ``stop``."""
     draw = generator(3, "ptm ConvNet-3", index)
     network = build_network("ConvNet-3", 1, 3, 8, width=4, generator=draw)
-    speed = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    parameters = list(network.parameters())
+    velocities = [torch.zeros_like(parameter) for parameter in parameters]
     draw = generator(3, "ptm training ConvNet-3", index)
     for epoch in range(1, stop + 1):
         rate = lr * 0.1 ** ((epoch > epochs // 3) + (epoch > 2 * epochs // 3))
         order = torch.randperm(len(dataset.train), generator=draw)
         for batch in order.split(batch_size):
-            network.zero_grad()
-            F.cross_entropy(network(dataset.train.images[batch]), dataset.train.labels[batch]).backward()
-            with torch.no_grad():
-                for name, parameter in network.named_parameters():
-                    speed[name] = momentum * speed[name] + parameter.grad + weight_decay * parameter
-                    parameter -= rate * speed[name]
+            loss = F.cross_entropy(network(dataset.train.images[batch]), dataset.train.labels[batch])
+            gradients = torch.autograd.grad(loss, parameters)
+            slow.sgd_step(parameters, gradients, velocities, rate, momentum, weight_decay)
     return network.state_dict()
 
 
