@@ -133,6 +133,44 @@ def a_run(**changes: object) -> dict[str, object]:
     }
 
 
+LEVELS = {"random_real": 0.30, "none": 0.40, "clom": 0.50, "cclom": 0.45, "both": 0.52, "full_data": 0.90}
+
+
+def records_of(notebook, arm, level, seeds=3, **changes) -> list[dict[str, object]]:
+    """The records of one arm: two networks of two architectures a seed, the second one 0.1 lower."""
+    words = arm.split(" ")
+    return [
+        {
+            "run": f"{notebook}-{arm}-{seed}-{changes.get('alpha_clom', 10.0)}",
+            "notebook": notebook,
+            "dataset": "digits",
+            "dataset_hash": "d",
+            "arm": arm,
+            "base_method": "dm",
+            "guidance": words[0],
+            "strategy": words[1] if words[1:2] not in ([], ["alone"]) else "single",
+            "num_ptms": 4 if words[1:2] not in ([], ["alone"]) else 1,
+            "equal_passes": arm.endswith("equal_passes"),
+            "ipc": 1,
+            "alpha_clom": 10.0,
+            "architectures": "ConvNet-3, VGG-11",
+            "seed": seed,
+            "architecture": architecture,
+            "network": network,
+            "augment": True,
+            "accuracy": level + 0.01 * seed - (0.1 if architecture == "VGG-11" else 0),
+            "seconds_distill": 2.0,
+            "seconds_ptms": 1.0,
+            "ptm_passes": 30,
+            "peak_memory_mb": 300.0,
+            **changes,
+        }
+        for seed in range(seeds)
+        for architecture in ("ConvNet-3", "VGG-11")
+        for network in range(2)
+    ]
+
+
 # Images and sets
 
 
@@ -222,6 +260,23 @@ SCALES = {
     "unit": lambda pixels, form: pixels,
     "normalised": lambda pixels, form: form.normalise(pixels),
 }
+
+
+# Folders and grids
+
+
+QUICK = {"base": "smoke", "iterations": 2, "eval_epochs": 2, "eval_epochs_plain": 1, "num_eval": 1, "ptm_epochs": 1}
+QUICK |= {"architectures": "ConvNet-3", "width": 4, "full_epochs": 1, "guidance": "none"}
+ARMS = [
+    {"notebook": "01_guidance", "base_method": "dm", "published": {"augmented": 48.9}},
+    {"notebook": "01_guidance", "base_method": "random", "published": {"augmented": 31.0, "plain": 26.0}},
+    {"notebook": "01_guidance", "guidance": "clom"},
+]
+
+
+def files_in(folder: Path) -> list[str]:
+    """The names of files, not of folders."""
+    return sorted(path.name for path in folder.glob("*.*"))
 
 
 # Notebooks

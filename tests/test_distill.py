@@ -16,7 +16,6 @@ from made import global_seed, nothing_drawn
 import ddlib.base_methods
 from ddlib.base_methods import BASE_METHODS, Task
 from ddlib.combine import STRATEGIES
-from ddlib.devices import CXX, missing_compiler
 from ddlib.disk.tensors import read_tensors, write_tensors
 from ddlib.distill import distill
 from ddlib.families import Combined, Selecting
@@ -637,17 +636,6 @@ def test_compile_without_a_compiler_is_refused_before_any_work(
         says = rf"compile needs a C.* compiler \({given[:3]}.*set {variable}.*leave compile out"
         with pytest.raises(ValueError, match=says):
             quick(tiny.to(kind), guidance="cclom", ptms=tiny_ptms, compile="always")
-
-
-@pytest.mark.parametrize(("kind", "name"), [("cpu", CXX), ("cuda", "clang")])
-def test_a_compiler_that_is_there_is_found(monkeypatch, tmp_path, kind, name):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert missing_compiler(kind)
-    (tmp_path / name).write_text("#!/bin/sh\n")
-    (tmp_path / name).chmod(0o755)
-    assert missing_compiler(kind) is None
 
 
 def test_the_class_sums_are_on_the_bill(tiny, tiny_ptms, monkeypatch):

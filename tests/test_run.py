@@ -275,42 +275,6 @@ def test_no_ptm_is_trained_without_guidance(monkeypatch):
     assert study.open_ptms(p, study.open_dataset(p)) == []
 
 
-def test_an_absent_device_is_one_clear_error():
-    with pytest.raises(ValueError, match="'cuda:77' is not here"):
-        study.pick_device("cuda:77")
-
-
-def test_the_device_and_the_reason_are_told_in_one_line(gpu, capsys):
-    for asked, why in (("auto", "the first GPU"), ("cuda:0", "as asked for")):
-        device = study.pick_device(asked)
-        told = capsys.readouterr().out
-        assert told == f"device: {device} ({torch.cuda.get_device_name(device)}), {why}\n"
-    assert study.pick_device("cpu").type == "cpu"
-    assert capsys.readouterr().out == "device: cpu, as asked for\n"
-
-
-def test_a_gpu_without_kernels_is_not_taken(gpu, monkeypatch, capsys):
-    def listed_and_no_more(*size, device=None, **kwargs):
-        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel ...")
-
-    monkeypatch.setattr(torch, "ones", listed_and_no_more)  # while torch.empty, which launches none, would do
-    assert study.pick_device().type == "cpu"
-    said = "no GPU can be used: CUDA error: no kernel image is available for execution on the device"
-    assert capsys.readouterr().out == f"device: cpu, {said}\n"
-    with pytest.raises(ValueError, match="CUDA error: no kernel image"):
-        study.pick_device("cuda")
-
-
-def test_a_driver_that_is_too_old_is_told(monkeypatch, capsys):
-    def too_old():
-        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update ...")
-
-    monkeypatch.setattr(torch.cuda, "init", too_old)
-    assert study.pick_device().type == "cpu"
-    said = "no GPU can be used: The NVIDIA driver on your system is too old (found version 11040)"
-    assert capsys.readouterr().out == f"device: cpu, {said}\n"
-
-
 def test_tables_and_pictures(arm):
     runs = arm(num_sets=2, num_eval=2)
     means = run_tables.mean_accuracies(runs)
