@@ -1,3 +1,5 @@
+"""Figures and pictures: each shows what its records say, and a line says why where there is nothing to draw."""
+
 import io
 
 import matplotlib as mpl

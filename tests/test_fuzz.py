@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import zlib
 from typing import get_args
 
 import pytest
@@ -106,12 +107,18 @@ def test_records_after_an_accident(record, data):
     path.write_bytes(data.draw(damaged(whole)))
     found = outcome(read_record, path)
     assert found is None or plain(found) == wanted
-    table = outcome_of_all(path)
-    assert (table is None) == (found is None)
+    if found is None or one_in_ten(path):
+        assert (outcome_of_all(path) is None) == (found is None)
 
 
 def outcome_of_all(path):
+    """The table of the folder, which takes much longer than the record."""
     return outcome(lambda path: load_records(path.parent), path)
+
+
+def one_in_ten(path):
+    """Of files with different bytes, always the same ones."""
+    return zlib.crc32(path.read_bytes()) % 10 == 0
 
 
 NUMBERS = st.one_of(
@@ -131,7 +138,7 @@ JSON = st.recursive(
 def test_records_with_wrong_fields(record, data, value, signed):
     """400 inputs: another value in a field or in a column, a field more or less; half of them with a fitting checksum.
 
-    What is accepted then has accuracies from 0 to 1, finite seconds, and makes a table.
+    What is accepted then has accuracies from 0 to 1, finite seconds, and makes a table (one in ten is looked at).
     """
     path, whole, _ = record
     held = json.loads(whole)
@@ -161,7 +168,8 @@ def test_records_with_wrong_fields(record, data, value, signed):
     assert found["status"] == "failed" or len(accuracies)
     assert all(isinstance(v, float | int) and 0 <= v <= 1 for v in accuracies["accuracy"])
     assert all(math.isfinite(seconds) for seconds in found["seconds"].values())
-    outcome_of_all(path)
+    if one_in_ten(path):
+        outcome_of_all(path)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Records: what is written is what is read, what is damaged is refused in a sentence, and tables of many."""
+
 import json
 import math
 import os
