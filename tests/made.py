@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 
 # The book
 
-
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
@@ -48,7 +47,6 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 # Runs and their records
-
 
 SHORT = {  # the parameters of a run that takes a moment
     "guidance": "clom",
@@ -173,7 +171,6 @@ def records_of(notebook, arm, level, seeds=3, **changes) -> list[dict[str, objec
 
 # Images and sets
 
-
 IMAGES = torch.randn(3, 1, 4, 4, generator=seeded())
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 0.5)
 
@@ -263,7 +260,6 @@ SCALES = {
 
 
 # Folders and grids
-
 
 QUICK = {"base": "smoke", "iterations": 2, "eval_epochs": 2, "eval_epochs_plain": 1, "num_eval": 1, "ptm_epochs": 1}
 QUICK |= {"architectures": "ConvNet-3", "width": 4, "full_epochs": 1, "guidance": "none"}

@@ -229,7 +229,7 @@ def test_a_hit_trains_nothing(tiny, tmp_path, no_training):
         for name in ("name", "hash", "accuracy", "train_accuracy", "seconds", "expects", "class_names"):
             assert getattr(first, name) == getattr(second, name)
     assert [ptm.epoch for ptm in small(tiny, tmp_path, keep=[1])] == [1]  # each epoch alone
-    with pytest.raises(AssertionError, match="this trains"):
+    with pytest.raises(pytest.fail.Exception, match="this trains"):
         small(tiny, tmp_path, num_ptms=3)
 
 
@@ -380,7 +380,7 @@ def train_slowly(cache, log, barrier):
     dataset = separable_dataset()
     small(dataset, log.with_name(multiprocessing.current_process().name))  # warm up: the first use is a slow one
     ddlib.ptms.training.train_network = slow
-    barrier.wait(60)
+    barrier.wait(300)  # where both cores are busy, the other one imports for minutes
     (ptm,) = small(dataset, cache)
     torch.save(weights(ptm) | {"seconds": ptm.seconds}, log.with_name(f"{multiprocessing.current_process().name}.pt"))
 
@@ -392,7 +392,7 @@ def test_of_two_processes_that_want_a_ptm_one_trains_it(tmp_path, monkeypatch):
     other = spawn.Process(target=train_slowly, args=(tmp_path / "cache", log, barrier), name="other", daemon=True)
     other.start()
     train_slowly(tmp_path / "cache", log, barrier)
-    other.join(60)
+    other.join(300)
     assert other.exitcode == 0
     assert log.read_text() == "trained\n"
     first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("MainProcess", "other"))
