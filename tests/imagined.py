@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
+from made import ROOT
 
 from ddlib.data.readers import dataset_name
 from ddlib.guidance import GUIDANCE
@@ -21,7 +22,6 @@ from ddlib.study.record import write_record
 from ddlib.study.run import recorded
 from workflow.grid import read_grid
 
-ROOT = Path(__file__).parents[1]
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 

@@ -3,7 +3,9 @@
 import dataclasses
 
 import pytest
+import slow
 import torch
+from made import global_seed, nothing_drawn
 
 import ddlib.base_methods
 from ddlib.augmentation import DSA_STRATEGY, OPERATIONS, DSAParams, apply_dsa, sample_dsa
@@ -68,35 +70,19 @@ def plain_synthetic(images, task, label):
 
 
 def plain_dm(images, task, iteration):
-    network, loss = plain_network(task, iteration), 0
+    network, syn, real = plain_network(task, iteration), [], []  # features with their label
     for label in range(task.dataset.num_classes):
         params = plain_params(task, label, iteration, 0, DSA_STRATEGY)
-        real, syn = (
-            sum(network.features(apply_dsa(image[None], params))[0] for image in part) / len(part)
-            for part in (plain_real(task, label, iteration, 0), plain_synthetic(images, task, label))
-        )
-        loss = loss + sum((a.detach() - b) ** 2 for a, b in zip(real, syn, strict=True))
-    yield loss
+        parts = plain_synthetic(images, task, label), plain_real(task, label, iteration, 0)
+        for found, part in zip((syn, real), parts, strict=True):
+            found += [(network.features(apply_dsa(image[None], params))[0], label) for image in part]
+    (syn, syn_labels), (real, real_labels) = (zip(*found, strict=True) for found in (syn, real))
+    real = [feature.detach() for feature in real]
+    yield slow.distribution_matching(syn, syn_labels, real, real_labels, task.dataset.num_classes)
 
 
 def plain_cross_entropy(network, images, labels):
-    losses = []
-    for image, label in zip(images, labels, strict=True):
-        logits = network(image[None])[0]
-        losses.append(logits.exp().sum().log() - logits[label])
-    return sum(losses) / len(losses)
-
-
-def plain_distance(syn, real):
-    """Equations 9 and 10 of Dataset Condensation: layer by layer, output unit by output unit."""
-    total = 0
-    for a, b in zip(syn, real, strict=True):
-        if a.ndim == 1:
-            continue  # biases and norms do not count
-        for unit_a, unit_b in zip(a, b, strict=True):
-            norms = unit_a.square().sum().sqrt() * unit_b.square().sum().sqrt()
-            total = total + 1 - (unit_a * unit_b).sum() / (norms + 1e-6)
-    return total
+    return slow.clom(slow.log_probabilities([network(image[None])[0] for image in images]), labels)
 
 
 def plain_training(network, images, task, iteration, update, strategy):
@@ -109,8 +95,8 @@ def plain_training(network, images, task, iteration, update, strategy):
         batch = [apply_dsa(images[i][None].detach(), one)[0] for i, one in zip(order, own, strict=False)]
         loss = plain_cross_entropy(network, batch, task.labels[order].tolist())
         parameters = list(network.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.data -= task.matching.lr_net * gradient
+        still = [torch.zeros_like(parameter) for parameter in parameters]
+        slow.sgd_step(parameters, torch.autograd.grad(loss, parameters), still, task.matching.lr_net)
 
 
 def plain_gradient_matching(strategy):
@@ -124,7 +110,7 @@ def plain_gradient_matching(strategy):
                     augmented = [apply_dsa(image[None], params)[0] for image in part]
                     entropy = plain_cross_entropy(network, augmented, [label] * len(part))
                     parts.append(torch.autograd.grad(entropy, list(network.parameters()), create_graph=True))
-                loss = loss + plain_distance(parts[0], [gradient.detach() for gradient in parts[1]])
+                loss = loss + slow.gradient_matching(parts[0], [gradient.detach() for gradient in parts[1]])
             yield loss
             if update < task.matching.outer_loops - 1:
                 plain_training(network, images, task, iteration, update + 1, strategy)
@@ -311,11 +297,10 @@ def test_an_iteration_needs_none_before_it(tiny, method):
 
 @pytest.mark.parametrize("method", PLAIN)
 def test_no_hidden_randomness(tiny, method):
-    task, state = make_task(tiny), torch.get_rng_state()
-    first = descend(BASE_METHODS[method].updates, task, 0)
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(99)
+    task = make_task(tiny)
+    with nothing_drawn():
+        first = descend(BASE_METHODS[method].updates, task, 0)
+    with global_seed(99):
         second = descend(BASE_METHODS[method].updates, task, 0)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 

@@ -1,39 +1,30 @@
 """The book: its tools, and the pages as built by `make book`."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-import yaml
+import same_bits
+from made import BOOK, HTML, PAGES, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from test_same_bits import records_in, reference
 
 from ddlib.combine import STRATEGIES
+from ddlib.study.arms import Arm
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.schema import Record
 from workflow import execute
 from workflow.grid import read_grid
 from workflow.plan import PLAN, plan_text, read_plan
 
-ROOT = Path(__file__).parents[1]
-BOOK = ROOT / "book"
-HTML = BOOK / "_build" / "html"
-TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
-
-
-def pages_of(entries: list[dict]) -> list[str]:
-    """The pages of a table of contents, those below each other page included."""
-    return [page for entry in entries for page in (entry["file"], *pages_of(entry.get("sections", [])))]
-
-
-PAGES = [TOC["root"], *pages_of([chapter for part in TOC["parts"] for chapter in part["chapters"]])]
 EXECUTED = [page for page in PAGES if page.startswith("executed/")]
 
 built = pytest.mark.skipif(not HTML.exists(), reason="the book is not built: run `make book`")
@@ -357,9 +348,19 @@ def test_the_style_sheet_has_the_icons_that_pages_show_and_no_others(pages):
     assert len(there) < 60
 
 
+def test_the_recorded_bits_cover_the_smoke_sweep():
+    runs = json.loads(same_bits.FILE.read_text(encoding="utf-8"))["runs"]
+    of_grid = set()
+    for job in read_grid(ROOT / "params" / "sweeps" / "smoke.yaml").jobs:
+        p = SimpleNamespace(**job.parameters)
+        seeds = range(p.seed, p.seed + p.num_sets)
+        of_grid |= {f"{job.notebook} {Arm.planned(p).name} seed {seed}" for seed in seeds}
+    assert set(runs) == of_grid
+
+
 @built
 def test_all_smoke_runs_give_the_same_bits():
-    wanted, found = reference(), records_in(ROOT / "runs" / "sweeps" / "smoke")
+    wanted, found = same_bits.reference(), same_bits.records_in(ROOT / "runs" / "sweeps" / "smoke")
     assert {key: bits for key, bits in found.items() if wanted.get(key) != bits} == {}
     assert len(found) == len(wanted)
 

@@ -3,16 +3,14 @@
 import dataclasses
 import re
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made import BOOK, SHORT, executed, write_image
 from PIL import Image
-from test_image_folder import write
-from test_study import SHORT
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Normalize, ToTensor
@@ -25,7 +23,6 @@ from ddlib.study import run as study
 from ddlib.study.parameters import check
 from ddlib.study.record import read_record
 from workflow import grid as grids
-from workflow.inputs import read_cells
 
 ONE_RUN = {"guidance": "none", "num_ptms": 1, "strategy": "single", "iterations": 1, "ipc": 1, "batch_real": 2}
 
@@ -39,14 +36,13 @@ def photos(tmp_path):
             for name in ("cat", "dog"):
                 for number in range(2):
                     image = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-                    write(tmp_path / owner / "photos" / part / name / f"{number}.png", image)
+                    write_image(tmp_path / owner / "photos" / part / name / f"{number}.png", image)
     return {owner: tmp_path / owner / "photos" for owner in ("anna", "ben")}
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, folders):
     """Run one arm on a folder; the path of its record."""
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "cache"))
 
     def run(folder, **changes):
         p = SimpleNamespace(
@@ -155,12 +151,8 @@ def test_too_large_an_ipc_is_found_before_a_ptm_is_trained(photos, run, monkeypa
 
 def test_the_tour_finds_too_large_an_ipc_before_its_ptm(monkeypatch):
     monkeypatch.setattr(ddlib, "train_ptms", lambda *a, **k: pytest.fail("a PTM was trained"))
-    first, *rest = read_cells(Path(__file__).parents[1] / "notebooks" / "00_tour.ipynb")
-    namespace = {}
-    exec(first, namespace)
-    namespace["ipc"] = 500
     with pytest.raises(ValueError, match=r"ipc must be from 1 to 139, .* found 500"):
-        exec("\n".join(rest), namespace)
+        executed("00_tour", ipc=500)
 
 
 def test_a_folder_given_without_a_size_is_read_in_its_own(photos):
@@ -360,12 +352,12 @@ def test_what_is_not_supported_says_so_and_why():
 
 
 def test_the_code_on_the_page_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "book" / "own_images.md").read_text(encoding="utf-8")
+    page = (BOOK / "own_images.md").read_text(encoding="utf-8")
     blocks, draw, found = re.findall(r"```python\n(.*?)```", page, re.DOTALL), np.random.default_rng(0), {}
     for part in ("train", "test"):
         for name in ("beach", "city", "forest"):
             image = Image.fromarray(draw.integers(0, 256, (60, 80, 3), dtype=np.uint8))
-            write(tmp_path / "holiday" / part / name / "1.jpg", image)
+            write_image(tmp_path / "holiday" / part / name / "1.jpg", image)
     monkeypatch.chdir(tmp_path)
     said = []
     for block in blocks:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from made import HTML, PAGES
 from shown import toy
-from test_book import HTML, PAGES
 
 from ddlib.combine import weights_mgda
 from ddlib.families import Step

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import slow
 import torch
+from made import global_seed, nothing_drawn, seeded
 from torch import nn
 
 import ddlib.combine
@@ -47,10 +49,6 @@ NOT_FOR_ALL = {  # of strategies that are not defined for every guidance: what t
 ON_GRADIENTS = ("grad_norm_avg", "pcgrad", "mgda")  # these follow no scalar loss
 ROWS = [(name, guidance) for name, row in STRATEGIES.items() for guidance in row.guidance]
 ON_LOSSES = [(name, guidance) for name, guidance in ROWS if name not in ON_GRADIENTS]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def draw(*shape, seed=0):
@@ -156,34 +154,21 @@ def plain_probabilities(logits):
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
-def minus_log(probabilities):
-    return -np.mean([math.log(p[y]) for p, y in zip(probabilities, LABELS.tolist(), strict=True)])
-
-
-def minus_log_ratio(probabilities):
-    """Over all pairs of a synthetic and a real image: the share of those of one class."""
-    pairs = list(itertools.product(zip(probabilities, LABELS.tolist(), strict=True), REAL_LABELS.tolist()))
-    return sum(math.log(p[z]) for (p, y), z in pairs if y == z) / sum(math.log(p[z]) for (p, y), z in pairs)
-
-
-def of_mean_in_class(distance, same):
-    """The mean over images of the mean distance from real images of the class."""
-    return np.mean([row[of_class].mean() for row, of_class in zip(distance, same, strict=True)])
-
-
-def of_ratio(distance, same):
-    return distance[same].sum() / distance.sum()
-
-
-ON_LOGITS = {"clom": minus_log, "ce_ratio": minus_log_ratio}
-ON_DISTANCES = {"cos_mean": of_mean_in_class, "cclom": of_ratio}
+ON_LOGITS = {
+    "clom": lambda probabilities: slow.clom(np.log(probabilities), LABELS.tolist()),
+    "ce_ratio": lambda probabilities: slow.ce_ratio(np.log(probabilities), LABELS.tolist(), REAL_LABELS.tolist()),
+}
+ON_DISTANCES = {
+    "cos_mean": lambda distances: slow.cos_mean(distances, LABELS.tolist(), REAL_LABELS.tolist()),
+    "cclom": lambda distances: slow.cclom(distances, LABELS.tolist(), REAL_LABELS.tolist()),
+}
 
 
 def plain_distances(signal, images):
-    """The matrix [N, B] of 1 - cosine, and where the classes are the same."""
+    """The matrix [N, B] of 1 - cosine."""
     syn, real = (plain_features(signal, x) for x in (images, REAL.flatten(1).numpy()))
     syn, real = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (syn, real))
-    return 1 - syn @ real.T, LABELS.numpy()[:, None] == REAL_LABELS.numpy()[None, :]
+    return 1 - syn @ real.T
 
 
 def plain_loss_of_one(signal, images):
@@ -192,25 +177,24 @@ def plain_loss_of_one(signal, images):
 
 def plain_loss_of_mean(signals, images, mean_prediction):
     """The loss of the mean prediction and of the mean distance matrix, with the mean alpha."""
-    distance = np.mean([plain_distances(s, images)[0] for s in signals], axis=0)
-    return plain_objective(signals, mean_prediction(signals, images), distance, plain_distances(signals[0], images)[1])
+    distances = np.mean([plain_distances(s, images) for s in signals], axis=0)
+    return plain_objective(signals, mean_prediction(signals, images), distances)
 
 
-def plain_objective(signals, probabilities, distance, same):
+def plain_objective(signals, probabilities, distances):
     """The losses that are asked for, of probabilities [N, classes] and distances [N, B], with the mean alphas."""
     asked = [loss for loss, alpha in signals[0].alphas._asdict().items() if alpha is not None]
     mean_alphas = {loss: np.mean([getattr(s.alphas, loss) for s in signals]) for loss in asked}
     of_logits = [mean_alphas[loss] * ON_LOGITS[loss](probabilities) for loss in asked if loss in ON_LOGITS]
-    return sum(of_logits) + sum(
-        mean_alphas[loss] * ON_DISTANCES[loss](distance, same) for loss in asked if loss in ON_DISTANCES
-    )
+    of_distances = [mean_alphas[loss] * ON_DISTANCES[loss](distances) for loss in asked if loss in ON_DISTANCES]
+    return sum(of_logits) + sum(of_distances)
 
 
 def plain_per_image(signals, images):
     """Image i sees PTM i mod K alone: its probabilities and distances are those of this one."""
-    of_all = [(plain_probabilities(plain_logits(s, images)), plain_distances(s, images)[0]) for s in signals]
-    probabilities, distance = (np.stack([of_all[i % K][what][i] for i in range(N)]) for what in (0, 1))
-    return plain_objective(signals, probabilities, distance, plain_distances(signals[0], images)[1])
+    of_all = [(plain_probabilities(plain_logits(s, images)), plain_distances(s, images)) for s in signals]
+    probabilities, distances = (np.stack([of_all[i % K][what][i] for i in range(N)]) for what in (0, 1))
+    return plain_objective(signals, probabilities, distances)
 
 
 def plain_confidence(signals, images):
@@ -266,19 +250,6 @@ def central_difference(function, at, width=1e-5):
         down[i] -= width
         slope[i] = (function(up) - function(down)) / (2 * width)
     return slope
-
-
-def plain_pcgrad(gradients, step):
-    """Algorithm 1 of arXiv 2001.06782 on the vectors, then the mean; the order from a generator of its own."""
-    order, total = generator(step.seed, "pcgrad", step.index), np.zeros_like(gradients[0])
-    for i, g in enumerate(gradients):
-        g = g.copy()
-        for j in torch.randperm(len(gradients), generator=order).tolist():
-            inner = float(g @ gradients[j])
-            if j != i and inner < 0:
-                g -= inner / float(gradients[j] @ gradients[j]) * gradients[j]
-        total += g
-    return total / len(gradients)
 
 
 # --- what every row obeys ---------------------------------------------------------------------------------
@@ -337,9 +308,8 @@ def test_the_loss_of_strategies_on_gradients_is_the_mean(name, guidance):
 def test_a_strategy_only_looks(name, guidance):
     """Images, PTMs and global generator stay as they are; the answer hangs on no graph and repeats itself."""
     images, signals = some_images(), different(guidance)
-    state = torch.get_rng_state()
-    first, second = (STRATEGIES[name](images, signals, STEP) for _ in range(2))
-    assert torch.equal(torch.get_rng_state(), state)
+    with nothing_drawn():
+        first, second = (STRATEGIES[name](images, signals, STEP) for _ in range(2))
     assert torch.equal(images, some_images())
     assert images.grad is None
     assert all(p.grad is None for s in signals for p in s.ptm.network.parameters())
@@ -419,11 +389,8 @@ def test_choices_depend_on_seed_and_step_only(name):
     assert chosen(name, range(40)) == picks
     assert chosen(name, range(40), seed=1) != picks
     assert chosen(name, reversed(range(40))) == picks[::-1]  # so that a run can resume anywhere
-    state = torch.get_rng_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(123)
+    with nothing_drawn(), global_seed(123):
         assert chosen(name, range(40)) == picks
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 # --- weighting --------------------------------------------------------------------------------------------
@@ -518,7 +485,9 @@ def test_pcgrad_against_a_plain_version():
     found = []
     for step in (Step(seed, index) for seed in range(3) for index in range(5)):
         found.append(STRATEGIES["pcgrad"](images, signals, step).gradient.flatten().numpy())
-        np.testing.assert_allclose(found[-1], plain_pcgrad(gradients, step), rtol=1e-10, atol=1e-12)
+        of_step = generator(step.seed, "pcgrad", step.index)
+        orders = [torch.randperm(len(gradients), generator=of_step).tolist() for _ in gradients]
+        np.testing.assert_allclose(found[-1], slow.pcgrad(gradients, orders), rtol=1e-10, atol=1e-12)
     assert np.ptp(found, axis=0).max() > 1e-3  # the order matters: seed and step do too
 
 
@@ -552,12 +521,10 @@ def test_pcgrad_neither_reads_nor_changes_the_global_generators(monkeypatch):
         name = "manual_seed" if device is torch.mps else "manual_seed_all"
         monkeypatch.setattr(device, name, refuse)
     images, signals, _ = conflicting()
-    state = torch.get_rng_state()
-    expected = STRATEGIES["pcgrad"](images, signals, STEP).gradient
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        for seed in range(10):  # ten orders of four gradients: one at least would tell
-            torch.default_generator.manual_seed(seed)
+    with nothing_drawn():
+        expected = STRATEGIES["pcgrad"](images, signals, STEP).gradient
+    for seed in range(10):  # ten orders of four gradients: one at least would tell
+        with global_seed(seed):
             assert torch.equal(STRATEGIES["pcgrad"](images, signals, STEP).gradient, expected)
 
 

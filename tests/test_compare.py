@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_records import run
+from made import a_run
 
 from ddlib.study.record import read_record, synthetic_path, write_record
 from workflow import compare, sweep
@@ -13,7 +13,7 @@ from workflow import compare, sweep
 def test_records_of_other_code_and_damaged_ones_are_left_out_and_named(tmp_path, capsys):
     sweep_folder, page = tmp_path / "sweep", tmp_path / "page"
     page.mkdir()
-    runs = (run(seed=seed, parameters={"seed": seed}) for seed in range(4))
+    runs = (a_run(seed=seed, parameters={"seed": seed}) for seed in range(4))
     kept, old, damaged, stranger = (write_record(sweep_folder, **about) for about in runs)
     synthetic_path(kept).write_bytes(b"images")
     damaged.write_text(damaged.read_text()[:-20])

@@ -27,11 +27,6 @@ from ddlib.data.readers import (
 from ddlib.disk.paths import data_folder
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
-
-
 def small_dataset(counts=(5, 3), name="small"):
     """Random 8 x 8 RGB images, `counts` of each class in train and one of each in test."""
     draw = torch.Generator().manual_seed(0)

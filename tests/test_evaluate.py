@@ -6,6 +6,7 @@ import importlib
 import pandas as pd
 import pytest
 import torch
+from made import global_seed, nothing_drawn
 from torch import nn
 
 from ddlib.augmentation import DSA_STRATEGY
@@ -73,11 +74,9 @@ def test_a_seed_fixes_every_number(tiny):
 
 
 def test_no_global_randomness_is_read_or_changed(tiny, trained):
-    state = torch.get_rng_state()
-    quick(select_real(tiny, 2), tiny)
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(99)
+    with nothing_drawn():
+        quick(select_real(tiny, 2), tiny)
+    with global_seed(99):
         quick(select_real(tiny, 2), tiny)
     assert all(torch.equal(a["after"], b["after"]) for a, b in zip(trained[:2], trained[2:], strict=True))
 
@@ -279,12 +278,10 @@ def test_own_networks_stand_beside_those_of_ddlib(tiny):
 
 
 def test_own_networks_are_paired_and_repeat_whatever_the_global_generator_says(tiny, trained):
-    state = torch.get_rng_state()
     for synthetic in (select_real(tiny, 2), select_real(tiny, 2, seed=1)):
-        quick(synthetic, tiny, architectures=[("mine", own)])
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(99)
+        with nothing_drawn():
+            quick(synthetic, tiny, architectures=[("mine", own)])
+    with global_seed(99):
         quick(select_real(tiny, 2), tiny, architectures=[("mine", own)])
     assert torch.equal(trained[0]["before"], trained[2]["before"])
     assert not torch.equal(trained[0]["before"], trained[1]["before"])

@@ -4,14 +4,13 @@ import ast
 import doctest
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from made import ROOT
 
 import ddlib
 
-ROOT = Path(__file__).parents[1]
 PLACES = ("ddlib", "workflow", "benchmarks", "book/_ext")
 FILES = sorted(
     path for place in PLACES for path in (ROOT / place).rglob("*.py") if ">>>" in path.read_text(encoding="utf-8")

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import resource
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from made import a_set, files_of_at_most
 from PIL import Image
-from test_synthetic import make
 from torchvision.datasets import ImageFolder
 
 from ddlib.data.dataset import ImageFormat
@@ -42,7 +41,7 @@ def bytes_of(made):
 
 @pytest.mark.parametrize("names", NAMES, ids=lambda names: ascii(names[0])[:20])
 def test_image_folder_reads_the_same_labels(tmp_path, names):
-    made = make(n=2 * len(names), names=names)
+    made = a_set(n=2 * len(names), names=names)
     folder = made.export(tmp_path / "set")
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     read = ImageFolder(folder)
@@ -58,7 +57,7 @@ def test_image_folder_reads_the_same_labels(tmp_path, names):
 
 
 def test_a_class_without_images_does_not_shift_the_others(tmp_path):
-    made = make(labels=torch.tensor([0, 0, 0, 2, 2, 2]))
+    made = a_set(labels=torch.tensor([0, 0, 0, 2, 2, 2]))
     folder = made.export(tmp_path / "set")
     assert [label for _, label in ImageFolder(folder, allow_empty=True).samples] == [0, 0, 0, 2, 2, 2]
     assert torch.equal(SyntheticSet.from_folder(folder).labels, made.labels)
@@ -74,7 +73,7 @@ def test_names_in_order_are_kept_and_others_numbered():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_way_back_is_exact_but_for_eight_bits(tmp_path, channels):
-    made = make(n=7, channels=channels, names=("c", "b", "a"), labels=torch.tensor([2, 0, 1, 1, 0, 2, 2]))
+    made = a_set(n=7, channels=channels, names=("c", "b", "a"), labels=torch.tensor([2, 0, 1, 1, 0, 2, 2]))
     back = SyntheticSet.from_folder(made.export(tmp_path / "set"))
     torch.testing.assert_close(back.pixels * 255, bytes_of(made), rtol=0, atol=1e-3)
     assert torch.equal(back.labels, made.labels)
@@ -84,14 +83,14 @@ def test_the_way_back_is_exact_but_for_eight_bits(tmp_path, channels):
 
 def test_soft_labels_come_back_exactly(tmp_path):
     labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
-    made = make(labels=labels)
+    made = a_set(labels=labels)
     folder = made.export(tmp_path / "set")
     assert torch.equal(SyntheticSet.from_folder(folder).labels, labels)
     assert [label for _, label in ImageFolder(folder, allow_empty=True).samples] == sorted(labels.argmax(1).tolist())
 
 
 def test_the_card_says_all_that_is_needed(tmp_path):
-    made = make()
+    made = a_set()
     folder = made.export(tmp_path / "set", licence="CC BY 4.0")
     card = json.loads((folder / "card.json").read_text())
     assert (card["images"], card["channels"], card["image_size"]) == (6, 3, 8)
@@ -103,21 +102,21 @@ def test_the_card_says_all_that_is_needed(tmp_path):
     words = (folder / "README.md").read_text()
     assert "| 1 | bee | `bee` |" in words
     assert "CC BY 4.0" in words
-    assert json.loads((make().export(tmp_path / "other") / "card.json").read_text())["licence"] == "not stated"
+    assert json.loads((a_set().export(tmp_path / "other") / "card.json").read_text())["licence"] == "not stated"
 
 
 def test_a_used_folder_is_refused_and_stays_as_it_was(tmp_path):
-    folder = make(n=9).export(tmp_path / "set")
+    folder = a_set(n=9).export(tmp_path / "set")
     before = sorted(folder.rglob("*"))
     with pytest.raises(FileExistsError, match="not empty: choose another folder"):
-        make(n=3).export(folder)
+        a_set(n=3).export(folder)
     assert sorted(folder.rglob("*")) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "holiday.png").touch()
     with pytest.raises(FileExistsError, match="mine is there already"):
-        make().export(tmp_path / "mine")
+        a_set().export(tmp_path / "mine")
     (tmp_path / "empty").mkdir()
-    assert len(list(make().export(tmp_path / "empty").rglob("*.png"))) == 6
+    assert len(list(a_set().export(tmp_path / "empty").rglob("*.png"))) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine", "set"]
 
 
@@ -127,23 +126,19 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", broken)
     with pytest.raises(KeyboardInterrupt):
-        make().export(tmp_path / "set")
+        a_set().export(tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_nothing_stays(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"set cannot be written \(File too large\).*free some space there"):
-            make().export(tmp_path / "set")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = r"set cannot be written \(File too large\).*free some space there"
+    with files_of_at_most(100), pytest.raises(OSError, match=said):
+        a_set().export(tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
 def test_other_channels_are_refused(tmp_path):
-    made = make(channels=2, format=ImageFormat(2, 8, (0.0, 0.0), (1.0, 1.0)))
+    made = a_set(channels=2, format=ImageFormat(2, 8, (0.0, 0.0), (1.0, 1.0)))
     with pytest.raises(ValueError, match=r"1 or 3 channels, these images 2: use save\(\)"):
         made.export(tmp_path / "set")
     assert not list(tmp_path.iterdir())
@@ -152,7 +147,7 @@ def test_other_channels_are_refused(tmp_path):
 def test_a_folder_without_a_card_or_with_other_pictures_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no card\.json in .*ddlib\.load_dataset"):
         SyntheticSet.from_folder(tmp_path)
-    folder = make().export(tmp_path / "set")
+    folder = a_set().export(tmp_path / "set")
     first = next(folder.glob("*/*.png"))
     content = first.read_bytes()
     Image.new("RGB", (9, 8)).save(first)
@@ -180,7 +175,7 @@ def test_a_folder_without_a_card_or_with_other_pictures_is_refused(tmp_path):
     ],
 )
 def test_a_card_that_is_not_whole_is_refused(tmp_path, change):
-    folder = make().export(tmp_path / "set")
+    folder = a_set().export(tmp_path / "set")
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(change(card)))
     with pytest.raises(ValueError, match=r"no card that SyntheticSet\.export wrote|card that is not whole"):
@@ -189,9 +184,9 @@ def test_a_card_that_is_not_whole_is_refused(tmp_path, change):
 
 def test_the_old_name_says_the_new_one():
     with pytest.raises(AttributeError, match=r"save_pngs is now SyntheticSet\.export"):
-        make().save_pngs("folder")
+        a_set().save_pngs("folder")
     with pytest.raises(AttributeError, match="no attribute 'savepngs'"):
-        make().savepngs("folder")
+        a_set().savepngs("folder")
 
 
 def test_a_set_of_real_images_round_trips(tiny, tmp_path):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from imagined import write_study
+from made import BOOK
 from scipy import stats
 from shown import (
     account,
@@ -795,7 +796,7 @@ def test_every_case_of_the_page_on_alpha_has_a_curve_and_a_choice(tmp_path, monk
     write_study(tmp_path, ("elsewhere-alpha",))
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
     findings.findings.cache_clear()
-    page = (Path(__file__).parents[1] / "book" / "alpha.md").read_text()
+    page = (BOOK / "alpha.md").read_text()
     cases = re.findall(r"^:case: (.+)$", page, re.MULTILINE)
     assert len(cases) == 5
     found = findings.findings("alphas_elsewhere")
@@ -820,7 +821,7 @@ def test_our_runs_stand_beside_the_published_numbers(monkeypatch):
         for (method, number), mean in numbers.items()
     ]
     monkeypatch.setattr(literature, "published_runs", lambda: ours)
-    published = yaml.safe_load((Path(__file__).parents[1] / "book" / "published.yaml").read_text())["cifar10"]
+    published = yaml.safe_load((BOOK / "published.yaml").read_text())["cifar10"]
     rows = {(method, ipc): rest for method, ipc, *rest in literature.rows(published, "cifar10")}
     assert rows["DM", "10"][2:] == ["49.9", "+1.0", "3"]
     assert rows["DSA", "10"][2:] == ["53.1", "+1.0", "3"]

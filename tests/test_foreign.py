@@ -10,21 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from test_synthetic import dataset_like, make
+from made import LAYOUTS, SCALES, a_set, dataset_like
 
 import ddlib
-from ddlib.data.readers import DATASETS, load_dataset
+from ddlib.data.readers import DATASETS
 from ddlib.selection import select_real
 from ddlib.synthetic import SyntheticSet
 
 load = partial(ddlib.load_synthetic, pixels="normalised")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
 
 
 @pytest.fixture(scope="module")
@@ -34,45 +28,6 @@ def real(digits):
 
 
 # Layouts
-
-
-def saved(save, file="set.pt"):
-    """A layout: how images and labels are written into a folder, and the file to read."""
-
-    def write(folder, images, labels):
-        save(folder / file, images, labels)
-        return folder / file
-
-    return write
-
-
-def write_pair(folder, images, labels):
-    torch.save(labels, folder / "labels_best.pt")
-    torch.save(images, folder / "images_best.pt")
-    return folder / "images_best.pt"
-
-
-LAYOUTS = {
-    "reference": saved(lambda path, x, y: torch.save({"data": [[x, y]], "accs_all_exps": {"a": np.float64(1)}}, path)),
-    "reference, one": saved(lambda path, x, y: torch.save({"data": (x, y)}, path)),
-    "dict": saved(lambda path, x, y: torch.save({"images": x, "labels": y}, path)),
-    "dict of a list": saved(lambda path, x, y: torch.save({"images": x, "labels": y.tolist()}, path)),
-    "list": saved(lambda path, x, y: torch.save([x, y], path)),
-    "tuple": saved(lambda path, x, y: torch.save((x, y[:, None]), path)),
-    "several": saved(lambda path, x, y: torch.save([[x + 1, y], [x, y]], path)),
-    "MTT": write_pair,
-    "npz": saved(lambda path, x, y: np.savez(path, images=x.numpy(), labels=y.numpy()), "set.npz"),
-    "npz by place": saved(lambda path, x, y: np.savez(path, x.numpy(), y.numpy().astype(">i4")), "set.npz"),
-    "arrays": saved(lambda path, x, y: torch.save({"images": x.numpy(), "labels": y.numpy()}, path)),
-    "safetensors": saved(
-        lambda path, x, y: safetensors.torch.save_file({"images": x, "labels": y}, path), "set.safetensors"
-    ),
-    "channel-last": saved(lambda path, x, y: torch.save([x.permute(0, 2, 3, 1).contiguous(), y], path)),
-    "without channel": saved(lambda path, x, y: torch.save([x[:, 0], y], path)),
-    "half precision": saved(lambda path, x, y: torch.save([x.half(), y], path)),
-    "with gradient": saved(lambda path, x, y: torch.save([x.clone().requires_grad_(), y], path)),
-}
-"""A layout by its name: a function that writes it into a folder."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -122,13 +77,6 @@ def test_colour_images_may_be_channel_last(tiny_rgb, tmp_path):
 
 
 # Pixels
-
-SCALES = {
-    "uint8": lambda pixels, form: (pixels * 255).round().byte(),
-    "uint8 as floats": lambda pixels, form: pixels * 255,
-    "unit": lambda pixels, form: pixels,
-    "normalised": lambda pixels, form: form.normalise(pixels),
-}
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -277,7 +225,7 @@ def test_a_holdout_is_normalised_as_its_data_set(tmp_path):
 
 
 def test_other_data_sets_keep_their_own_normalisation(tiny, tmp_path):
-    made = SyntheticSet.of(tiny, make(channels=1).images, make().labels)
+    made = SyntheticSet.of(tiny, a_set(channels=1).images, a_set().labels)
     made.save_reference(tmp_path / "own.pt")
     torch.testing.assert_close(torch.load(tmp_path / "own.pt")["data"][0][0], made.images)
     torch.testing.assert_close(load(tmp_path / "own.pt", tiny).images, made.images)
@@ -432,7 +380,7 @@ def test_a_set_of_other_images_is_refused(tiny, tmp_path):
 
 
 def test_a_set_on_a_gpu_writes_the_same_files(tiny, tmp_path, gpu):
-    made = SyntheticSet.of(tiny, make(channels=1).images, make().labels)
+    made = SyntheticSet.of(tiny, a_set(channels=1).images, a_set().labels)
     moved = made.to("cuda")
     assert moved.hash == made.hash
     moved.save(tmp_path / "set")

@@ -3,40 +3,23 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
 import pytest
 import torch
-from test_foreign import LAYOUTS, SCALES
-from test_records import run as a_record
-from test_rows import guarded
+from made import LAYOUTS, ROOT, SCALES, a_run, executed, guarded
 
 import ddlib
 from ddlib.study import comparison, figures, run, runs
 from ddlib.study.record import read_record, write_record
 from ddlib.synthetic import SyntheticSet
 
-mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("folders")
 
-ROOT = Path(__file__).parents[1]
 EVALUATION = {"image_size": None, "width": 4, "num_eval": 1, "eval_epochs": 2, "architectures": "ConvNet-3"}
 EVALUATION |= {"dataset": "digits", "device": "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return ddlib.load_dataset("digits")
 
 
 @pytest.fixture
@@ -45,17 +28,6 @@ def theirs(digits, tmp_path):
     real = ddlib.select_real(digits, 2)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     return LAYOUTS["list"](tmp_path, real.images[order], real.labels[order])
-
-
-def executed(name, **given):
-    """The code cells of a notebook run one after the other, with parameters as papermill would give them; the names."""
-    code = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
-    sources = [cell.source for cell in code if cell.cell_type == "code"]
-    injected = "\n".join(["# Parameters", *(f"{key} = {value!r}" for key, value in given.items())])
-    namespace = {"In": [sources[0], injected], "display": print}
-    for source in (sources[0], injected, *sources[1:]):
-        exec(source, namespace)
-    return namespace
 
 
 def judged(digits, path, **given):
@@ -180,8 +152,8 @@ def test_a_record_of_an_unknown_method_is_named_with_the_reason(digits, tmp_path
     held = read_record(known.record)
     parameters = held["parameters"] | {"base_method": "theirs"}
     about = {name: held[name] for name in ("seed", "dataset_hash", "accuracies", "history", "seconds")}
-    write_record(tmp_path / "runs", **a_record(**about, parameters=parameters, arm="theirs", notebook="01_guidance"))
-    write_record(tmp_path / "runs", **a_record(**about, parameters=held["parameters"], arm="none", notebook="09_other"))
+    write_record(tmp_path / "runs", **a_run(**about, parameters=parameters, arm="theirs", notebook="01_guidance"))
+    write_record(tmp_path / "runs", **a_run(**about, parameters=held["parameters"], arm="none", notebook="09_other"))
     arm(digits, base_method="dsa", **loops)
     out, _, _, _ = compared(tmp_path / "runs", capsys)
     lines = [line for line in out.splitlines() if line.startswith("Not shown: ")]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import zlib
 from typing import get_args
 
 import pytest
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_records import run
+from made import IMAGES, a_run, a_state
 
 from ddlib.checkpoint import State
 from ddlib.data.dataset import ImageFormat
@@ -88,7 +89,7 @@ def damaged(draw, whole):
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     """The path of a record, its text, and what is read of it."""
-    path = write_record(tmp_path_factory.mktemp("records"), **run())
+    path = write_record(tmp_path_factory.mktemp("records"), **a_run())
     return path, path.read_bytes(), plain(read_record(path))
 
 
@@ -106,12 +107,18 @@ def test_records_after_an_accident(record, data):
     path.write_bytes(data.draw(damaged(whole)))
     found = outcome(read_record, path)
     assert found is None or plain(found) == wanted
-    table = outcome_of_all(path)
-    assert (table is None) == (found is None)
+    if found is None or one_in_ten(path):
+        assert (outcome_of_all(path) is None) == (found is None)
 
 
 def outcome_of_all(path):
+    """The table of the folder, which takes much longer than the record."""
     return outcome(lambda path: load_records(path.parent), path)
+
+
+def one_in_ten(path):
+    """Of files with different bytes, always the same ones."""
+    return zlib.crc32(path.read_bytes()) % 10 == 0
 
 
 NUMBERS = st.one_of(
@@ -131,7 +138,7 @@ JSON = st.recursive(
 def test_records_with_wrong_fields(record, data, value, signed):
     """400 inputs: another value in a field or in a column, a field more or less; half of them with a fitting checksum.
 
-    What is accepted then has accuracies from 0 to 1, finite seconds, and makes a table.
+    What is accepted then has accuracies from 0 to 1, finite seconds, and makes a table (one in ten is looked at).
     """
     path, whole, _ = record
     held = json.loads(whole)
@@ -161,7 +168,8 @@ def test_records_with_wrong_fields(record, data, value, signed):
     assert found["status"] == "failed" or len(accuracies)
     assert all(isinstance(v, float | int) and 0 <= v <= 1 for v in accuracies["accuracy"])
     assert all(math.isfinite(seconds) for seconds in found["seconds"].values())
-    outcome_of_all(path)
+    if one_in_ten(path):
+        outcome_of_all(path)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +367,6 @@ def of(images):
     }
 
 
-IMAGES = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 NAMES = {"class_names": ["ant", "bee", "cat"], "provenance": {"seed": 1}}
 
 
@@ -438,21 +445,10 @@ def test_swapped_headers_are_found(tmp_path):
     assert outcome(read_tensors, first) is None
 
 
-def state(num_ptms=2):
-    images = IMAGES.clone().requires_grad_()
-    optimizer = torch.optim.SGD([images], lr=0.1, momentum=0.5)
-    images.grad = torch.ones_like(images)
-    optimizer.step()
-    made = State(images, optimizer, num_ptms, {"seed": 0})
-    made.snapshots[0] = IMAGES
-    made.log([(1.0, 2.0, 3)], 0.5)
-    return made
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoints") / ".run.checkpoint"
-    state().save(path)
+    a_state().save(path)
     return path, path.read_bytes(), read_tensors(path)
 
 
@@ -483,13 +479,13 @@ def test_checkpoints_after_an_accident(checkpoint, data):
     path.write_bytes(data.draw(damaged(whole)))
     found = outcome(resumed, path)
     if found is not None:
-        torch.testing.assert_close(all_of(found), all_of(state()), rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(all_of(found), all_of(a_state()), rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_whole_checkpoint_gives_all_of_the_run(checkpoint):
     path, whole, _ = checkpoint
     path.write_bytes(whole)
-    torch.testing.assert_close(all_of(resumed(path)), all_of(state()), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(all_of(resumed(path)), all_of(a_state()), rtol=0, atol=0, equal_nan=True)
 
 
 @tries(200)

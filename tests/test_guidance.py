@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
+import slow
 import torch
-import torch.nn.functional as F
 
 import ddlib.guidance
 from ddlib.combine import STRATEGIES, Step
@@ -21,51 +21,22 @@ def synthetic(dataset, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def plain_clom(ptm, images):
-    """Mean over the synthetic set of minus the log-probability of the label."""
-    losses = [-F.log_softmax(ptm.logits(image[None]), 1)[0, label] for image, label in zip(images, LABELS, strict=True)]
-    return torch.stack(losses).mean()
+def log_probabilities(ptm, images):
+    """Image by image."""
+    return slow.log_probabilities([ptm.logits(image[None])[0] for image in images])
 
 
-def plain_cclom(ptm, images, dataset):
-    """sum(D * M) / sum(D) over all pairs of a synthetic and a real image."""
-    same = total = 0
-    real = [ptm.features(image[None])[0] for image in dataset.train.images]
-    for image, label in zip(images, LABELS, strict=True):
-        feature = ptm.features(image[None])[0]
-        for other, real_label in zip(real, dataset.train.labels, strict=True):
-            distance = 1 - F.cosine_similarity(feature, other, dim=0)
-            total = total + distance
-            same = same + distance * (label == real_label)
-    return same / total
-
-
-def plain_ce_ratio(ptm, images, dataset):
-    """The same with the cross-entropy of the synthetic image for the class of the real one as distance."""
-    same = total = 0
-    for image, label in zip(images, LABELS, strict=True):
-        logs = F.log_softmax(ptm.logits(image[None]), 1)[0]
-        for real_label in dataset.train.labels:
-            total = total - logs[real_label]
-            same = same - logs[real_label] * (label == real_label)
-    return same / total
-
-
-def plain_cos_mean(ptm, images, dataset):
-    """The mean over synthetic images of the mean of 1 - cosine over the real images of the class."""
-    terms = []
-    for image, label in zip(images, LABELS, strict=True):
-        real = dataset.train.images[dataset.train.labels == label]
-        cosines = [F.cosine_similarity(ptm.features(image[None]), ptm.features(other[None])) for other in real]
-        terms.append(1 - torch.stack(cosines).mean())
-    return torch.stack(terms).mean()
+def distances(ptm, images, dataset):
+    """Of the features of each pair of a synthetic and a real image."""
+    syn, real = ([ptm.features(image[None])[0] for image in part] for part in (images, dataset.train.images))
+    return slow.cosine_distances(syn, real)
 
 
 PLAIN = {
-    "clom": lambda ptm, images, dataset: plain_clom(ptm, images),
-    "ce_ratio": plain_ce_ratio,
-    "cos_mean": plain_cos_mean,
-    "cclom": plain_cclom,
+    "clom": lambda ptm, images, data: slow.clom(log_probabilities(ptm, images), LABELS),
+    "ce_ratio": lambda ptm, images, data: slow.ce_ratio(log_probabilities(ptm, images), LABELS, data.train.labels),
+    "cos_mean": lambda ptm, images, data: slow.cos_mean(distances(ptm, images, data), LABELS, data.train.labels),
+    "cclom": lambda ptm, images, data: slow.cclom(distances(ptm, images, data), LABELS, data.train.labels),
 }
 ALPHAS = {"clom": 3.0, "ce_ratio": 40.0, "cos_mean": 5.0, "cclom": 50.0}
 KINDS = [kind for kind, losses in GUIDANCE.items() if losses]
@@ -137,9 +108,8 @@ def test_a_ptm_of_another_domain_gives_cclom_through_its_adapter(tiny_rgb, tiny_
     images = synthetic(tiny_rgb).requires_grad_()
     (signal,) = Guidance("cclom", tiny_ptms[:1], alpha_clom=1.0, alpha_cclom=7.0).signals(tiny_rgb, LABELS)
     adapted = tiny_ptms[0].adapted_to(tiny_rgb)
-    torch.testing.assert_close(
-        loss_of(signal, images), 7.0 * plain_cclom(adapted, images, tiny_rgb), rtol=1e-4, atol=1e-5
-    )
+    expected = 7.0 * PLAIN["cclom"](adapted, images, tiny_rgb)
+    torch.testing.assert_close(loss_of(signal, images), expected, rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(loss_of(signal, images), images)
     assert gradient.abs().amax((1, 2, 3)).min() > 0
 
@@ -148,7 +118,7 @@ def test_a_ptm_of_other_images_of_the_same_classes_may_give_clom(tiny, tiny_rgb,
     same_classes = dataclasses.replace(tiny_rgb, class_names=tiny.class_names)
     (signal,) = Guidance("clom", tiny_ptms[:1], alpha_clom=2.0, alpha_cclom=0.0).signals(same_classes, LABELS)
     images = synthetic(tiny_rgb)
-    expected = 2.0 * plain_clom(tiny_ptms[0].adapted_to(tiny_rgb), images)
+    expected = 2.0 * PLAIN["clom"](tiny_ptms[0].adapted_to(tiny_rgb), images, tiny_rgb)
     torch.testing.assert_close(loss_of(signal, images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -177,7 +147,7 @@ def test_outputs_are_what_the_guidance_asks_for(tiny, tiny_ptms):
     (both,) = Guidance("both", tiny_ptms[:1]).signals(tiny, LABELS)
     logits, (same, total), *_ = both.outputs(images)
     torch.testing.assert_close(logits, tiny_ptms[0].logits(images))
-    torch.testing.assert_close(same / total, plain_cclom(tiny_ptms[0], images, tiny), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(same / total, PLAIN["cclom"](tiny_ptms[0], images, tiny), rtol=1e-4, atol=1e-5)
     assert 0 < same < total < 2 * 6 * 36
 
 

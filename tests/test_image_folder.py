@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from made import write_image
 from PIL import Image
 
 from ddlib.data import pictures
@@ -22,13 +23,6 @@ from ddlib.data.readers import load_dataset
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
 
-def write(path, image=None, size=(32, 32), color=RED, **options):
-    """Save `image`, or one of a single colour, and make its folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (image or Image.new("RGB", size, color)).save(path, **options)
-    return path
-
-
 @pytest.fixture
 def photos(tmp_path):
     """Two classes, two train images and one test image each, 32 x 32."""
@@ -36,8 +30,8 @@ def photos(tmp_path):
     for part, names in (("train", ("b.png", "a.png")), ("test", ("c.png",))):
         for number, name in enumerate(names):
             blue = 50 * (part == "test")
-            write(root / part / "cat" / name, color=(10 + number, 0, blue))
-            write(root / part / "dog" / name, color=(0, 200, 100 + number + blue))
+            write_image(root / part / "cat" / name, color=(10 + number, 0, blue))
+            write_image(root / part / "dog" / name, color=(0, 200, 100 + number + blue))
     return root
 
 
@@ -88,7 +82,7 @@ def test_a_folder_named_like_a_known_set_keeps_its_own_name(photos, monkeypatch)
 )
 def test_the_default_size_suits_the_pictures_and_is_printed(photos, capsys, sizes, chosen):
     for number, size in enumerate(sizes):
-        write(photos / "train" / "cat" / f"{number}.png", size=size, color=(number, 0, 9))
+        write_image(photos / "train" / "cat" / f"{number}.png", size=size, color=(number, 0, 9))
     assert load_dataset(photos).image_size == chosen
     said = capsys.readouterr().out
     assert f"{4 + len(sizes)} training and 2 test images of 2 classes, {chosen} x {chosen} pixels" in said
@@ -106,7 +100,7 @@ def test_a_size_that_was_asked_for_is_printed_too(photos, capsys):
 def test_of_many_classes_the_first_and_the_last_are_shown(tmp_path, capsys):
     for number in range(30):
         for part in ("train", "test"):
-            write(tmp_path / part / f"{number:02d}" / "x.png", color=(number, number, part == "test"))
+            write_image(tmp_path / part / f"{number:02d}" / "x.png", color=(number, number, part == "test"))
     load_dataset(tmp_path)
     assert "8 '08', 9 '09', ... 29 '29'" in capsys.readouterr().out
 
@@ -133,7 +127,7 @@ def test_hidden_files_are_ignored(photos):
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.JPEG", "x.bmp", "x.gif", "x.tiff", "x.webp", "x.ppm", "x"])
 def test_formats_are_recognised_by_content(tmp_path, name):
-    path = write(tmp_path / name, color=WHITE, format="PNG" if name == "x" else None)
+    path = write_image(tmp_path / name, color=WHITE, format="PNG" if name == "x" else None)
     assert (pixels_of(path) >= 254).all()
 
 
@@ -146,7 +140,7 @@ def test_the_centre_square_is_kept(tmp_path, size):
     side = min(size)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     image.paste(GREEN, (left, top, left + side, top + side))
-    green = pixels_of(write(tmp_path / "x.png", image))[1]
+    green = pixels_of(write_image(tmp_path / "x.png", image))[1]
     assert (green[1:-1, 1:-1] == 255).all()
     assert green.min() > 215  # on the rim the filter sees a little of what was cut off, the same on both sides
     assert np.array_equal(green, green[::-1, ::-1])
@@ -154,7 +148,7 @@ def test_the_centre_square_is_kept(tmp_path, size):
 
 def test_resizing_averages(tmp_path):
     board = np.indices((64, 64)).sum(0) % 2 * 255  # a chessboard: without antialiasing it stays black and white
-    pixels = pixels_of(write(tmp_path / "x.png", Image.fromarray(board.astype(np.uint8))))
+    pixels = pixels_of(write_image(tmp_path / "x.png", Image.fromarray(board.astype(np.uint8))))
     assert abs(pixels.astype(float) - 127.5).max() < 4
 
 
@@ -164,7 +158,7 @@ def test_exif_orientation_is_honoured(tmp_path, suffix):
     image.paste(255, (0, 0, 16, 8))  # white above
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: white on the right
-    pixels = pixels_of(write(tmp_path / f"x.{suffix}", image, exif=exif))[0]
+    pixels = pixels_of(write_image(tmp_path / f"x.{suffix}", image, exif=exif))[0]
     assert pixels[:, 5:].min() > 200
     assert pixels[:, :3].max() < 55
 
@@ -172,7 +166,7 @@ def test_exif_orientation_is_honoured(tmp_path, suffix):
 def test_a_large_jpeg_is_close_to_its_full_decoding(tmp_path):
     x, y = np.meshgrid(np.arange(640), np.arange(480))
     scene = np.stack([x * 255 / 640, y * 255 / 480, 127 + 120 * np.sin(x / 60)], 2).astype(np.uint8)
-    path = write(tmp_path / "x.jpg", Image.fromarray(scene), quality=95)
+    path = write_image(tmp_path / "x.jpg", Image.fromarray(scene), quality=95)
     full = Image.open(path).crop((80, 0, 560, 480)).resize((32, 32), Image.Resampling.BILINEAR)
     difference = pixels_of(path, 32).transpose(1, 2, 0).astype(float) - np.asarray(full)
     assert abs(difference).mean() < 1.5
@@ -183,10 +177,10 @@ def test_a_large_jpeg_is_close_to_its_full_decoding(tmp_path):
 
 def test_a_wholly_grey_folder_has_one_channel(tmp_path):
     for part in ("train", "test"):
-        write(tmp_path / part / "a" / "8.png", Image.new("L", (32, 32), 51))
-        write(tmp_path / part / "b" / "1.png", Image.new("1", (32, 32), 1))
-        write(tmp_path / part / "b" / "16.png", Image.fromarray(np.full((32, 32), 13107, np.uint16)))
-        write(tmp_path / part / "b" / "white.png", Image.fromarray(np.full((32, 32), 65535, np.uint16)))
+        write_image(tmp_path / part / "a" / "8.png", Image.new("L", (32, 32), 51))
+        write_image(tmp_path / part / "b" / "1.png", Image.new("1", (32, 32), 1))
+        write_image(tmp_path / part / "b" / "16.png", Image.fromarray(np.full((32, 32), 13107, np.uint16)))
+        write_image(tmp_path / part / "b" / "white.png", Image.fromarray(np.full((32, 32), 65535, np.uint16)))
     (train, _), (test, _), _ = read_folder(tmp_path)
     assert train.shape == (4, 1, 32, 32)
     assert train.amin((1, 2, 3)).tolist() == pytest.approx([0.2, 1, 0.2, 1])  # 51/255, white, 13107/65535, white
@@ -195,9 +189,9 @@ def test_a_wholly_grey_folder_has_one_channel(tmp_path):
 
 def test_one_colour_picture_makes_all_rgb(tmp_path):
     for part in ("train", "test"):
-        write(tmp_path / part / "a" / "x.png", Image.new("L", (32, 32), 51))
-        write(tmp_path / part / "b" / "x.png", Image.new("L", (32, 32), 51))
-    write(tmp_path / "test" / "b" / "colour.png")
+        write_image(tmp_path / part / "a" / "x.png", Image.new("L", (32, 32), 51))
+        write_image(tmp_path / part / "b" / "x.png", Image.new("L", (32, 32), 51))
+    write_image(tmp_path / "test" / "b" / "colour.png")
     (train, _), (test, _), _ = read_folder(tmp_path)
     assert train.shape == (2, 3, 32, 32)
     assert train.amin() == train.amax() == 51 / 255
@@ -207,7 +201,7 @@ def test_one_colour_picture_makes_all_rgb(tmp_path):
 def test_sixteen_bits_are_not_cut_to_eight(tmp_path):
     values = np.full((8, 8), 1000, np.uint16)
     values[:, 4:] = 1100  # both 4 in eight bits
-    pixels = pixels_of(write(tmp_path / "x.png", Image.fromarray(values)))
+    pixels = pixels_of(write_image(tmp_path / "x.png", Image.fromarray(values)))
     np.testing.assert_allclose(pixels[0], values / 257, rtol=1e-5)
 
 
@@ -221,20 +215,20 @@ def test_transparency_becomes_white(tmp_path, mode, color):
         image, options = Image.new("L", (8, 8), color), {"transparency": color}
     else:
         image, options = Image.new(mode, (8, 8), color), {}
-    pixels = pixels_of(write(tmp_path / "x.png", image, **options))
+    pixels = pixels_of(write_image(tmp_path / "x.png", image, **options))
     assert pixels.shape == (1 if mode == "L" else 3, 8, 8)
     assert (pixels == 255).all()
 
 
 def test_half_transparent_red_is_pink(tmp_path):
-    pixels = pixels_of(write(tmp_path / "x.png", Image.new("RGBA", (8, 8), (255, 0, 0, 128))))
+    pixels = pixels_of(write_image(tmp_path / "x.png", Image.new("RGBA", (8, 8), (255, 0, 0, 128))))
     assert pixels[:, 0, 0].tolist() == [255, 127, 127]
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK"])
 def test_palette_and_cmyk_become_rgb(tmp_path, mode):
     image = Image.new("RGB", (8, 8), RED).convert(mode)
-    pixels = pixels_of(write(tmp_path / ("x.png" if mode == "P" else "x.tiff"), image))
+    pixels = pixels_of(write_image(tmp_path / ("x.png" if mode == "P" else "x.tiff"), image))
     assert pixels[:, 0, 0].tolist() == list(RED)
 
 
@@ -242,7 +236,9 @@ def test_palette_and_cmyk_become_rgb(tmp_path, mode):
 def test_the_first_frame_counts_and_the_rest_is_told_of(photos, suffix):
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN, WHITE)]
     path = photos / "train" / "cat" / f"x.{suffix}"
-    write(path, frames[0], save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
+    write_image(
+        path, frames[0], save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {})
+    )
     assert pixels_of(path)[:, 0, 0].tolist() == list(RED)
     with pytest.warns(
         UserWarning, match=rf"files of photos that hold several pictures.*first is used: x\.{suffix} \(3\)"
@@ -256,7 +252,7 @@ def test_greys_of_few_bits_in_sixteen_are_brightened_all_alike(tmp_path, largest
         for name in "ab":
             values = np.full((8, 8), (largest + (name == "b")) // 2 // factor, np.uint16)
             values[0, 0] = largest if (part, name) == ("test", "a") else 0  # one file decides for all
-            write(tmp_path / part / name / "x.png", Image.fromarray(values))
+            write_image(tmp_path / part / name / "x.png", Image.fromarray(values))
     with pytest.warns(UserWarning, match=rf"largest grey of the 4 16-bit .* is {largest}: .* {white} is white in all"):
         (train, _), (test, _), _ = read_folder(tmp_path, 8)
     assert train.shape == (2, 1, 8, 8)
@@ -267,7 +263,7 @@ def test_greys_of_few_bits_in_sixteen_are_brightened_all_alike(tmp_path, largest
 def test_greys_of_sixteen_bits_keep_their_bits_without_a_word(tmp_path):
     for part in ("train", "test"):
         for name, top in (("a", 40000), ("b", 300 + 7 * (part == "test"))):
-            write(tmp_path / part / name / "x.png", Image.fromarray(np.full((8, 8), top, np.uint16)))
+            write_image(tmp_path / part / name / "x.png", Image.fromarray(np.full((8, 8), top, np.uint16)))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "the largest grey")
         (train, _), _, _ = read_folder(tmp_path, 8)
@@ -286,7 +282,7 @@ def test_the_test_part_has_several_names(photos, name):
 
 
 def test_of_two_test_parts_one_is_used_and_said(photos):
-    write(photos / "val" / "cat" / "other.png")
+    write_image(photos / "val" / "cat" / "other.png")
     with pytest.warns(UserWarning, match="test images are those of 'test'; 'val' is not used"):
         assert len(read_folder(photos)[1][0]) == 2
 
@@ -304,7 +300,7 @@ def test_missing_part_shows_the_layout(photos, gone, missing):
 def flat_folder(root, counts):
     for label, (name, count) in enumerate(counts.items()):
         for number in range(count):
-            write(root / name / f"{number:02d}.png", color=(number, label, 7))
+            write_image(root / name / f"{number:02d}.png", color=(number, label, 7))
     return root
 
 
@@ -325,7 +321,7 @@ def test_a_flat_folder_needs_two_pictures_of_a_class_and_none_beside_them(tmp_pa
     folder = flat_folder(tmp_path / "flat", {"cat": 10, "dog": 1})
     with pytest.raises(ValueError, match=r"to be split.* fewer than two pictures: 'dog'"):
         read_folder(folder)
-    write(folder / "lost.JPG")
+    write_image(folder / "lost.JPG")
     with pytest.raises(ValueError, match=r"not in its place: .*lost\.JPG"):
         read_folder(folder)
 
@@ -341,7 +337,7 @@ def test_labels_are_those_of_torchvision(tmp_path):
 
 def test_accents_may_be_stored_in_two_ways(photos):
     for part, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
-        write(photos / part / name / "x.png", color=(1, 2, part == "test"))
+        write_image(photos / part / name / "x.png", color=(1, 2, part == "test"))
     assert read_folder(photos)[2] == ("caf\u00e9", "cat", "dog")
     (photos / "train" / "cafe\u0301").mkdir()
     with pytest.raises(ValueError, match=r"two folders for one class: .*'cafe\\u0301'.*'caf\\xe9'"):
@@ -355,22 +351,22 @@ def test_a_trailing_space_can_be_seen(photos):
 
 
 def test_unequal_classes_name_the_difference(photos):
-    write(photos / "train" / "bird" / "x.png")
-    write(photos / "test" / "fish" / "x.png")
+    write_image(photos / "train" / "bird" / "x.png")
+    write_image(photos / "test" / "fish" / "x.png")
     with pytest.raises(ValueError, match=r"only in train: 'bird'; only in test: 'fish'$"):
         read_folder(photos)
 
 
 def test_empty_class_is_named(photos):
     (photos / "train" / "emu").mkdir()
-    write(photos / "test" / "emu" / "x.png")
+    write_image(photos / "test" / "emu" / "x.png")
     with pytest.raises(ValueError, match="without any image: train/emu;"):
         read_folder(photos)
 
 
 def test_one_class_is_not_enough(tmp_path):
     for part in ("train", "test"):
-        write(tmp_path / part / "cat" / "x.png")
+        write_image(tmp_path / part / "cat" / "x.png")
     with pytest.raises(ValueError, match="only the class 'cat'; a classifier needs two"):
         read_folder(tmp_path)
 
@@ -383,19 +379,19 @@ def test_no_class_at_all(tmp_path):
 
 
 def test_misplaced_files_and_folders_are_named(photos):
-    write(photos / "train" / "lost.png")
-    write(photos / "train" / "cat" / "deeper" / "x.png")
+    write_image(photos / "train" / "lost.png")
+    write_image(photos / "train" / "cat" / "deeper" / "x.png")
     with pytest.raises(ValueError, match=r"not in its place: .*lost\.png, .*deeper\."):
         find_files(photos, "train")
     for number in range(5):
-        write(photos / "train" / f"z{number}.png")
+        write_image(photos / "train" / f"z{number}.png")
     with pytest.raises(ValueError, match="and 2 more"):
         find_files(photos, "train")
 
 
 def truncated(path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    write(path, Image.fromarray(noise))
+    write_image(path, Image.fromarray(noise))
     path.write_bytes(path.read_bytes()[:2000])
 
 
@@ -415,8 +411,8 @@ def broken_png(path):
         ("empty.png", lambda path: path.touch(), "not an image"),
         ("notes.txt", lambda path: path.write_text("holiday"), "not an image"),
         ("gone.png", lambda path: path.symlink_to("nowhere"), "No such file"),
-        ("depth.tiff", lambda path: write(path, Image.new("F", (8, 8))), "floating-point"),
-        ("depth.tiff", lambda path: write(path, Image.new("I", (8, 8), -1)), "32-bit"),
+        ("depth.tiff", lambda path: write_image(path, Image.new("F", (8, 8))), "floating-point"),
+        ("depth.tiff", lambda path: write_image(path, Image.new("I", (8, 8), -1)), "32-bit"),
     ],
 )
 def test_unreadable_file_is_named(photos, name, damage, reason):
@@ -457,7 +453,7 @@ def test_heif_is_read_if_its_package_is_there(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=lambda: done.append(1)))
     pictures._read_heif_too.cache_clear()
     for _ in range(2):
-        read_image(write(tmp_path / "x.png"), 8)
+        read_image(write_image(tmp_path / "x.png"), 8)
     pictures._read_heif_too.cache_clear()
     assert done == [1]
 
@@ -497,7 +493,7 @@ def test_at_most_five_bad_files_in_one_message(photos):
 
 @pytest.mark.parametrize("side", [40, 80])  # beyond Pillow's limit, and beyond twice the limit
 def test_decompression_bomb_is_refused(photos, monkeypatch, side):
-    path = write(photos / "test" / "dog" / "huge.png", size=(side, side))
+    path = write_image(photos / "test" / "dog" / "huge.png", size=(side, side))
     monkeypatch.setattr(pictures.Image, "MAX_IMAGE_PIXELS", 1200)
     with pytest.raises(ValueError, match="decompression bomb") as error:
         read_folder(photos)
@@ -535,7 +531,7 @@ def test_a_pipe_is_no_picture(photos):
 
 @pytest.mark.parametrize("name", ["train/cat/link.png", "test/dog/link.png"])
 def test_a_link_that_leaves_the_folder_is_refused(photos, name):
-    secret = write(photos.parent / "secret.png")
+    secret = write_image(photos.parent / "secret.png")
     (photos / name).symlink_to(secret)
     with pytest.raises(ValueError, match=r"links that lead out of .*photos: .*link\.png\. Put copies"):
         read_folder(photos)
@@ -550,7 +546,7 @@ def test_a_linked_folder_that_leaves_the_folder_is_refused(photos, name):
 
 
 def test_many_links_out_are_counted(photos):
-    secret = write(photos.parent / "secret.png")
+    secret = write_image(photos.parent / "secret.png")
     for number in range(7):
         (photos / "train" / "cat" / f"{number}.png").symlink_to(secret)
     with pytest.raises(ValueError, match=r"4\.png and 2 more\. Put copies"):

@@ -1,58 +1,23 @@
-"""Sweeps in one process, without Jupyter and Snakemake, and the table beside published numbers."""
+"""Sweeps in one process, without Jupyter and Snakemake."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import yaml
+from made import QUICK, ROOT
 from PIL import Image
 
 from ddlib.study import run as study
 from ddlib.study.record import read_record
-from workflow import in_process, published, states, sweep
+from workflow import in_process, states, sweep
 from workflow.grid import read_grid
 from workflow.markers import read_marker
-from workflow.plan import GridError
-
-ROOT = Path(__file__).parents[1]
-QUICK = {"base": "smoke", "iterations": 2, "eval_epochs": 2, "eval_epochs_plain": 1, "num_eval": 1, "ptm_epochs": 1}
-QUICK |= {"architectures": "ConvNet-3", "width": 4, "full_epochs": 1, "guidance": "none"}
-ARMS = [
-    {"notebook": "01_guidance", "base_method": "dm", "published": {"augmented": 48.9}},
-    {"notebook": "01_guidance", "base_method": "random", "published": {"augmented": 31.0, "plain": 26.0}},
-    {"notebook": "01_guidance", "guidance": "clom"},
-]
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Write a grid file; runs and cache lie in the test's folder."""
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "cache"))
-
-    def write(**changes):
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({"profile": QUICK, "seeds": [0, 1], "arms": ARMS, **changes}, sort_keys=False))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def ran(write):
-    """A whole sweep in one process."""
-    path = write()
-    assert sweep.main([str(path), "--in-process"]) == 0
-    return path, read_grid(path)
-
-
-def test_records_and_markers_are_those_of_any_sweep(ran, monkeypatch, capsys):
-    path, grid = ran
+def test_records_and_markers_are_those_of_any_sweep(quick_sweep, monkeypatch, capsys):
+    path, grid = quick_sweep
     assert {state.state for state in states.states(grid)} == {"done"}
     for job in grid.jobs:
         stem = job.records[0].removesuffix(".json")
@@ -65,8 +30,8 @@ def test_records_and_markers_are_those_of_any_sweep(ran, monkeypatch, capsys):
     assert "nothing is left to do but the comparison" in capsys.readouterr().out
 
 
-def test_it_goes_on_where_it_stopped(ran, monkeypatch):
-    path, grid = ran
+def test_it_goes_on_where_it_stopped(quick_sweep, monkeypatch):
+    path, grid = quick_sweep
     before = {file: file.stat().st_mtime_ns for file in grid.folder.glob("*.json")}
     kept = read_record(grid.folder / grid.jobs[0].records[0])["accuracies"]["accuracy"].tolist()
     lost = grid.folder / grid.jobs[0].records[0]
@@ -83,19 +48,19 @@ def test_it_goes_on_where_it_stopped(ran, monkeypatch):
     assert len(opened) == 1
 
 
-def test_data_and_ptms_stay_open_for_the_next_arm(write, monkeypatch):
+def test_data_and_ptms_stay_open_for_the_next_arm(quick_grid, monkeypatch):
     opened = []
     monkeypatch.setattr(study, "open_dataset", lambda p, real=study.open_dataset: opened.append("data") or real(p))
     monkeypatch.setattr(study, "open_ptms", lambda p, d, real=study.open_ptms: opened.append("PTMs") or real(p, d))
     arms = [{"notebook": "01_guidance", "guidance": ["none", "clom", "cclom"]}]
-    assert sweep.main([str(write(arms=arms)), "--in-process"]) == 0
+    assert sweep.main([str(quick_grid(arms=arms)), "--in-process"]) == 0
     assert opened == ["data", "data", "PTMs", "PTMs"]  # the pool's; then of the arms; none, and the pool
 
 
-def test_sets_with_pools_of_their_own_share_them_between_arms(write, monkeypatch, capsys):
+def test_sets_with_pools_of_their_own_share_them_between_arms(quick_grid, monkeypatch, capsys):
     """A pool for each group of seeds, trained before the arms; arms of one group come together and keep it open."""
     arms = [{"notebook": "01_guidance", "guidance": ["none", "clom", "cclom"]}]
-    path = write(arms=arms, seeds=[4, "6-7"], profile=QUICK | {"ptm_seed": None})
+    path = quick_grid(arms=arms, seeds=[4, "6-7"], profile=QUICK | {"ptm_seed": None})
     grid = read_grid(path)
     assert [(pool.parameters["seed"], pool.parameters["num_sets"]) for pool in grid.pools] == [(4, 1), (6, 2)]
     assert [pool.name.partition("-seed")[2] for pool in grid.pools] == ["4", "s6-7"]
@@ -123,22 +88,22 @@ def test_sets_with_pools_of_their_own_share_them_between_arms(write, monkeypatch
     assert "its PTMs are made again" in "\n".join(states.reasons(states.states(grid)))
     monkeypatch.undo()
     monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1]))
-    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "cache"))
+    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "ptms"))
     assert sweep.main([str(path), "--in-process"]) == 0
     again = {file for file, time in times.items() if file.stat().st_mtime_ns != time}
     assert {file.stem.rpartition("-seed")[2] for file in again} == {"6", "7"}  # and the seed 4 is left alone
 
 
-def test_a_seed_more_trains_its_pool_alone(write):
+def test_a_seed_more_trains_its_pool_alone(quick_grid):
     arms = [{"notebook": "01_guidance", "guidance": "clom"}]
     own = QUICK | {"ptm_seed": None}
-    assert sweep.main([str(write(arms=arms, seeds=[4], profile=own)), "--in-process"]) == 0
-    found = states.states(read_grid(write(arms=arms, seeds=[4, 5], profile=own)))
+    assert sweep.main([str(quick_grid(arms=arms, seeds=[4], profile=own)), "--in-process"]) == 0
+    found = states.states(read_grid(quick_grid(arms=arms, seeds=[4, 5], profile=own)))
     assert [state.state for state in found] == ["done", "left", "done", "left"]
 
 
-def test_arms_side_by_side_give_the_same_records(ran, monkeypatch):
-    path, grid = ran
+def test_arms_side_by_side_give_the_same_records(quick_sweep, monkeypatch):
+    path, grid = quick_sweep
     before = {file.name: read_record(file)["synthetic_hash"] for file in grid.folder.glob("*.json")}
     assert len(before) == 6
     monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1] / "again"))
@@ -148,8 +113,8 @@ def test_arms_side_by_side_give_the_same_records(ran, monkeypatch):
     assert {file.name: read_record(file)["synthetic_hash"] for file in again.glob("*.json")} == before
 
 
-def test_what_the_book_shows_is_left_to_the_engine(write, monkeypatch):
-    path, calls = write(arms=[{"notebook": "01_guidance", "guidance": ["none", "clom"]}], seeds=[0]), []
+def test_what_the_book_shows_is_left_to_the_engine(quick_grid, monkeypatch):
+    path, calls = quick_grid(arms=[{"notebook": "01_guidance", "guidance": ["none", "clom"]}], seeds=[0]), []
     monkeypatch.setattr(sweep, "snakemake", lambda grid, options, *config: calls.append(options) or 0)
     assert sweep.main([str(path), "--in-process", "--notebooks"]) == 1
     found = {state.work.name: state.state for state in states.states(read_grid(path), notebooks=True)}
@@ -158,27 +123,27 @@ def test_what_the_book_shows_is_left_to_the_engine(write, monkeypatch):
     assert [options[0] for options in calls] == ["--jobs"]  # and no report, which would miss most jobs
 
 
-def test_one_arm_fails_and_the_others_go_on(write, monkeypatch, capsys):
+def test_one_arm_fails_and_the_others_go_on(quick_grid, monkeypatch, capsys):
     def run_arm(p, *rest, real=study.run_arm, **named):
         if p.base_method == "random":
             raise RuntimeError("no luck")
         return real(p, *rest, **named)
 
     monkeypatch.setattr(study, "run_arm", run_arm)
-    path = write(seeds=[0])
+    path = quick_grid(seeds=[0])
     assert sweep.main([str(path), "--in-process"]) == 1
     grid = read_grid(path)
     assert [state.state for state in states.states(grid)] == ["done", "done", "failed", "done"]
     assert "01_guidance-random-seed0: FAILED: no luck" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.setenv("DDLIB_RUNS", str(grid.folder.parents[1]))
-    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "cache"))
+    monkeypatch.setenv("DDLIB_CACHE", str(grid.folder.parents[2] / "ptms"))
     assert sweep.main([str(path), "--in-process"]) == 0
 
 
-def test_arms_whose_ptms_fail_are_left(write, monkeypatch, capsys):
+def test_arms_whose_ptms_fail_are_left(quick_grid, monkeypatch, capsys):
     monkeypatch.setattr(in_process, "train_pool", lambda pool: 1 / 0)
-    path = write(seeds=[0])
+    path = quick_grid(seeds=[0])
     assert sweep.main([str(path), "--in-process"]) == 1
     assert [state.state for state in states.states(read_grid(path))] == ["failed", "done", "done", "left"]
     assert "01_guidance-clom-seed0: left, because its PTMs failed" in capsys.readouterr().out
@@ -190,8 +155,8 @@ def test_a_killed_process_ends_in_a_sentence():
         list(each(os._exit, [9, 9, 9]))
 
 
-def test_a_run_that_diverges_counts_as_done_and_is_shown(write, capsys):
-    path = write(arms=[{"notebook": "01_guidance", "lr_img": [1.0, 1e38]}], seeds=[0])
+def test_a_run_that_diverges_counts_as_done_and_is_shown(quick_grid, capsys):
+    path = quick_grid(arms=[{"notebook": "01_guidance", "lr_img": [1.0, 1e38]}], seeds=[0])
     assert sweep.main([str(path), "--in-process"]) == 1
     assert "failed: 01_guidance-lr_img1e_38-seed0: seed 0: FloatingPointError" in capsys.readouterr().out
     grid = read_grid(path)
@@ -206,7 +171,7 @@ def test_a_run_that_diverges_counts_as_done_and_is_shown(write, capsys):
     assert took[0].split(" with ")[0] == took[1].split(" with ")[0], "eight hands do not share one job"
 
 
-def test_a_machine_needs_little_more_than_torch(tmp_path, write):
+def test_a_machine_needs_little_more_than_torch(tmp_path, quick_grid):
     """Neither Jupyter, Snakemake nor what only the pages need; the data are an image folder."""
     for split, count in (("train", 6), ("test", 2)):
         for index, label in enumerate("ab"):
@@ -216,7 +181,7 @@ def test_a_machine_needs_little_more_than_torch(tmp_path, write):
                 pixels = np.random.default_rng(number).integers(0, 128, (16, 16, 3)) + 100 * index
                 Image.fromarray(pixels.astype("uint8")).save(folder / f"{number}.png")
     arms = [{"notebook": "01_guidance", "dataset": str(tmp_path / "images"), "guidance": "clom"}]
-    path = write(arms=arms, seeds=[0], profile=QUICK | {"batch_real": 2, "image_size": 16})
+    path = quick_grid(arms=arms, seeds=[0], profile=QUICK | {"batch_real": 2, "image_size": 16})
     absent = ["papermill", "nbformat", "nbclient", "jupyter_client", "IPython", "snakemake"]
     absent += ["statsmodels", "sklearn", "matplotlib", "seaborn"]
     code = f"""
@@ -230,90 +195,3 @@ runpy.run_path("workflow/sweep.py", run_name="__main__")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     grid = read_grid(path)
     assert {state.state for state in states.states(grid)} == {"done"}
-
-
-# Published accuracies
-
-
-def test_the_table_beside_published_accuracies(ran, capsys):
-    path, grid = ran
-    assert sweep.main([str(path), "--status"]) == 0
-    said = capsys.readouterr().out
-    table = pd.read_csv(grid.folder / "published.csv")
-    assert list(table) == list(published.COLUMNS)
-    assert table[["dataset", "arm", "evaluation", "n", "published"]].values.tolist() == [
-        ["digits", "dm", "augmented", 2, 48.9],
-        ["digits", "random", "augmented", 2, 31.0],
-        ["digits", "random", "plain", 2, 26.0],
-    ]
-    records = [read_record(grid.folder / job.records[0])["accuracies"] for job in grid.jobs if job.arm == "random"]
-    means = [100 * r[~r["augment"].astype(bool)]["accuracy"].mean() for r in records]
-    assert table["mean"][2] == pytest.approx(np.mean(means))
-    assert table["sd"][2] == pytest.approx(np.std(means, ddof=1))
-    assert table["difference"].tolist() == pytest.approx((table["mean"] - table["published"]).tolist())
-    assert f"{table['mean'][0]:.1f} ({table['sd'][0]:.1f})" in said
-    assert f"{table['difference'][0]:.1f}" in said
-
-
-def test_records_of_other_code_and_damaged_ones_are_not_in_the_table(ran):
-    _, grid = ran
-    assert published.published_table(grid)["n"].tolist() == [2, 2, 2]
-    damaged, other = (grid.folder / job.records[0] for job in grid.jobs[:2])
-    damaged.write_text("{")
-    record = json.loads(other.read_text())
-    record["code_hash"] = "0" * 16
-    del record["sha256"]
-    other.write_text(json.dumps(record))
-    assert published.published_table(grid, any_code=True)["n"].tolist() == [1, 2, 2]
-    table = published.published_table(grid)
-    assert table["n"].tolist() == [0, 2, 2]
-    assert table["mean"].isna().tolist() == [True, False, False]
-    assert published.published_text(table).splitlines()[1].split() == ["digits", "dm", "augmented", "0", "48.9"]
-
-
-def test_what_was_published_shapes_no_run(write):
-    before = read_grid(write())
-    other = [arm | ({"published": {"plain": 1}} if "published" in arm else {}) for arm in ARMS]
-    assert [job.marker for job in read_grid(write(arms=other)).jobs] == [job.marker for job in before.jobs]
-
-
-@pytest.mark.parametrize(
-    ("arm", "said"),
-    [
-        ({"published": 48.9}, "published is 48.9; expected accuracies"),
-        ({"published": {"augment": 48.9}}, "expected accuracies such as"),
-        ({"published": {"augmented": "48.9"}}, "expected percent"),
-        ({"published": {"augmented": True}}, "expected percent"),
-        ({"published": {"augmented": 489}}, "from 0 to 100"),
-        ({"published": {"augmented": float("nan")}}, "from 0 to 100"),
-        ({"published": {"augmented": 48.9}, "architectures": "VGG-11"}, "ConvNet-3, which is not among"),
-        ({"published": {"plain": 26.0}, "eval_epochs_plain": None}, "eval_epochs_plain says that there is no such"),
-        ({"published": {"augmented": 48.9}, "ipc": [1, 2]}, "has lists"),
-    ],
-)
-def test_a_published_number_that_fits_no_run_is_refused(write, arm, said):
-    with pytest.raises(GridError, match=said):
-        read_grid(write(arms=[{"notebook": "01_guidance", **arm}]))
-
-
-def test_the_published_grid_has_the_settings_of_the_paper():
-    grid = read_grid(ROOT / "params" / "sweeps" / "published.yaml")
-    found = {}
-    for job in grid.jobs:
-        p = job.parameters
-        assert (p["ipc"], p["width"], p["batch_real"], p["eval_epochs"]) == (10, 128, 256, 1000)
-        assert (p["eval_epochs_plain"], p["guidance"], p["architectures"]) == (300, "none", "ConvNet-3")
-        assert p["num_eval"] >= 5
-        found.setdefault((p["dataset"], p["base_method"], p["iterations"]), []).append(dict(job.published))
-    # the full data are one set, whatever the seed
-    assert all(len(values) >= (1 if key[1] == "full" else 3) for key, values in found.items())
-    assert all(values[0] == values[-1] for values in found.values())
-    assert {key: values[0] for key, values in found.items()} == {
-        ("cifar10", "dm", 20000): {"augmented": 48.9},
-        ("cifar10", "random", 20000): {"augmented": 31.0, "plain": 26.0},
-        ("cifar10", "full", 20000): {"augmented": 84.8},
-        ("cifar10", "dsa", 1000): {"augmented": 52.1},
-        ("cifar10", "dc", 1000): {"plain": 44.9},
-        ("fashion_mnist", "dsa", 1000): {"augmented": 84.6},
-        ("fashion_mnist", "dc", 1000): {"plain": 82.3},
-    }

@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import slow
 import torch
+from made import seeded
 
 from ddlib.losses import (
     ClassSums,
@@ -24,10 +26,6 @@ from ddlib.losses import (
 NUM_CLASSES = 4
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def rows(n, width=5, seed=0):
     return torch.randn(n, width, generator=seeded(seed), dtype=torch.float64)
 
@@ -41,59 +39,14 @@ def syn_and_real(n=6, b=23):
     return rows(n, seed=1), classes(n, seed=2), rows(b, seed=3), classes(b, seed=4)
 
 
-# Slow transcriptions: one image, one class, one number at a time.
-
-
-def slow_clom(logits, labels):
-    terms = []
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        terms.append(-math.log(math.exp(row[label]) / sum(math.exp(x) for x in row)))
-    return sum(terms) / len(terms)
-
-
-def cosine(a, b):
-    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def slow_cclom_parts(syn, syn_labels, real, real_labels):
-    same = total = 0.0
-    for f, y in zip(syn.numpy(), syn_labels.tolist(), strict=True):
-        for g, z in zip(real.numpy(), real_labels.tolist(), strict=True):
-            distance = 1 - cosine(f, g)
-            total += distance
-            if y == z:
-                same += distance
-    return same, total
-
-
-def slow_dm(syn, syn_labels, real, real_labels, num_classes):
-    loss = 0.0
-    for c in range(num_classes):
-        means = []
-        for features, labels in ((syn, syn_labels), (real, real_labels)):
-            of_class = [f for f, y in zip(features.numpy(), labels.tolist(), strict=True) if y == c]
-            means.append(np.mean(of_class, axis=0) if of_class else np.zeros(features.shape[1]))
-        loss += float(((means[0] - means[1]) ** 2).sum())
-    return loss
-
-
-def slow_gradient_matching(syn, real):
-    loss = 0.0
-    for a, b in zip(syn, real, strict=True):
-        if a.ndim == 1:
-            continue
-        for unit in range(len(a)):
-            u, v = a[unit].numpy().ravel(), b[unit].numpy().ravel()
-            loss += 1 - float(np.dot(u, v)) / (float(np.linalg.norm(u) * np.linalg.norm(v)) + 1e-6)
-    return loss
-
-
 # CLoM
 
 
 def test_clom_against_a_slow_transcription():
     logits, labels = 3 * rows(9, NUM_CLASSES), classes(9)
-    assert clom_loss(logits, labels).item() == pytest.approx(slow_clom(logits, labels), rel=1e-12)
+    assert clom_loss(logits, labels).item() == pytest.approx(
+        slow.clom(slow.log_probabilities(logits), labels).item(), rel=1e-12
+    )
 
 
 def test_clom_in_numbers():
@@ -121,9 +74,9 @@ def test_clom_of_a_very_sure_ptm_is_finite():
 
 
 def test_cclom_against_a_slow_transcription():
-    data = syn_and_real()
-    same, total = slow_cclom_parts(*data)
-    assert cclom_loss(*data).item() == pytest.approx(same / total, rel=1e-12)
+    syn, syn_labels, real, real_labels = syn_and_real()
+    expected = slow.cclom(slow.cosine_distances(syn, real), syn_labels, real_labels)
+    assert cclom_loss(syn, syn_labels, real, real_labels).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_cclom_in_numbers():
@@ -179,7 +132,8 @@ def test_cclom_from_sums_is_cclom_over_the_whole_real_set(dtype, tolerance, posi
 def test_cclom_parts_against_a_slow_transcription():
     syn, syn_labels, real, real_labels = syn_and_real()
     parts = cclom_parts_from_sums(syn, syn_labels, class_sums(real, real_labels, NUM_CLASSES))
-    assert [p.item() for p in parts] == pytest.approx(slow_cclom_parts(syn, syn_labels, real, real_labels))
+    expected = slow.cclom_parts(slow.cosine_distances(syn, real), syn_labels, real_labels)
+    assert [p.item() for p in parts] == pytest.approx([p.item() for p in expected])
 
 
 def test_cclom_parts_of_images_add_up():
@@ -210,27 +164,6 @@ def test_cclom_of_batches_approaches_that_of_the_set():
 IMBALANCED = torch.tensor([0] * 9 + [1] * 2 + [2] + [3] * 4)[torch.randperm(16, generator=seeded(11))]
 
 
-def slow_ce_ratio(logits, labels, real_labels):
-    """One pair of a synthetic and a real image at a time: the synthetic one's cross-entropy for the other's class."""
-    same = total = 0
-    for row, y in zip(logits, labels, strict=True):
-        for z in real_labels:
-            distance = -torch.log(torch.exp(row[z]) / torch.exp(row).sum())
-            total = total + distance
-            if y == z:
-                same = same + distance
-    return same / total
-
-
-def slow_cos_mean(syn, syn_labels, real, real_labels):
-    """For each synthetic image the mean of 1 - cosine over the real images of its class; then the mean of these."""
-    terms = []
-    for f, y in zip(syn, syn_labels, strict=True):
-        of_class = [g for g, z in zip(real, real_labels, strict=True) if y == z]
-        terms.append(sum(1 - f @ g / (f.norm() * g.norm()) for g in of_class) / len(of_class))
-    return sum(terms) / len(terms)
-
-
 def value_and_gradient(loss_of, x):
     x = x.clone().requires_grad_()
     loss = loss_of(x)
@@ -242,7 +175,7 @@ def test_ce_ratio_and_its_gradient_against_a_slow_transcription(real_labels):
     logits, labels = 3 * rows(9, NUM_CLASSES), classes(9)
     counts = real_labels.bincount().double()
     found = value_and_gradient(lambda x: ce_ratio_loss(x, labels, counts), logits)
-    expected = value_and_gradient(lambda x: slow_ce_ratio(x, labels, real_labels), logits)
+    expected = value_and_gradient(lambda x: slow.ce_ratio(slow.log_probabilities(x), labels, real_labels), logits)
     assert expected[1].abs().max() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
@@ -252,7 +185,7 @@ def test_cos_mean_and_its_gradient_against_a_slow_transcription(real_labels):
     syn, syn_labels, real = rows(9, seed=1), classes(9), rows(16, seed=3)
     sums = class_sums(real, real_labels, NUM_CLASSES)
     found = value_and_gradient(lambda x: cos_mean_loss(x, syn_labels, sums), syn)
-    expected = value_and_gradient(lambda x: slow_cos_mean(x, syn_labels, real, real_labels), syn)
+    expected = value_and_gradient(lambda x: slow.cos_mean(slow.cosine_distances(x, real), syn_labels, real_labels), syn)
     assert expected[1].abs().max() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
@@ -337,7 +270,8 @@ def test_dm_against_a_slow_transcription():
     syn, syn_labels, real, real_labels = syn_and_real()
     for num_classes in (NUM_CLASSES, NUM_CLASSES + 3):  # classes without images add nothing
         found = distribution_matching_loss(syn, syn_labels, real, real_labels, num_classes)
-        assert found.item() == pytest.approx(slow_dm(syn, syn_labels, real, real_labels, num_classes), rel=1e-12)
+        expected = slow.distribution_matching(syn, syn_labels, real, real_labels, num_classes)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_dm_in_numbers():
@@ -360,7 +294,9 @@ def some_gradients(seed):
 
 def test_gradient_matching_against_a_slow_transcription():
     syn, real = some_gradients(0), some_gradients(1)
-    assert gradient_matching_loss(syn, real).item() == pytest.approx(slow_gradient_matching(syn, real), rel=1e-12)
+    assert gradient_matching_loss(syn, real).item() == pytest.approx(
+        slow.gradient_matching(syn, real).item(), rel=1e-12
+    )
 
 
 def test_gradient_matching_in_numbers():

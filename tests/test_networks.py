@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made import global_seed, nothing_drawn, seeded
 from torch import nn
 
 import ddlib
@@ -13,10 +14,6 @@ import ddlib.networks
 from ddlib.networks import NETWORKS, Architecture, AveragePool, build_network
 
 SIZES = (16, 28, 32, 48, 64)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n, channels, size, seed=1):
@@ -264,8 +261,7 @@ def test_a_new_row_is_all_a_network_needs(monkeypatch, tiny):
 
 
 def test_the_initial_weights_follow_the_default_law_of_pytorch():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
+    with global_seed(5):
         plain = plain_convnet_3()
     network = build_network("ConvNet-3", 3, 10, 32, generator=seeded(5))
     for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
@@ -284,12 +280,10 @@ def test_batch_norm_starts_as_the_identity():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_seed_fixes_the_weights_and_the_global_generator_rests(name):
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    first = build_network(name, 3, 10, 32, width=16, generator=seeded(3))
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(2)
-    second = build_network(name, 3, 10, 32, width=16, generator=seeded(3))
+    with global_seed(1), nothing_drawn():
+        first = build_network(name, 3, 10, 32, width=16, generator=seeded(3))
+    with global_seed(2):
+        second = build_network(name, 3, 10, 32, width=16, generator=seeded(3))
     other = build_network(name, 3, 10, 32, width=16, generator=seeded(4))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
@@ -302,8 +296,7 @@ def test_one_generator_gives_one_network_after_another():
 
 
 def test_without_a_generator_the_global_one_is_drawn_from():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
+    with global_seed(7):
         first, second = (build_network("ConvNet-3", 3, 10, 32, width=16) for _ in range(2))
     third = build_network("ConvNet-3", 3, 10, 32, width=16, generator=seeded(7))
     assert torch.equal(first.classifier.weight, third.classifier.weight)

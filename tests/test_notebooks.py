@@ -9,22 +9,23 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from made import ROOT
 
 from ddlib.study.parameters import PARAMETERS, allowed_of, check, check_parameters, declared, type_of
+from workflow.inputs import cells
 
-ROOT = Path(__file__).parents[1]
 ARMS = [ROOT / "notebooks" / f"{name}.ipynb" for name in ("01_guidance", "02_ensemble", "06_ptm_options")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "params").glob("*.yaml"))
 OF_THE_ARM = {"guidance", "strategy", "num_ptms", "equal_passes", "guide_every", "base_method", "device", "runs_folder"}
 
 
-def cells(path: Path) -> list[nbformat.NotebookNode]:
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def parameters_cell(path: Path) -> str:
-    return next(cell.source for cell in cells(path) if "parameters" in cell.metadata.get("tags", []))
+    return cells(path.stem)[0]
 
 
 def defaults(path: Path) -> dict[str, object]:
@@ -33,7 +34,7 @@ def defaults(path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_guard_is_the_first_statement_after_the_parameters(path):
-    sources = [cell.source for cell in cells(path)]
+    sources = [cell.source for cell in code_cells(path)]
     place = sources.index(parameters_cell(path))
     assert place == 0
     before, guard, _ = sources[1].partition("p = check_parameters(globals())")
@@ -126,15 +127,13 @@ def test_papermill_fails_on_bad_parameters_before_any_work(tmp_path, option, say
     assert run.returncode != 0
     assert "ParameterError" in run.stderr
     assert says in run.stderr
-    executed = [cell for cell in cells(tmp_path / "out.ipynb") if cell.execution_count and cell.source]
+    executed = [cell for cell in code_cells(tmp_path / "out.ipynb") if cell.execution_count and cell.source]
     assert len(executed) <= 4  # papermill's own error notice, parameters, injected, guard
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_arm_runs_in_any_folder_and_leaves_a_record(tmp_path, monkeypatch):
+def test_an_arm_runs_in_any_folder_and_leaves_a_record(tmp_path, folders):
     """The shortest true run: papermill, one set, one network; far from the project's folder."""
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
     short = {"iterations": 2, "num_sets": 1, "num_eval": 1, "eval_epochs": 2, "ptm_epochs": 1, "width": 4}
     options = [word for name, value in short.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ARMS[1]), str(tmp_path / "out.ipynb")]

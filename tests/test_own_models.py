@@ -3,11 +3,11 @@
 import copy
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import separable_dataset
+from made import BOOK, global_seed, nothing_drawn
 from torch import nn
 
 import ddlib
@@ -37,8 +37,7 @@ class Own(nn.Module):
 
 @pytest.fixture
 def own():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with global_seed(0):
         return Own()
 
 
@@ -265,9 +264,8 @@ def test_a_ptm_is_tried_once_and_not_anew_when_it_is_adapted(own, tiny_rgb):
 
 
 def test_no_global_randomness_is_read_or_changed(own):
-    state = torch.get_rng_state()
-    ptm_of(own)
-    assert torch.equal(torch.get_rng_state(), state)
+    with nothing_drawn():
+        ptm_of(own)
 
 
 def test_a_part_that_never_runs_is_named():
@@ -278,7 +276,7 @@ def test_a_part_that_never_runs_is_named():
 
 # The page in the book
 
-PAGE = (Path(__file__).parents[1] / "book" / "own_model.md").read_text(encoding="utf-8")
+PAGE = (BOOK / "own_model.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"(?s)```python\n(.*?)```", PAGE)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_study import SHORT
+from made import SHORT
 
 from ddlib.ptms.pool import train_ptms
 from ddlib.study import pools
@@ -13,13 +13,9 @@ from ddlib.study import run as study
 from ddlib.study.record import read_record
 from ddlib.study.runs import load_records
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 RECIPE = {"epochs": 1, "width": 4}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    return tmp_path / "ptms"
 
 
 @pytest.fixture
@@ -33,11 +29,6 @@ def arm(tmp_path):
         return runs, [read_record(run.record) for run in runs]
 
     return run
-
-
-@pytest.fixture
-def digits():
-    return study.open_dataset(SimpleNamespace(**SHORT))
 
 
 def hashes(ptms):
@@ -136,10 +127,10 @@ def test_judges_are_the_next_initialisations_and_change_nothing(arm, digits):
     assert record["ptm_passes"] == before["ptm_passes"]
 
 
-def test_judges_of_an_arm_without_guidance_are_all_that_is_trained(arm, cache):
+def test_judges_of_an_arm_without_guidance_are_all_that_is_trained(arm, tmp_path):
     _, [record] = arm(guidance="none", strategy="single", judges=1)
     assert [said["role"] for said in record["ptm_accuracies"]] == ["judge"]
-    assert len(list(cache.glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "ptms").glob("*.safetensors"))) == 1
     _, [other] = arm(judges=1)
     assert other["ptm_accuracies"][-1]["ptm"] == record["ptm_accuracies"][0]["ptm"]
 

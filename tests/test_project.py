@@ -5,17 +5,16 @@ import subprocess
 import tomllib
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from made import ROOT
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"].values()

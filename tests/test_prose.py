@@ -3,17 +3,15 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
+from made import BOOK, ROOT
 from shown import facts, findings, plans, sentences
 
 from ddlib.study.arms import Arm
 from ddlib.study.statistics import summary
 from ddlib.study.words import estimate
 
-ROOT = Path(__file__).parents[1]
-BOOK = ROOT / "book"
 # A number with a decimal that is called per cent or points, or stands before a spread.
 ACCURACY = re.compile(r"\b\d{1,2}\.\d+(?= ?(?:%|± ?\d|(?:percentage )?points?\b))")
 # Measured and typed before there were records for it: what rounding alone does (promises), by a test of its own.

@@ -182,7 +182,7 @@ def test_complete_keeps_the_ptms(tiny_ptms):
         (lambda: Guidance("clip"), "unknown guidance 'clip'; known: none, clom, ce_ratio, cos_mean, cclom, both"),
         (lambda: Guidance("clom"), "guidance 'clom' needs at least one PTM"),
         (lambda: Guidance(strategy="vote"), "Unknown strategy 'vote'; known: single, random"),
-        (lambda: Guidance("both", [object()], "prob_avg"), "'prob_avg' is not defined for guidance 'both'"),
+        (lambda: Guidance("both", [object()], "prob_avg"), "'prob_avg' is not defined for guidance 'both'; use one"),
         (lambda: Optimisation(iterations=0), "iterations must be at least 1; found 0"),
         (lambda: Recipe(log_every=0), "log_every must be at least 1; found 0"),
         (lambda: Recipe(base=Matching("none")), "nothing would be learned: choose one"),

@@ -1,3 +1,5 @@
+"""Records: what is written is what is read, what is damaged is refused in a sentence, and tables of many."""
+
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made import KEPT, a_run, accuracies
 
 from ddlib.study import provenance
 from ddlib.study import record as records
@@ -17,45 +20,6 @@ from ddlib.study.provenance import environment, git_commit, peak_memory_bytes, r
 from ddlib.study.record import parameter_hash, read_record, reason, record_path, write_failure, write_record
 from ddlib.study.runs import FIRST_COLUMNS, load_gradients, load_records, load_runs
 from ddlib.study.schema import Record
-
-PARAMETERS = {
-    "dataset": "digits",
-    "base_method": "dm",
-    "guidance": "clom",
-    "strategy": "loss_avg",
-    "num_ptms": 2,
-    "ipc": 1,
-    "alpha": 100.0,
-    "seed": 3,
-    "architectures": ["ConvNet-3", "VGG-11"],
-    "alphas": {"AlexNet": 2000.0},
-}
-
-
-def accuracies(values=(0.1, 1 / 3, 0.5, 0.75)):
-    rows = [("ConvNet-3", 0, True), ("ConvNet-3", 1, True), ("VGG-11", 0, True), ("VGG-11", 1, True)]
-    frame = pd.DataFrame(rows, columns=["architecture", "network", "augment"])
-    return frame.assign(accuracy=list(values), seconds=0.25)
-
-
-def run(**changes):
-    """The arguments of a complete run, with changes."""
-    return {
-        "notebook": "02_ensemble",
-        "arm": "clom loss_avg",
-        "parameters": PARAMETERS,
-        "seed": 3,
-        "dataset_hash": "d" * 16,
-        "ptm_hashes": ("a" * 16, "b" * 16),
-        "accuracies": accuracies(),
-        "history": pd.DataFrame({"iteration": [0, 1, 2], "loss": [3.0, float("nan"), 1.23456789]}),
-        "seconds": {"ptms": 1.5, "distill": 2.5},
-        "peak_memory_bytes": 3_000_000,
-        "ptm_passes": 40,
-        "synthetic_hash": "s" * 16,
-        "device": "cpu",
-        **changes,
-    }
 
 
 def damage(path: Path, **changes):
@@ -80,8 +44,8 @@ def test_parameter_hash_rejects_what_json_cannot_hold(value, error):
 def test_gradients_are_a_row_for_each_pair(tmp_path):
     cosines = [[1.0, 0.5, -0.2], [0.5, 1.0, 0.1], [-0.2, 0.1, 1.0]]
     logged = [{"iteration": 7, "norms": [2.0, 1.0, 0.0], "cosines": cosines}]
-    write_record(tmp_path, **run(ptm_gradients=logged))
-    write_record(tmp_path, **run(arm="clom", parameters=PARAMETERS | {"num_ptms": 1}))
+    write_record(tmp_path, **a_run(ptm_gradients=logged))
+    write_record(tmp_path, **a_run(arm="clom", parameters=KEPT | {"num_ptms": 1}))
     table = load_gradients(tmp_path)
     assert table[["arm", "seed", "iteration", "pair", "cosine", "ratio"]].values.tolist() == [
         ["clom loss_avg", 3, 7, "0-1", 0.5, 2.0],
@@ -91,23 +55,23 @@ def test_gradients_are_a_row_for_each_pair(tmp_path):
 
 
 def test_round_trip(tmp_path):
-    path = write_record(tmp_path / "new", **run())
-    assert path == record_path(tmp_path / "new", "02_ensemble", PARAMETERS, 3)
+    path = write_record(tmp_path / "new", **a_run())
+    assert path == record_path(tmp_path / "new", "02_ensemble", KEPT, 3)
     assert records.synthetic_path(path).name == path.stem + ".safetensors"
     record = read_record(path)
     pd.testing.assert_frame_equal(record["accuracies"], accuracies(), check_dtype=False)
     assert record["accuracies"]["accuracy"].tolist() == [0.1, 1 / 3, 0.5, 0.75], "raw accuracies keep all digits"
     assert record["history"]["loss"].tolist() == pytest.approx([3.0, math.nan, 1.23457], nan_ok=True)
-    assert record["parameters"] == PARAMETERS
+    assert record["parameters"] == KEPT
     assert (record["arm"], record["ptm_hashes"]) == ("clom loss_avg", ["a" * 16, "b" * 16])
     assert record["code_hash"] == run_hash()
     assert record["created"].endswith("+00:00")
 
 
 def test_seeds_share_the_hash_and_a_repeated_run_replaces_its_record(tmp_path):
-    first = write_record(tmp_path, **run())
-    again = write_record(tmp_path, **run(accuracies=accuracies([0.2] * 4)))
-    other = write_record(tmp_path, **run(seed=4, parameters={**PARAMETERS, "seed": 4}))
+    first = write_record(tmp_path, **a_run())
+    again = write_record(tmp_path, **a_run(accuracies=accuracies([0.2] * 4)))
+    other = write_record(tmp_path, **a_run(seed=4, parameters={**KEPT, "seed": 4}))
     assert again == first
     assert other.name.replace("seed4", "seed3") == first.name
     assert len(list(tmp_path.iterdir())) == 2
@@ -116,24 +80,24 @@ def test_seeds_share_the_hash_and_a_repeated_run_replaces_its_record(tmp_path):
 
 def test_history_is_thinned_to_200_rows_with_both_ends(tmp_path):
     long = pd.DataFrame({"iteration": range(1001), "loss": np.linspace(1, 0, 1001)})
-    record = read_record(write_record(tmp_path, **run(history=long)))
+    record = read_record(write_record(tmp_path, **a_run(history=long)))
     kept = record["history"]["iteration"]
     assert (len(kept), kept.iloc[0], kept.iloc[-1], record["history_length"]) == (200, 0, 1000, 1001)
     assert kept.diff().dropna().between(4, 6).all()
 
 
 def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkeypatch):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     before = path.read_text()
     with pytest.raises(TypeError, match="seconds"):
-        write_record(tmp_path, **run(seconds={"distill": object()}))
+        write_record(tmp_path, **a_run(seconds={"distill": object()}))
 
     def no_space(*_):
         raise OSError("no space left")
 
     monkeypatch.setattr("ddlib.disk.files.os.replace", no_space)
     with pytest.raises(OSError, match="no space left"):
-        write_record(tmp_path, **run(ptm_passes=41))
+        write_record(tmp_path, **a_run(ptm_passes=41))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert path.read_text() == before
 
@@ -174,7 +138,7 @@ def test_a_failed_write_leaves_no_file_and_the_old_record_alone(tmp_path, monkey
 )
 def test_impossible_values_are_refused_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        write_record(tmp_path, **run(**changes))
+        write_record(tmp_path, **a_run(**changes))
     assert not list(tmp_path.iterdir())
 
 
@@ -193,7 +157,7 @@ def test_impossible_values_are_refused_before_anything_is_written(tmp_path, chan
     ],
 )
 def test_reading_names_the_file_and_the_field(tmp_path, changes, message):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     damage(path, **changes)
     with pytest.raises(ValueError, match=message) as error:
         read_record(path)
@@ -202,11 +166,11 @@ def test_reading_names_the_file_and_the_field(tmp_path, changes, message):
 
 def test_a_record_of_the_first_schema_is_refused_with_what_to_do(tmp_path):
     """Its parameters have 0, "" and "default" where None stands now; its checksum fits."""
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     held = {
         **json.loads(path.read_text()),
         "schema": 1,
-        "parameters": {**PARAMETERS, "lr_img": 0.0, "start": "default"},
+        "parameters": {**KEPT, "lr_img": 0.0, "start": "default"},
     }
     path.write_text(json.dumps({**held, "sha256": records.checksum(held)}))
     with pytest.raises(ValueError, match="this ddlib reads 2") as error:
@@ -218,7 +182,7 @@ def test_a_record_of_the_first_schema_is_refused_with_what_to_do(tmp_path):
 
 
 def test_a_record_has_the_fields_of_the_model_and_null_for_none(tmp_path):
-    path = write_record(tmp_path, **run(parameters={"lr_img": None, "seed": 3}))
+    path = write_record(tmp_path, **a_run(parameters={"lr_img": None, "seed": 3}))
     held = json.loads(path.read_text())
     fields = [field.alias or name for name, field in Record.model_fields.items()]
     assert list(held) == [name for name in fields if name != "error"]
@@ -231,9 +195,9 @@ def test_a_record_has_the_fields_of_the_model_and_null_for_none(tmp_path):
 def test_settings_with_none_are_told_apart_and_kept_together(tmp_path):
     """None in some runs and a number in others; a failed run belongs to the setting of its seeds."""
     for seed, rate in ((1, None), (2, None), (1, 0.5)):
-        shared = PARAMETERS | {"lr_img": rate, "seed": seed}
-        write_record(tmp_path, **run(parameters=shared, seed=seed))
-    write_failure(tmp_path, MemoryError(), **failure(parameters=PARAMETERS | {"lr_img": None, "seed": 9}, seed=9))
+        shared = KEPT | {"lr_img": rate, "seed": seed}
+        write_record(tmp_path, **a_run(parameters=shared, seed=seed))
+    write_failure(tmp_path, MemoryError(), **failure(parameters=KEPT | {"lr_img": None, "seed": 9}, seed=9))
     found, failures = load_runs(tmp_path)
     assert found.groupby("setting")["run"].nunique().tolist() == [2, 1]
     assert found.groupby("setting")["lr_img"].first().isna().tolist() == [True, False]
@@ -241,7 +205,7 @@ def test_settings_with_none_are_told_apart_and_kept_together(tmp_path):
 
 
 def test_reading_names_a_missing_field(tmp_path):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     record = json.loads(path.read_text())
     del record["dataset_hash"]
     path.write_text(json.dumps(record))
@@ -254,7 +218,7 @@ def test_reading_names_a_missing_field(tmp_path):
 
 @pytest.mark.parametrize(("old", "new"), [("0.75", "0.76"), ('"clom"', '"none"'), ("40", "41"), ("sha256", "sha257")])
 def test_a_changed_digit_or_letter_is_found(tmp_path, old, new):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
@@ -264,19 +228,21 @@ def test_a_changed_digit_or_letter_is_found(tmp_path, old, new):
 
 
 def test_another_layout_is_the_same_record_and_one_without_checksum_is_read(tmp_path):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     held = json.loads(path.read_text())
     path.write_text(json.dumps(held, sort_keys=True, indent=4))
-    assert read_record(path)["parameters"] == PARAMETERS
+    assert read_record(path)["parameters"] == KEPT
     del held["sha256"]
     path.write_text(json.dumps(held))
-    assert read_record(path)["parameters"] == PARAMETERS
+    assert read_record(path)["parameters"] == KEPT
 
 
 def test_load_records_is_tidy(tmp_path):
-    write_record(tmp_path, **run())
+    write_record(tmp_path, **a_run())
     guided = {"dataset": "digits", "guidance": "none", "alpha": 0.0, "device": "auto"}
-    write_record(tmp_path, **run(notebook="01_guidance", arm="none", parameters=guided, seed=5, peak_memory_bytes=None))
+    write_record(
+        tmp_path, **a_run(notebook="01_guidance", arm="none", parameters=guided, seed=5, peak_memory_bytes=None)
+    )
     table = load_records(tmp_path)
     assert tuple(table.columns[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
     assert len(table) == 8
@@ -304,16 +270,16 @@ def test_one_fixed_ptm_is_charged_for_itself_alone(tmp_path):
     }
     pool = {"ptms": [card | {"seconds": 40.0}, card | {"seconds": 60.0}]}
     pool |= {"seconds": {"ptms": 100.0, "distill": 2.5}}
-    write_record(tmp_path, **run(**pool))
-    write_record(tmp_path, **run(**pool, arm="clom single", parameters=PARAMETERS | {"strategy": "single"}))
+    write_record(tmp_path, **a_run(**pool))
+    write_record(tmp_path, **a_run(**pool, arm="clom single", parameters=KEPT | {"strategy": "single"}))
     chosen = {"base_method": "herding", "guidance": "none"}
-    write_record(tmp_path, **run(**pool, arm="herding", parameters=PARAMETERS | chosen))
+    write_record(tmp_path, **a_run(**pool, arm="herding", parameters=KEPT | chosen))
     table = load_records(tmp_path).drop_duplicates("run").set_index("arm")["seconds_ptms"]
     assert table.to_dict() == {"clom loss_avg": 100.0, "clom single": 40.0, "herding": 40.0}
 
 
 def test_load_records_names_every_damaged_file(tmp_path):
-    paths = [write_record(tmp_path, **run(seed=s, parameters={"a": 1})) for s in range(3)]
+    paths = [write_record(tmp_path, **a_run(seed=s, parameters={"a": 1})) for s in range(3)]
     paths[0].write_text(paths[0].read_text()[:100])
     damage(paths[2], ptm_passes=None)
     with pytest.raises(ValueError, match="2 of 3 records cannot be read") as error:
@@ -330,12 +296,12 @@ def test_load_records_says_how_to_make_some(tmp_path):
 
 
 def test_failed_runs_are_named_and_left_out(tmp_path):
-    failed = run(status="failed", accuracies=accuracies().head(0), seed=9, parameters=PARAMETERS | {"seed": 9})
+    failed = a_run(status="failed", accuracies=accuracies().head(0), seed=9, parameters=KEPT | {"seed": 9})
     path = write_record(tmp_path, **failed)
     with pytest.raises(ValueError, match=r"no record in .* holds accuracies, all its runs failed:\n.*not recorded"):
         load_records(tmp_path)
     assert load_runs(tmp_path)[1]["error"].tolist() == ["not recorded"], "a record from before the field"
-    write_record(tmp_path, **run())
+    write_record(tmp_path, **a_run())
     with pytest.warns(UserWarning, match=f"{path.name} .failed."):
         table = load_records(tmp_path)
     assert table["seed"].unique().tolist() == [3]
@@ -344,12 +310,12 @@ def test_failed_runs_are_named_and_left_out(tmp_path):
 def failure(**changes):
     """The arguments of a failed run, with changes."""
     known = ("notebook", "arm", "parameters", "seed", "dataset_hash", "ptm_hashes", "peak_memory_bytes", "device")
-    return {name: value for name, value in run(**changes).items() if name in known}
+    return {name: value for name, value in a_run(**changes).items() if name in known}
 
 
 def test_a_failure_keeps_its_reason_and_has_no_accuracies(tmp_path):
     path = write_failure(tmp_path, FloatingPointError("iteration 7: the base loss is nan"), **failure())
-    assert path == record_path(tmp_path, "02_ensemble", PARAMETERS, 3)
+    assert path == record_path(tmp_path, "02_ensemble", KEPT, 3)
     record = read_record(path)
     assert (record["status"], record["error"]) == ("failed", "FloatingPointError: iteration 7: the base loss is nan")
     assert record["accuracies"].empty
@@ -360,13 +326,13 @@ def test_a_failure_keeps_its_reason_and_has_no_accuracies(tmp_path):
     assert table["alpha"].tolist() == [100.0]
     with pytest.raises(ValueError, match=r"all its runs failed:\n.*-seed3.json: FloatingPointError: iteration 7"):
         load_records(tmp_path)
-    write_record(tmp_path, **run())
+    write_record(tmp_path, **a_run())
     assert load_runs(tmp_path)[1].empty, "a result takes the place of a failure"
     assert len(load_records(tmp_path)) == 4
 
 
 def test_a_failure_never_replaces_a_result_of_the_same_code(tmp_path):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     before = path.read_text()
     assert write_failure(tmp_path, MemoryError(), **failure()) is None
     assert path.read_text() == before
@@ -374,7 +340,7 @@ def test_a_failure_never_replaces_a_result_of_the_same_code(tmp_path):
 
 
 def test_a_failure_sets_a_result_of_other_code_aside(tmp_path, monkeypatch):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     before, code = path.read_text(), run_hash()
     monkeypatch.setattr(records, "run_hash", lambda: "other code")
     assert write_failure(tmp_path, MemoryError(), **failure()) == path
@@ -386,7 +352,7 @@ def test_a_failure_sets_a_result_of_other_code_aside(tmp_path, monkeypatch):
 
 
 def test_a_failure_replaces_a_damaged_record(tmp_path):
-    path = write_record(tmp_path, **run())
+    path = write_record(tmp_path, **a_run())
     path.write_text("half a rec")
     write_failure(tmp_path, MemoryError(), **failure())
     assert read_record(path)["error"] == "MemoryError"
@@ -435,7 +401,7 @@ def test_a_reason_in_a_record_is_checked(tmp_path, error):
 
 def test_a_result_has_no_reason_to_fail(tmp_path):
     with pytest.raises(ValueError, match="'error' is 'why', expected one line, and that of a failed run"):
-        write_record(tmp_path, **run(error="why"))
+        write_record(tmp_path, **a_run(error="why"))
 
 
 def test_git_commit_is_that_of_the_checkout():
@@ -475,7 +441,7 @@ def test_other_machines_and_bare_folders(tmp_path, monkeypatch):
 
 def test_history_may_hold_vectors(tmp_path):
     cosines = pd.DataFrame({"cosines": [[0.5, math.nan], np.array([0.123456789, 1.0])]})
-    record = read_record(write_record(tmp_path, **run(history=cosines)))
+    record = read_record(write_record(tmp_path, **a_run(history=cosines)))
     assert record["history"]["cosines"].tolist() == [[0.5, None], [0.123457, 1.0]]
 
 

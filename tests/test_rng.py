@@ -3,6 +3,7 @@
 import hashlib
 
 import torch
+from made import global_seed, nothing_drawn
 
 from ddlib.rng import derive_seed, generator
 
@@ -44,9 +45,7 @@ def test_generators_are_fresh_and_on_the_cpu():
 
 
 def test_the_global_generator_is_left_alone():
-    state = torch.get_rng_state()
-    first = torch.rand(5, generator=generator(0, "noise"))
-    assert torch.equal(torch.get_rng_state(), state)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(123)
+    with nothing_drawn():
+        first = torch.rand(5, generator=generator(0, "noise"))
+    with global_seed(123):
         assert torch.equal(torch.rand(5, generator=generator(0, "noise")), first)

@@ -1,13 +1,11 @@
 """Adding a thing is adding a row: a dummy registered at run time goes through guard, run, record, table and figure."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
-import nbformat
 import pytest
 import torch
+from made import executed, guarded
 from torch import nn
 
 from ddlib.base_methods import BASE_METHODS, BaseMethod
@@ -18,11 +16,10 @@ from ddlib.selection import SELECTIONS, Selection
 from ddlib.study import contrasts, figures, images, run, runs, tables
 from ddlib.study.ablations import ABLATIONS, Ablation, fixed
 from ddlib.study.arms import Arm
-from ddlib.study.cells import INJECTED
-from ddlib.study.parameters import ParameterError, check_parameters
+from ddlib.study.parameters import ParameterError
 from ddlib.study.record import read_record
 
-mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("folders")
 
 SMALL = {
     "dataset": "digits",
@@ -36,25 +33,6 @@ SMALL = {
     "num_sets": 1,
     "device": "cpu",
 }
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    yield
-    plt.close("all")
-
-
-def guarded(notebook, **given):
-    """What the guard of a notebook says to some parameters, which papermill gives after its parameters cell."""
-    path = Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb"
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
-    injected = "\n".join([INJECTED, *(f"{name} = {value!r}" for name, value in given.items())])
-    namespace = {"In": [cells[0].source, injected]}
-    for source in (cells[0].source, injected):
-        exec(source, namespace)
-    return check_parameters(namespace)
 
 
 def taken_through(folder, notebook="01_guidance", row="", **changes):
@@ -235,12 +213,8 @@ def test_the_comparison_shows_a_new_ablation_and_no_empty_figures(tmp_path, monk
         taken_through(tmp_path / "runs", row="07_dummy", guidance=guidance)
     plt.close("all")
     capsys.readouterr()
-    page = nbformat.read(Path(__file__).parents[1] / "notebooks" / "03_compare.ipynb", as_version=4)
     displayed = []
-    namespace = {"display": lambda *things: displayed.extend(things)}
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            exec(cell.source, namespace)
+    executed("03_compare", display=lambda *things: displayed.extend(things))
     lines = capsys.readouterr().out.splitlines()
     assert "Dummy: better than none?" in lines
     accuracies, differences = displayed

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import rules
+from made import BOOK
 
 from ddlib.study import contrasts, statistics
 from ddlib.study.contrasts import sets_needed
-
-BOOK = Path(__file__).parents[1] / "book"
 
 
 def test_numbers_in_the_pages_are_those_of_the_code():

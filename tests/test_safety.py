@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_records import run
+from made import ROOT, a_run
 
 from ddlib.disk.tensors import write_tensors
 from ddlib.ptms.pool import train_ptms
 from ddlib.study.record import write_record
 from ddlib.synthetic import SyntheticSet
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ("ddlib", "benchmarks", "book", "workflow", "notebooks")
 SOURCES = [
     path
@@ -76,7 +75,7 @@ def test_no_environment_variable_is_written_down(tiny, tmp_path, monkeypatch):
     secrets = {"DDLIB_SECRET": "hunter2-of-ddlib", "API_TOKEN": "token-of-nobody", "DDLIB_DATA": "/home/somebody/data"}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
-    write_record(tmp_path, **run())
+    write_record(tmp_path, **a_run())
     SyntheticSet.of(tiny, tiny.train.images[:3], tiny.train.labels[:3], seed=1).save(tmp_path / "set.safetensors")
     train_ptms(tiny, epochs=1, width=2, cache=tmp_path)
     write_tensors(tmp_path / "any.safetensors", {"a": torch.zeros(1)}, {})

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from conftest import separable_dataset
+from made import global_seed, nothing_drawn
 
 from ddlib.data.dataset import Dataset, ImageFormat, Split
 from ddlib.selection import SELECTIONS, full_data, random_real, select_real, starting_images
@@ -160,11 +161,10 @@ def test_different_images_of_the_right_class(tiny, method, ipc):
 
 
 def test_random_follows_the_seed_and_nothing_else(tiny):
-    torch.manual_seed(1)
-    first = random_real(tiny, 4, 0)
-    state = torch.manual_seed(2).get_state()
-    assert torch.equal(random_real(tiny, 4, 0, torch.randn(36, 2, generator=torch.Generator())), first)
-    assert torch.equal(torch.get_rng_state(), state)
+    with global_seed(1):
+        first = random_real(tiny, 4, 0)
+    with global_seed(2), nothing_drawn():
+        assert torch.equal(random_real(tiny, 4, 0, torch.randn(36, 2, generator=torch.Generator())), first)
     assert not torch.equal(random_real(tiny, 4, 1), first)
 
 

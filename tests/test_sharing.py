@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from made import ROOT
 
 from ddlib.study.record import read_record
 from ddlib.study.runs import load_records
 
-ROOT = Path(__file__).parents[1]
 PROCESSES = """
 import sys, os
 from multiprocessing import get_context
@@ -18,7 +17,7 @@ from pathlib import Path
 from ddlib.ptms import training
 from ddlib.study import run as study
 from ddlib.study.parameters import check, declared
-import nbformat
+from workflow.inputs import cells
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 plain = training.train_network
@@ -32,12 +31,10 @@ def noted(*arguments, **settings):
     plain(*arguments, **settings)
 
 training.train_network = noted
-cells = nbformat.read("notebooks/02_ensemble.ipynb", as_version=4).cells
-source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
 changes = dict(iterations=2, eval_epochs=1, num_eval=1, ptm_epochs=1, num_ptms=3, architectures="ConvNet-3", num_sets=1)
 
 def run(number, start):
-    p = check(declared(source) | changes | {"seed": number // 2})  # two processes for each seed
+    p = check(declared(cells("02_ensemble")[0]) | changes | {"seed": number // 2})  # two processes for each seed
     start.wait()
     data = study.open_dataset(p)
     pool = study.open_ptms(p, data)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_synthetic import make
+from made import a_set
 
 from ddlib.data.dataset import ImageFormat
 from ddlib.distill import distill
@@ -49,10 +49,10 @@ def test_a_checkpoint_of_another_start_is_refused(tiny, tmp_path):
     ("start", "message"),
     [
         (lambda data: select_real(data, 2), "2 to 2 images of a class, and ipc is 1: give the ipc of the start"),
-        (lambda data: make(channels=1, n=3, labels=torch.tensor([0, 0, 1])), "0 to 2 images of a class"),
-        (lambda data: make(channels=3, n=3), r"has images \[3, 8, 8\]"),
-        (lambda data: make(channels=1, n=3, names=("bee", "ant", "cat")), "the classes bee, ant, cat"),
-        (lambda data: make(channels=1, n=3, labels=torch.eye(3)), "soft labels is not supported: base methods match"),
+        (lambda data: a_set(channels=1, n=3, labels=torch.tensor([0, 0, 1])), "0 to 2 images of a class"),
+        (lambda data: a_set(channels=3, n=3), r"has images \[3, 8, 8\]"),
+        (lambda data: a_set(channels=1, n=3, names=("bee", "ant", "cat")), "the classes bee, ant, cat"),
+        (lambda data: a_set(channels=1, n=3, labels=torch.eye(3)), "soft labels is not supported: base methods match"),
         (lambda data: data.train.images[:3], "unknown start a Tensor; known: real, noise, or a SyntheticSet"),
         (lambda data: "warm", "unknown start 'warm'; known: real, noise, or a SyntheticSet"),
     ],

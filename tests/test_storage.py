@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_fuzz import IMAGES, state
-from test_records import run
+from made import IMAGES, a_run, a_state, files_of_at_most
 
 import ddlib.ptms.pool
 import ddlib.ptms.training
@@ -30,11 +28,11 @@ def synthetic(seed):
 
 
 WRITERS = {  # what -> how to write it into a folder, another content for every seed
-    "record": lambda folder, seed: write_record(folder, **run(ptm_passes=seed)),
+    "record": lambda folder, seed: write_record(folder, **a_run(ptm_passes=seed)),
     "synthetic set": lambda folder, seed: synthetic(seed).save(folder / "set.safetensors"),
     "grid": lambda folder, seed: synthetic(seed).save_grid(folder / "grid.png"),
     "reference": lambda folder, seed: synthetic(seed).save_reference(folder / "set.pt"),
-    "checkpoint": lambda folder, seed: state(2 + seed).save(folder / ".run.checkpoint"),
+    "checkpoint": lambda folder, seed: a_state(2 + seed).save(folder / ".run.checkpoint"),
 }
 
 
@@ -92,15 +90,10 @@ def test_a_full_disk(disk, what):
 
 @pytest.mark.parametrize("what", WRITERS)
 def test_a_file_larger_than_allowed(tmp_path, what):
-    """As a quota does it; needs no rights."""
-    before, write = resource.getrlimit(resource.RLIMIT_FSIZE), WRITERS[what]
+    write = WRITERS[what]
     write(tmp_path, 0)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as error:
-            write(tmp_path, 1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large") as error:
+        write(tmp_path, 1)
     assert "free some space there" in str(error.value)
     held = content(tmp_path)
     assert len(held) == 1
@@ -157,14 +150,6 @@ def test_a_folder_of_somebody_else(anybodys, what):
 
 def train(tiny, cache, seed=0):
     return train_ptms(tiny, epochs=1, width=2, batch_size=36, seed=seed, cache=cache)
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    def forbid():
-        monkeypatch.setattr(ddlib.ptms.training, "train_network", lambda *args, **options: pytest.fail("this trains"))
-
-    return forbid
 
 
 def test_ptms_need_room_before_they_are_trained(tiny, disk, no_training):

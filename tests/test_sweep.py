@@ -1,6 +1,5 @@
 """Grids become jobs, jobs have identities, and a marker holds only as long as its files do. No job is run here."""
 
-import contextlib
 import json
 import os
 import re
@@ -10,29 +9,24 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
-import pandas as pd
 import pytest
 import torch
 import yaml
 from filelock import FileLock
+from made import ROOT
 
 from ddlib.disk.paths import cache_folder
 from ddlib.disk.tensors import write_tensors
 from ddlib.guidance import GUIDANCE
-from ddlib.study import alphas, runs
 from ddlib.study.ablations import ABLATIONS
-from ddlib.study.arms import Arm
-from ddlib.study.contrasts import sets_needed
 from ddlib.study.record import record_path, write_failure
 from ddlib.study.run import recorded
-from ddlib.study.statistics import STUDY_SETS
-from workflow import gpus, inputs, locks, run_job, states, sweep
 from workflow import grid as grids
+from workflow import inputs, locks, run_job, states, sweep
 from workflow.grid import read_grid
 from workflow.markers import read_marker, why_stale, write_marker, wrong_with
 from workflow.plan import PLAN, GridError, Pool, plan_text, read_plan
 
-ROOT = Path(__file__).parents[1]
 GRIDS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 TINY = {
     "profile": {"base": "smoke", "iterations": 3},
@@ -45,17 +39,9 @@ TINY = {
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Write a grid file with some changes of TINY; runs and cache lie in the test's folder."""
-    monkeypatch.setenv("DDLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "cache"))
-
-    def write(**changes):
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
-        return path
-
-    return write
+def write(write_grid):
+    """Write a grid file with some changes of TINY."""
+    return lambda **changes: write_grid({**TINY, **changes})
 
 
 def finish(grid, works=None):
@@ -90,7 +76,6 @@ def test_the_grids_of_the_project_are_valid(path):
 
 def test_the_smoke_grid_is_what_the_book_runs():
     from ddlib.combine import STRATEGIES
-    from ddlib.guidance import GUIDANCE
     from ddlib.selection import SELECTIONS
     from ddlib.study.arms import FULL
 
@@ -142,82 +127,6 @@ def test_alphas_may_differ_on_the_hold_out_and_between_arms(write):
     assert len(read_grid(write(profile=hold_out, arms=[arm])).jobs) == 4
     alone = {"notebook": "01_guidance", "base_method": "none", "alpha_clom": 100.0}
     assert len(read_grid(write(arms=[{"notebook": "01_guidance"}, alone])).jobs) == 4
-
-
-# The study
-
-
-def seeds(job):
-    return range(job.parameters["seed"], job.parameters["seed"] + job.parameters["num_sets"])
-
-
-def study(name):
-    return read_grid(ROOT / "params" / "sweeps" / f"{name}.yaml").jobs
-
-
-def seeds_of(jobs):
-    found = {}
-    for job in jobs:
-        arm = Arm.planned(SimpleNamespace(**job.parameters)).name
-        found.setdefault(arm, set()).update(seeds(job))
-    return found
-
-
-@pytest.mark.parametrize(("name", "notebook"), [("desk-guidance", "01_guidance"), ("desk-ensemble", "02_ensemble")])
-def test_the_grids_of_the_two_ablations_have_the_sets_that_the_rules_ask_for(name, notebook):
-    """And in them the planned contrasts can be decided, each job is one set, and nothing of the pilot is there."""
-    jobs, pilot = study(name), {0, 1, 2, 3}
-    arms = seeds_of(jobs)
-    assert all(len(job.records) == 1 for job in jobs)
-    assert {len(those) for name, those in arms.items() if Arm.parse(name).replicated} - {2} == {STUDY_SETS}
-    assert [name for name, those in arms.items() if len(those) == 2] == ["clom grad_avg"] * (notebook == "02_ensemble")
-    assert {len(those) for name, those in arms.items() if not Arm.parse(name).replicated} <= {1}
-    assert not pilot & set().union(*arms.values())
-    assert {job.parameters["evaluate_on"] for job in jobs} == {"test"}
-    assert {job.parameters["ptm_seed"] for job in jobs} == {None}, "a pool for each set"
-    there = [Arm.parse(name) for name in arms]
-    row = ABLATIONS[notebook]
-    assert all(set(contrast.arms) <= set(arms) for contrast in row.primary(there))
-    family = [contrast for contrast in row.exploratory(there) if set(contrast.arms) <= set(arms)]
-    assert len(family) >= 10
-    assert sets_needed(len(family)) <= STUDY_SETS
-
-
-def test_averaging_at_equal_passes_guides_once_in_as_many_updates_as_there_are_ptms():
-    for name in ("desk-ensemble", "paper"):
-        rare = [job.parameters for job in study(name) if job.parameters["guide_every"] > 1]
-        assert rare
-        assert all(p["guide_every"] == p["num_ptms"] for p in rare)
-
-
-def test_alphas_are_chosen_on_the_hold_out_alone_with_other_seeds_than_the_study():
-    for name in ("desk-alpha", "desk-ensemble-alpha", "desk-elsewhere-alpha", "paper-alpha"):
-        assert {job.parameters["evaluate_on"] for job in study(name)} == {"holdout"}
-    used = {seed for job in study("desk-guidance") for seed in seeds(job)}
-    assert not used & {seed for job in study("desk-alpha") for seed in seeds(job)}
-
-
-def test_the_alphas_of_the_study_are_among_those_of_its_grid():
-    tried = {}
-    for job in study("desk-alpha"):
-        arm = Arm.planned(SimpleNamespace(**job.parameters))
-        tried.setdefault(arm.name, set()).add(job.parameters.get(f"alpha_{arm.guidance}"))
-    for job in study("desk-guidance"):
-        arm = Arm.planned(SimpleNamespace(**job.parameters))
-        for loss in GUIDANCE[arm.guidance]:
-            assert job.parameters[f"alpha_{loss}"] in tried[arm.name if arm.guidance == loss else loss], arm.name
-
-
-def test_the_alphas_of_the_study_are_those_that_the_hold_out_chose():
-    folder = ROOT / "book" / "results" / "sweeps" / "desk-alpha"
-    planned = [folder / record for job in study("desk-alpha") for record in job.records]
-    if missing := sum(not record.is_file() for record in planned):
-        pytest.skip(f"of the grid desk-alpha {missing} of {len(planned)} records are missing")
-    records, _ = runs.load_runs(folder)
-    chosen = alphas.chosen_alphas(runs.reference(alphas.alpha_grid(records, 0)))
-    for name in ("desk-guidance", "desk-ensemble"):
-        used = [{"arm": Arm.planned(SimpleNamespace(**job.parameters)).name, **job.parameters} for job in study(name)]
-        assert alphas.unchosen_alphas(pd.DataFrame(used), chosen) == []
 
 
 def test_records_are_named_as_the_notebooks_name_them(write):
@@ -779,72 +688,6 @@ def test_the_reason_is_the_line_that_names_the_error():
     assert run_job.reason(["ParameterError: nothing was run, because", "  ipc is 0", "x failed"]).endswith("ipc is 0")
     assert run_job.reason(["no error named", "last"]) == "last"
     assert run_job.reason([]) == ""
-
-
-FOUR = "".join(f"GPU {i}: H100 (UUID: GPU-{i}{i}{i})\n  MIG 1g.10gb Device 0: (UUID: MIG-{i})\n" for i in range(4))
-
-
-@pytest.fixture
-def four_gpus(tmp_path, monkeypatch):
-    """A machine with four GPUs, as far as nvidia-smi says."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{FOUR}END\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
-@contextlib.contextmanager
-def jobs(folder, count, monkeypatch, given):
-    """So many jobs at once: the GPUs that they see, and the slots that they hold."""
-    seen = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            if given is None:
-                monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-            else:
-                monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-            stack.enter_context(gpus.gpu_slot(folder))
-            seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        yield seen, sorted(path.stem for path in folder.glob("*.lock"))
-
-
-@pytest.mark.parametrize(
-    ("given", "seen", "first_slots"),
-    [
-        (None, ["0", "1", "2", "3"], ["GPU-000-0", "GPU-111-0", "GPU-222-0", "GPU-333-0"]),
-        ("2,3", ["2", "3", "2", "3"], ["GPU-222-0", "GPU-222-1", "GPU-333-0", "GPU-333-1"]),
-        ("1", ["1"] * 4, ["GPU-111-0", "GPU-111-1", "GPU-111-2", "GPU-111-3"]),
-        ("GPU-333", ["GPU-333"] * 4, ["GPU-333-0", "GPU-333-1", "GPU-333-2", "GPU-333-3"]),
-        ("", [""] * 4, []),
-        ("-1", ["-1"] * 4, []),
-    ],
-)
-def test_jobs_share_the_gpus_that_they_may_use(four_gpus, tmp_path, monkeypatch, given, seen, first_slots):
-    for _ in range(2):  # what was held is free again
-        with jobs(tmp_path / "slots", 4, monkeypatch, given) as found:
-            assert found == (seen, first_slots)
-
-
-def test_the_engine_counts_the_gpus_that_it_may_use(four_gpus, tmp_path, monkeypatch):
-    program, seen = tmp_path / "python", tmp_path / "seen"
-    program.write_text(f'#!/bin/sh\necho "$@" > {seen}\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    for given, slots in ((None, 16), ("2,3", 8), ("1", 4)):
-        if given:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-        sweep.snakemake(SimpleNamespace(folder=tmp_path), [])
-        assert f"--resources gpu_slots={slots} " in seen.read_text()
-
-
-def test_a_machine_without_gpus_holds_no_slot(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with gpus.gpu_slot(tmp_path / "slots"):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-    assert not (tmp_path / "slots").exists()
 
 
 def test_a_marker_names_its_files_and_their_bytes(tmp_path):

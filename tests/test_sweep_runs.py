@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from made import ROOT
 
 from ddlib.disk.tensors import read_tensors
 
-ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("DDLIB_KILLS", "3"))
 QUICK = {"base": "smoke", "iterations": 20, "eval_epochs": 2, "num_eval": 1, "ptm_epochs": 3}
 QUICK |= {"architectures": "ConvNet-3", "width": 8}

@@ -3,30 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from made import MEAN, STD, a_set
 from PIL import Image
 
-from ddlib.data.dataset import Dataset, ImageFormat, Split
+from ddlib.data.dataset import ImageFormat
 from ddlib.disk.tensors import write_tensors
 from ddlib.synthetic import SyntheticSet, labels_of
-
-MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 0.5)
-
-
-def make(n=6, channels=3, size=8, names=("ant", "bee", "cat"), seed=0, **changes):
-    images = torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed))
-    form = ImageFormat(channels, size, MEAN[:channels], STD[:channels])
-    given = {"images": images, "labels": torch.arange(n) % len(names), "format": form}
-    return SyntheticSet(**(given | {"class_names": names, "provenance": {"seed": 1, "alpha": [0.1, None]}} | changes))
-
-
-def dataset_like(name, channels, size, num_classes=10, seed=0):
-    """Two images a class that are in the form of a known data set, with moments of their own."""
-    draw = torch.Generator().manual_seed(seed)
-    labels = labels_of(num_classes, 2)
-    split = Split(torch.randn(len(labels), channels, size, size, generator=draw), labels)
-    moments = (torch.rand(2, channels, generator=draw) / 4 + 0.2).unbind()
-    form = ImageFormat.of(split.images, *moments)
-    return Dataset(name, split, split, tuple(f"class {i}" for i in range(num_classes)), form)
 
 
 def png(path):
@@ -61,7 +43,7 @@ def png(path):
 )
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        make(**changes)
+        a_set(**changes)
 
 
 def test_of_takes_over_what_the_data_set_says(tiny):
@@ -76,34 +58,34 @@ def test_of_takes_over_what_the_data_set_says(tiny):
 
 def test_pixels_are_denormalised_and_clamped():
     images = torch.tensor([-1.0, 0.5, 1.0, 3.0]).view(1, 1, 2, 2)
-    made = make(1, 1, size=2, images=images, labels=torch.tensor([0]))
+    made = a_set(1, 1, size=2, images=images, labels=torch.tensor([0]))
     assert made.pixels.flatten().tolist() == [0.0, 0.75, 1.0, 1.0]
-    assert make().pixels.shape == (6, 3, 8, 8)
-    low, high = make(images=torch.full((6, 3, 8, 8), -0.25)).pixels, make(images=torch.full((6, 3, 8, 8), 0.5)).pixels
+    assert a_set().pixels.shape == (6, 3, 8, 8)
+    low, high = a_set(images=torch.full((6, 3, 8, 8), -0.25)).pixels, a_set(images=torch.full((6, 3, 8, 8), 0.5)).pixels
     assert low[0, :, 0, 0].tolist() == [0.375, 0.1875, 0.0]
     assert high[0, :, 0, 0].tolist() == [0.75, 0.375, 0.375]
 
 
 def test_the_hash_is_that_of_images_and_labels():
-    made = make()
+    made = a_set()
     assert len(made.hash) == 16
     assert set(made.hash) <= set("0123456789abcdef")
     assert (
         made.hash
-        == make().hash
-        == make(provenance={}, class_names=("x", "y", "z"), format=ImageFormat(3, 8, STD, STD)).hash
+        == a_set().hash
+        == a_set(provenance={}, class_names=("x", "y", "z"), format=ImageFormat(3, 8, STD, STD)).hash
     )
     nudged = made.images.clone()
     nudged[0, 0, 0, 0] = torch.nextafter(nudged[0, 0, 0, 0], torch.tensor(9.0))
     reshaped = {"images": made.images.view(6, 12, 4, 4), "format": ImageFormat(12, 4, MEAN * 4, STD * 4)}
     others = [{"images": nudged}, {"labels": made.labels.flip(0)}, reshaped]
-    assert len({made.hash, *(make(**other).hash for other in others)}) == 4
+    assert len({made.hash, *(a_set(**other).hash for other in others)}) == 4
 
 
 def test_to_moves_every_tensor():
-    made = make().to("cpu")
-    assert made.hash == make().hash
-    assert made.provenance == make().provenance
+    made = a_set().to("cpu")
+    assert made.hash == a_set().hash
+    assert made.provenance == a_set().provenance
 
 
 def test_labels_of_a_balanced_set():
@@ -115,7 +97,7 @@ def test_labels_of_a_balanced_set():
 
 
 def test_normalised_for_keeps_the_pixels(tiny):
-    made = make(channels=1)
+    made = a_set(channels=1)
     other = made.normalised_for(tiny)
     torch.testing.assert_close(other.images * 0.2 + 0.3, made.images * 0.5 + 0.5)  # moments of tiny and of made
     assert other.format == tiny.format
@@ -125,7 +107,7 @@ def test_normalised_for_keeps_the_pixels(tiny):
 
 
 def test_normalised_for_its_own_data_set_changes_no_bit(tiny):
-    made = SyntheticSet.of(tiny, make(channels=1).images, make().labels)
+    made = SyntheticSet.of(tiny, a_set(channels=1).images, a_set().labels)
     assert made.normalised_for(tiny).hash == made.hash
 
 
@@ -141,14 +123,14 @@ def test_normalised_for_its_own_data_set_changes_no_bit(tiny):
 )
 def test_another_kind_of_images_is_refused(tiny, other, message):
     with pytest.raises(ValueError, match=message):
-        make(**other).normalised_for(tiny)
+        a_set(**other).normalised_for(tiny)
 
 
 # Its own files
 
 
 def test_save_and_load_give_back_every_bit(tmp_path):
-    made = make(images=make().images.transpose(2, 3))  # not contiguous
+    made = a_set(images=a_set().images.transpose(2, 3))  # not contiguous
     made.save(tmp_path / "new" / "set.safetensors")
     back = SyntheticSet.load(str(tmp_path / "new" / "set.safetensors"))
     for name in ("images", "labels"):
@@ -165,7 +147,7 @@ def test_load_refuses_files_that_are_not_whole(tmp_path):
     path = tmp_path / "set"
     with pytest.raises(FileNotFoundError, match=r"There is no file .*set"):
         SyntheticSet.load(path)
-    make().save(path)
+    a_set().save(path)
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[-100] ^= 1
@@ -177,7 +159,7 @@ def test_load_refuses_files_that_are_not_whole(tmp_path):
 
 def test_load_does_not_call_a_sound_file_of_somebody_else_damaged(tmp_path):
     path = tmp_path / "theirs.pt"
-    torch.save({"images": make().images, "labels": make().labels}, path)
+    torch.save({"images": a_set().images, "labels": a_set().labels}, path)
     theirs = path.read_bytes()
     for content in (theirs, b"", b"PNG" * 100):
         path.write_bytes(content)
@@ -237,7 +219,7 @@ def test_the_grid_has_a_row_for_each_class(tmp_path):
     """Grey levels by hand: label 0 has two images, label 1 three, label 2 none."""
     levels, labels = torch.tensor([0.0, 51, 102, 153, 204]), torch.tensor([1, 0, 1, 0, 1])
     images = (levels / 255).view(5, 1, 1, 1).expand(5, 1, 3, 3)
-    made = make(5, 1, images=images, labels=labels, format=ImageFormat(1, 3, (0.0,), (1.0,)))
+    made = a_set(5, 1, images=images, labels=labels, format=ImageFormat(1, 3, (0.0,), (1.0,)))
     made.save_grid(tmp_path / "new" / "grid.png", gap=2)
     white = 255
     expected = np.full((3 * 3 + 2 * 2, 3 * 3 + 2 * 2), white, dtype=np.uint8)
@@ -247,7 +229,7 @@ def test_the_grid_has_a_row_for_each_class(tmp_path):
 
 
 def test_the_grid_has_colours_and_a_gap_of_one(tmp_path):
-    made = make()
+    made = a_set()
     made.save_grid(tmp_path / "grid.png")
     picture = png(tmp_path / "grid.png")
     assert picture.shape == (3 * 8 + 2, 2 * 8 + 1, 3)
@@ -259,7 +241,9 @@ def test_the_grid_has_colours_and_a_gap_of_one(tmp_path):
 
 def test_other_numbers_of_channels_become_grey(tmp_path):
     images = torch.tensor([0.2, 0.6]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
-    made = make(images=images, labels=torch.tensor([0]), format=ImageFormat(2, 4, (0.0, 0.0), (1.0, 1.0)), names=("a",))
+    made = a_set(
+        images=images, labels=torch.tensor([0]), format=ImageFormat(2, 4, (0.0, 0.0), (1.0, 1.0)), names=("a",)
+    )
     made.save_grid(tmp_path / "grid.png")
     np.testing.assert_array_equal(png(tmp_path / "grid.png"), np.full((4, 4), 102))
 

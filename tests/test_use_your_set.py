@@ -1,14 +1,14 @@
 """The page "Use your synthetic set": its code runs from the first block to the last."""
 
 import re
-from pathlib import Path
 
 import torch
+from made import BOOK
 from PIL import Image
 
 import ddlib
 
-PAGE = Path(__file__).parents[1] / "book" / "use_your_set.md"
+PAGE = BOOK / "use_your_set.md"
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):

@@ -8,14 +8,13 @@ import sys
 import tomllib
 import zipfile
 from email import message_from_bytes
-from pathlib import Path
 
 import pytest
+from made import ROOT
 
 import ddlib
 from ddlib.study import provenance
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED = {one.metadata["Name"] for one in importlib.metadata.distributions()}
 MISSING = sorted({"pip", "setuptools"} - INSTALLED)  # looking for the modules would change what setuptools does

@@ -1,16 +1,14 @@
 """The tables of the book that are generated from the library: each row once, with what the library says."""
 
 import re
-from pathlib import Path
 
 import pytest
 import tables
+from made import BOOK
 
 from ddlib.combine import STRATEGIES
 from ddlib.study.parameters import PARAMETERS
 from ddlib.study.schema import Record
-
-BOOK = Path(__file__).parents[1] / "book"
 
 
 def first_column(rows):

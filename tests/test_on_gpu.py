@@ -202,8 +202,7 @@ def test_step_costs(there, pool):
 
 
 @pytest.mark.parametrize("arm", [{"guidance": "both"}, {"base_method": "herding", "guidance": "none"}])
-def test_a_run_of_the_study(gpu, tmp_path, monkeypatch, capsys, arm):
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
+def test_a_run_of_the_study(gpu, tmp_path, folders, capsys, arm):
     p = parameters(runs_folder=str(tmp_path), **arm)
     data = run.open_dataset(p)
     record = read_record(run.run_arm(p, data, run.open_ptms(p, data), "01_guidance")[0].record)

@@ -11,8 +11,6 @@ import torch
 
 from ddlib.study import figures, images, run_figures, style
 
-mpl.use("Agg")
-
 ODD = ["US$_$", "$x$", "$\\frac{", "猫の写真", "x" * 100, "two\nlines", "é", "\\$5", " ", "🐈", "👩‍👩‍👧"]
 
 
@@ -21,7 +19,6 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-    plt.close("all")
 
 
 def drawn(figure):

@@ -1,3 +1,5 @@
+"""Figures and pictures: each shows what its records say, and a line says why where there is nothing to draw."""
+
 import io
 
 import matplotlib as mpl
@@ -8,20 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ddlib.data.dataset import ImageFormat
 from ddlib.study import benchmark_figures, figures, images, run_figures
 from ddlib.study.arms import Arm
 from ddlib.study.contrasts import compare
 from ddlib.study.statistics import summary
-
-mpl.use("Agg")
+from ddlib.synthetic import SyntheticSet, labels_of
 
 ARCHITECTURES = ["AlexNet", "ConvNet-3", "VGG-11"]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def records(arms=("both", "none", "clom"), seeds=4, architectures=("ConvNet-3",), **columns):
@@ -353,3 +349,20 @@ def test_where_there_is_nothing_to_draw_a_line_says_why(figure, why, capsys):
     assert figure(records().head(0)) is None
     assert capsys.readouterr().out == f"Nothing to draw: {why}.\n"
     assert not plt.get_fignums()
+
+
+def test_show_images_takes_what_lies_beside_the_records(guidance_runs, tmp_path):
+    labels = labels_of(2, 1)
+    of_images = ImageFormat.of(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.ones(1))
+    for arm in ("clom", "none"):
+        run = guidance_runs[guidance_runs["arm"] == arm]["run"].iloc[0]
+        SyntheticSet(torch.rand(2, 1, 8, 8), labels, of_images, ("a", "b")).save(tmp_path / f"{run}.safetensors")
+    figure = images.show_images(guidance_runs, tmp_path)
+    assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"]
+    with pytest.raises(FileNotFoundError, match="seed 1"):
+        images.show_images(guidance_runs, tmp_path, seed=1)
+    later = guidance_runs.assign(seed=guidance_runs["seed"] + 10)
+    file = later.head(1).assign(arm="my set", seed=0, run="file")
+    figure = images.show_images(pd.concat([later, file], ignore_index=True), tmp_path)
+    assert [ax.get_title() for ax in figure.axes] == ["no guidance", "CLoM"], "the seed that most arms have"
+    assert images.show_images(guidance_runs[guidance_runs["arm"] == "full_data"], tmp_path) is None, "it keeps no set"

@@ -3,11 +3,10 @@
 import sys
 from types import SimpleNamespace
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from made import SHORT
 
 import ddlib
 from ddlib.memory import ADVICE
@@ -17,57 +16,7 @@ from ddlib.study.pools import share_recognised
 from ddlib.study.record import read_record, synthetic_path
 from ddlib.study.runs import load_records, load_runs
 
-mpl.use("Agg")
-
-SHORT = {
-    "guidance": "clom",
-    "strategy": "loss_avg",
-    "num_ptms": 2,
-    "ptm_architectures": "ConvNet-3",
-    "equal_passes": False,
-    "base_method": "dm",
-    "alpha_clom": 1.0,
-    "alpha_ce_ratio": 1.0,
-    "alpha_cos_mean": 1.0,
-    "alpha_cclom": 1.0,
-    "guide_every": 1,
-    "dataset": "digits",
-    "image_size": None,
-    "evaluate_on": "test",
-    "ipc": 1,
-    "iterations": 3,
-    "lr_img": None,
-    "batch_real": 4,
-    "start": None,
-    "outer_loops": None,
-    "inner_loops": None,
-    "lr_net": 0.01,
-    "base_network": "ConvNet-3",
-    "width": 4,
-    "precision": "float32",
-    "compile": "never",
-    "ptm_epochs": 1,
-    "ptm_epoch": None,
-    "ptm_seed": 0,
-    "source_dataset": None,
-    "ptm_image_size": None,
-    "judges": 0,
-    "architectures": "ConvNet-3",
-    "num_eval": 1,
-    "eval_epochs": 2,
-    "eval_epochs_plain": None,
-    "full_epochs": 1,
-    "seed": 5,
-    "num_sets": 1,
-    "device": "cpu",
-}
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("DDLIB_CACHE", str(tmp_path / "ptms"))
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture
@@ -324,42 +273,6 @@ def test_no_ptm_is_trained_without_guidance(monkeypatch):
     monkeypatch.setattr(pools, "train_ptms", lambda *a, **k: 1 / 0)
     p = SimpleNamespace(**{**SHORT, "guidance": "none"})
     assert study.open_ptms(p, study.open_dataset(p)) == []
-
-
-def test_an_absent_device_is_one_clear_error():
-    with pytest.raises(ValueError, match="'cuda:77' is not here"):
-        study.pick_device("cuda:77")
-
-
-def test_the_device_and_the_reason_are_told_in_one_line(gpu, capsys):
-    for asked, why in (("auto", "the first GPU"), ("cuda:0", "as asked for")):
-        device = study.pick_device(asked)
-        told = capsys.readouterr().out
-        assert told == f"device: {device} ({torch.cuda.get_device_name(device)}), {why}\n"
-    assert study.pick_device("cpu").type == "cpu"
-    assert capsys.readouterr().out == "device: cpu, as asked for\n"
-
-
-def test_a_gpu_without_kernels_is_not_taken(gpu, monkeypatch, capsys):
-    def listed_and_no_more(*size, device=None, **kwargs):
-        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel ...")
-
-    monkeypatch.setattr(torch, "ones", listed_and_no_more)  # while torch.empty, which launches none, would do
-    assert study.pick_device().type == "cpu"
-    said = "no GPU can be used: CUDA error: no kernel image is available for execution on the device"
-    assert capsys.readouterr().out == f"device: cpu, {said}\n"
-    with pytest.raises(ValueError, match="CUDA error: no kernel image"):
-        study.pick_device("cuda")
-
-
-def test_a_driver_that_is_too_old_is_told(monkeypatch, capsys):
-    def too_old():
-        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update ...")
-
-    monkeypatch.setattr(torch.cuda, "init", too_old)
-    assert study.pick_device().type == "cpu"
-    said = "no GPU can be used: The NVIDIA driver on your system is too old (found version 11040)"
-    assert capsys.readouterr().out == f"device: cpu, {said}\n"
 
 
 def test_tables_and_pictures(arm):
