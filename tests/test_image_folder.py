@@ -565,3 +565,15 @@ def test_links_inside_the_folder_are_followed(photos):
 def test_the_folder_itself_may_be_a_link(photos):
     (photos.parent / "link").symlink_to(photos)
     assert len(read_folder(photos.parent / "link")[0][0]) == 4
+
+
+def test_of_a_phones_picture_with_a_depth_map_the_first_counts_without_a_word(tmp_path):
+    """MPO: a JPEG that carries further ones, which are no pages."""
+    red, green = (Image.new("RGB", (32, 32), colour) for colour in (RED, GREEN))
+    path = tmp_path / "phone.jpg"
+    red.save(path, format="MPO", save_all=True, append_images=[green])
+    with Image.open(path) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    found = read_image(path, 8)
+    assert found.frames == 1
+    assert np.abs(found.pixels[0].astype(int) - 255).max() < 5

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from made import files_in
 from PIL import Image
 
@@ -54,6 +55,16 @@ def test_no_pictures_are_kept_of_another_set(study_grid, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "read_record", lambda path: read(path) | {"synthetic_hash": str(path)})
     with pytest.raises(SystemExit, match=r"Other bits than those of 01_guidance-.*-seed3\.json, so no picture is kept"):
         reproduce.main(["none", "--pictures"])
+    assert not (tmp_path / "results" / "sweeps" / "tiny" / "snapshots").exists()
+
+
+def test_a_selection_has_no_way_to_keep_pictures_of(study_grid, tmp_path):
+    text = yaml.safe_load(study_grid.read_text())
+    arms = [{"notebook": "01_guidance", "guidance": "none", "base_method": "random"}]
+    study_grid.write_text(yaml.safe_dump(text | {"seeds": [3], "arms": arms}))
+    study.main([str(study_grid)])
+    with pytest.raises(SystemExit, match="'random_real' is a selection: there is no way to it to keep pictures of"):
+        reproduce.main(["random_real", "--pictures"])
     assert not (tmp_path / "results" / "sweeps" / "tiny" / "snapshots").exists()
 
 
