@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import author_year
@@ -10,6 +12,7 @@ import plain_reference
 import pytest
 import torch
 from author_year import AuthorYear
+from made import ROOT
 from PIL import Image
 from pybtex.database import Entry, Person
 from shown import explorer, figures, findings
@@ -90,3 +93,9 @@ def test_the_explorer_holds_each_set_that_has_a_picture(monkeypatch):
     assert data["classes"] == list(found.records.iloc[0]["class_names"])
     monkeypatch.setattr(explorer, "pictures_of", lambda _: {})
     assert explorer.explorer(found) is None
+
+
+def test_pages_find_the_workflow_wherever_the_book_is_built(tmp_path):
+    """Sphinx knows the extensions' folder alone."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import shown.literature"
+    subprocess.run([sys.executable, "-c", code, str(ROOT / "book" / "_ext")], cwd=tmp_path, check=True)

@@ -45,14 +45,20 @@
         handle.setAttribute("aria-valuenow", degrees);
         handle.setAttribute("aria-valuetext", `${degrees} degrees, length ${norm(g).toFixed(1)}`);
       });
-      const tips = Object.entries(rules).map(([name, rule]) => [box.querySelector(`.rule.${name}`), rule(gradients)]);
-      // Of results that lie together, names stand below each other.
-      tips.forEach(([group, tip], i) => {
-        place(group, tip);
-        const above = tips.slice(0, i).filter(([, other]) => Math.abs(other[0] - tip[0]) < 1.4 && Math.abs(other[1] - tip[1]) < 0.4).length;
-        const text = group.querySelector("text");
-        text.setAttribute("y", +text.getAttribute("y") - 15 * above);
-      });
+      // A name that would lie on another goes up, or on the other side of it where the picture ends.
+      const at = (group) => ["x", "y"].map((name) => +group.querySelector("text").getAttribute(name));
+      const named = handles.map(at);
+      for (const [name, rule] of Object.entries(rules)) {
+        const group = box.querySelector(`.rule.${name}`);
+        place(group, rule(gradients));
+        let [x, y] = at(group), step = -15;
+        while (named.some(([otherX, otherY]) => Math.abs(otherX - x) < 56 && Math.abs(otherY - y) < 14)) {
+          if (y + step < 14) step = 15;
+          y += step;
+        }
+        group.querySelector("text").setAttribute("y", y);
+        named.push([x, y]);
+      }
       const cosines = [[0, 1], [0, 2], [1, 2]].map(([i, j]) =>
         `g${i + 1}, g${j + 1}: ${(dot(gradients[i], gradients[j]) / (norm(gradients[i]) * norm(gradients[j]) || 1)).toFixed(2)}`);
       box.querySelector(".toy-numbers").textContent = `Cosines: ${cosines.join("; ")}. Lengths of the results: ` +
