@@ -62,7 +62,7 @@ def test_members_that_nobody_wrote_are_left_out():
 
 def test_a_chart_that_there_is_not_is_an_error_that_lists_those_there_are():
     with pytest.raises(ValueError, match=r"no chart is called 'pie'; known: forest, effects, .*gains"):
-        figures.draw("pie", findings.findings("guidance"))
+        figures.draw("pie", findings.of_chapter("guidance"))
 
 
 @pytest.mark.parametrize("counts", [[2, 2, 2], [1, 3, 2]])
@@ -83,7 +83,7 @@ def test_a_picture_of_a_set_turned_is_the_atlas_of_the_explorer(tiny_rgb, tmp_pa
 
 
 def test_the_explorer_holds_each_set_that_has_a_picture(monkeypatch):
-    found = findings.findings("guidance")
+    found = findings.of_chapter("guidance")
     run = found.sets["run"].iloc[3]
     monkeypatch.setattr(explorer, "pictures_of", lambda _: {run: b"png"})
     html, files = explorer.explorer(found)

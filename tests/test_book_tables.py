@@ -2,8 +2,9 @@
 
 import re
 
+import code_tables
+import directives
 import pytest
-import tables
 from made import BOOK
 
 from ddlib.combine import STRATEGIES
@@ -16,7 +17,7 @@ def first_column(rows):
 
 
 def test_every_parameter_stands_once():
-    rows = tables.parameter_rows()
+    rows = code_tables.parameter_rows()
     assert first_column(rows) == list(PARAMETERS)
     assert rows[first_column(rows).index("lr_img")] == [
         "`lr_img`",
@@ -28,7 +29,7 @@ def test_every_parameter_stands_once():
 
 
 def test_every_strategy_stands_once_with_its_rule_cost_and_source():
-    rows = tables.strategy_rows({})
+    rows = code_tables.strategy_rows({})
     assert first_column(rows) == list(STRATEGIES)
     row = STRATEGIES["pcgrad"]
     assert rows[first_column(rows).index("pcgrad")][1:] == ["PCGrad", row.rule, row.cost, row.source]
@@ -39,7 +40,7 @@ def test_every_strategy_stands_once_with_its_rule_cost_and_source():
 
 def test_a_strategy_registered_at_run_time_stands_there_too(monkeypatch):
     monkeypatch.setitem(STRATEGIES, "dummy", STRATEGIES["single"])
-    assert tables.strategy_rows({"dummy": "this test"})[-1] == [
+    assert code_tables.strategy_rows({"dummy": "this test"})[-1] == [
         "`dummy`",
         "dummy",
         "one fixed PTM",
@@ -50,11 +51,11 @@ def test_a_strategy_registered_at_run_time_stands_there_too(monkeypatch):
 
 def test_a_citation_of_no_strategy_is_refused():
     with pytest.raises(ValueError, match=r"no strategy is called randon; known: single, random"):
-        tables.strategy_rows({"randon": "{cite:t}`key`", "random": "fine"})
+        code_tables.strategy_rows({"randon": "{cite:t}`key`", "random": "fine"})
 
 
 def test_every_field_of_a_record_stands_once_with_a_meaning():
-    rows = tables.record_rows()
+    rows = code_tables.record_rows()
     assert first_column(rows) == [field.alias or name for name, field in Record.model_fields.items()]
     assert all(meaning for _, meaning in rows)
 
@@ -70,11 +71,13 @@ def test_the_pages_show_the_tables_and_cite_what_there_is():
     body = re.search(r"```\{strategies\}.*?\n\n(.*?)```\n", pages["method.md"], re.DOTALL)[1]
     sources = dict(line.split(": ", 1) for line in body.splitlines())
     assert len(sources) >= 6
-    assert [row[4] for row in tables.strategy_rows(sources) if row[0].strip("`") in sources] == list(sources.values())
+    assert [row[4] for row in code_tables.strategy_rows(sources) if row[0].strip("`") in sources] == list(
+        sources.values()
+    )
 
 
 def test_a_table_in_lines_of_markdown():
-    lines = tables.list_table("A caption.", "a-label", ["x", "y"], [["1", "2"]])
+    lines = directives.list_table("A caption.", "a-label", ["x", "y"], [["1", "2"]])
     assert lines == [
         "```{list-table} A caption.",
         ":name: a-label",
@@ -86,4 +89,4 @@ def test_a_table_in_lines_of_markdown():
         "  - 2",
         "```",
     ]
-    assert ":name:" not in "".join(tables.list_table("", "", ["x"], []))
+    assert ":name:" not in "".join(directives.list_table("", "", ["x"], []))

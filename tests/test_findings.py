@@ -44,9 +44,9 @@ def whole(results):
     """The pages' functions on a whole study."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "RESULTS", results)
-        findings.findings.cache_clear()
+        findings.of_chapter.cache_clear()
         yield results
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
 
 
 def accuracies(folder: Path, **wanted: object) -> dict[int, float]:
@@ -64,15 +64,15 @@ def accuracies(folder: Path, **wanted: object) -> dict[int, float]:
 def test_what_is_missing_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
     monkeypatch.setattr(findings, "SMOKE", tmp_path)
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
     assert sentences.evidence("guidance") == [
         "Evidence: none yet.",
         "For this chapter, 0 of 95 planned runs are there.",
     ]
     assert sentences.number("options.arms.CLoM, 6 PTMs.mean") == "not measured yet"
-    assert forests.primary(findings.findings("guidance")) is None
-    assert pictures.pictures_of(findings.findings("guidance")) == {}
-    findings.findings.cache_clear()
+    assert forests.primary(findings.of_chapter("guidance")) is None
+    assert pictures.pictures_of(findings.of_chapter("guidance")) == {}
+    findings.of_chapter.cache_clear()
 
 
 def test_numbers_of_the_prose_are_those_of_the_records(whole):
@@ -103,7 +103,7 @@ def test_numbers_by_architecture_are_those_of_the_records(whole):
                 a for name, a in zip(table["architecture"], table["accuracy"], strict=True) if name == architecture
             ]
             by_hand.setdefault((record["arm"], architecture), {})[record["seed"]] = 100 * sum(values) / len(values)
-    found = findings.findings("guidance")
+    found = findings.of_chapter("guidance")
     _, rows, caption = result_tables.transfer_cells(found)
     cells = {row[0].removesuffix(" (primary)"): row[1:] for row in rows}
     assert "n = 10" in caption
@@ -144,7 +144,7 @@ def test_a_number_that_there_cannot_be_is_an_error(whole):
 
 
 def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
-    rows = findings.findings("guidance").contrasts
+    rows = findings.of_chapter("guidance").contrasts
     seen = set()
     for row in rows.to_dict("records"):
         name, raised = f"{row['a']} - {row['b']}", "" if row["primary"] else "_holm"
@@ -165,7 +165,7 @@ def test_a_claim_is_borne_out_by_a_verdict_and_leads_to_it(whole):
             assert f"n = {row['n']}" in told
             page, _, anchor = address.partition("#")
             assert page == "ablation_1.html"
-            table = result_tables.html_table(*result_tables.contrast_cells(findings.findings("guidance")), "guidance")
+            table = result_tables.html_table(*result_tables.contrast_cells(findings.of_chapter("guidance")), "guidance")
             assert table.count(f'id="{anchor}"') == 1
     assert len(seen) > 1, "the imagined study has several kinds of verdict"
 
@@ -181,15 +181,15 @@ def test_arms_at_another_alpha_than_the_chosen_are_told(whole, monkeypatch):
     assert best == 1000, "as params/desk.yaml has it"
     told = " ".join(sentences.evidence("guidance"))
     assert "CLoM: alpha_clom" not in told
-    grid = findings.findings("alpha").alpha_grids["as in the ablations"]
+    grid = findings.of_chapter("alpha").alpha_grids["as in the ablations"]
     monkeypatch.setitem(
-        vars(findings.findings("alpha")), "alpha_grids", {"as in the ablations": grid[grid["alpha"] != best]}
+        vars(findings.of_chapter("alpha")), "alpha_grids", {"as in the ablations": grid[grid["alpha"] != best]}
     )
     rest = max(set(tried) - {best}, key=lambda alpha: sum(tried[alpha]))
     (line,) = [line for line in sentences.evidence("guidance") if line.startswith("Not at the alpha")]
     assert f"CLoM: alpha_clom is 1,000, and the hold-out chose {rest:g}" in line
     monkeypatch.setattr(sentences, "whole", lambda chapter: False)
-    assert sentences.other_alphas(findings.findings("guidance")) == [], "a grid that is not whole has chosen nothing"
+    assert sentences.other_alphas(findings.of_chapter("guidance")) == [], "a grid that is not whole has chosen nothing"
 
 
 @pytest.fixture
@@ -209,13 +209,13 @@ def part(tmp_path, whole, monkeypatch):
         ]
         path.unlink()
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
     yield tmp_path
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
 
 
 def test_there_is_no_test_before_all_planned_sets_are_there(part, whole):
-    table = findings.findings("guidance").contrasts.set_index("contrast")
+    table = findings.of_chapter("guidance").contrasts.set_index("contrast")
     early = table.loc["CLoM − CCLoM"]
     assert early["verdict"] == "no verdict yet (n = 9 of 10)"
     assert early["t_low"] < early["difference"] < early["t_high"]
@@ -227,11 +227,11 @@ def test_there_is_no_test_before_all_planned_sets_are_there(part, whole):
     shared = "no verdict yet (those of its correction are not whole)"
     assert table.loc["CCLoM − no guidance", "verdict"] == shared
     assert table.loc[:, "p_value":"p_value"].isna().all(axis=None)
-    growing = forests.growing(findings.findings("guidance")).table
+    growing = forests.growing(findings.of_chapter("guidance")).table
     assert growing["verdict"].str.startswith("no verdict").all()
-    assert not findings.findings("ensemble").contrasts["verdict"].str.startswith("no verdict yet").any()
+    assert not findings.of_chapter("ensemble").contrasts["verdict"].str.startswith("no verdict yet").any()
 
-    there = findings.findings("elsewhere").contrasts
+    there = findings.of_chapter("elsewhere").contrasts
     cases = {case: set(rows["verdict"].str.startswith("no verdict yet")) for case, rows in there.groupby("case")}
     assert cases.pop("as in the ablations") == {True, False}
     assert cases.pop("Fashion-MNIST") == {True, False}
@@ -244,8 +244,8 @@ def test_the_exploratory_wait_for_an_arm_that_has_no_run(part):
     for path in (part / "desk-ensemble").glob("*.json"):
         if json.loads(path.read_text())["arm"] == "clom mgda":
             path.unlink()
-    findings.findings.cache_clear()
-    table = findings.findings("ensemble").contrasts
+    findings.of_chapter.cache_clear()
+    table = findings.of_chapter("ensemble").contrasts
     assert not table["a"].str.contains("mgda").any()
     early = table["verdict"] == "no verdict yet (those of its correction are not whole)"
     assert (early == ~table["primary"].astype(bool)).all()
@@ -257,8 +257,8 @@ def test_an_option_waits_for_its_own_family(part):
     for path in (part / "desk-options").glob("*seed17.json"):
         if json.loads(path.read_text())["parameters"]["num_ptms"] == 2:
             path.unlink()
-    findings.findings.cache_clear()
-    table = findings.findings("options").contrasts
+    findings.of_chapter.cache_clear()
+    table = findings.of_chapter("options").contrasts
     for family, rows in table.groupby("family"):
         early = rows["verdict"].str.startswith("no verdict yet")
         assert early.all() if family == "num_ptms" else not early.any(), family
@@ -272,12 +272,12 @@ def test_an_option_and_a_setting_wait_for_an_arm_without_a_run(part):
         fifty = path.parent.name == "desk-elsewhere" and record["parameters"]["ipc"] == 50
         if two or (fifty and record["arm"] == "cclom"):
             path.unlink()
-    findings.findings.cache_clear()
-    table = findings.findings("options").contrasts
+    findings.of_chapter.cache_clear()
+    table = findings.of_chapter("options").contrasts
     early = table["verdict"] == "no verdict yet (those of its correction are not whole)"
     assert not table["a"].str.contains("2 PTMs").any()
     assert (early == (table["family"] == "num_ptms")).all()
-    table = findings.findings("elsewhere").contrasts
+    table = findings.of_chapter("elsewhere").contrasts
     row = table[(table["case"] == "50 images per class") & (table["a"] == "clom") & (table["b"] == "none")].iloc[0]
     assert row["verdict"] == "no verdict yet (those of its correction are not whole)"
     assert math.isnan(row["p_value"])
@@ -286,7 +286,7 @@ def test_an_option_and_a_setting_wait_for_an_arm_without_a_run(part):
 
 def test_an_arm_whose_runs_all_failed_makes_its_family_no_smaller(part):
     """They are there, so nothing waits; the contrast that cannot be computed counts in the correction all the same."""
-    before = findings.findings("ensemble").contrasts.set_index("contrast")
+    before = findings.of_chapter("ensemble").contrasts.set_index("contrast")
     for path in (part / "desk-ensemble").glob("*.json"):
         record = json.loads(path.read_text())
         if record["arm"] == "clom mgda":
@@ -294,9 +294,9 @@ def test_an_arm_whose_runs_all_failed_makes_its_family_no_smaller(part):
             record["accuracies"] = {name: [] for name in record["accuracies"]}
             record.pop("sha256")
             path.write_text(json.dumps(record))
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
     assert plans.whole("desk-ensemble")
-    after = findings.findings("ensemble").contrasts.set_index("contrast")
+    after = findings.of_chapter("ensemble").contrasts.set_index("contrast")
     assert len(after) == len(before) - 1
     assert not after["verdict"].str.startswith("no verdict").any()
     smallest = after.loc[~after["primary"].astype(bool)].nsmallest(1, "p_value")
@@ -304,14 +304,14 @@ def test_an_arm_whose_runs_all_failed_makes_its_family_no_smaller(part):
 
 
 def test_strategies_at_alphas_of_their_own_are_compared_with_each_other_and_with_the_rest(whole):
-    table = findings.findings("own").contrasts.set_index("contrast")
+    table = findings.of_chapter("own").contrasts.set_index("contrast")
     assert not table["primary"].astype(bool).any()
     random = accuracies(whole / "desk-ensemble", arm="clom random")
     every = accuracies(whole / "desk-ensemble-own", arm="clom loss_avg every_5")
     equal_passes = table.loc["CLoM: average of losses (every 5th update) − one at random"]
     assert 100 * equal_passes["difference"] == pytest.approx(sum(every[s] - random[s] for s in random) / 10)
     assert table["a"].eq("clom loss_avg every_5").all(), "the arm that has an alpha of its own"
-    assert findings.findings("own").planned_families == {"": len(table)}
+    assert findings.of_chapter("own").planned_families == {"": len(table)}
     smallest = table.nsmallest(1, "p_value")
     assert smallest["p_holm"].iloc[0] == pytest.approx(min(1, len(table) * smallest["p_value"].iloc[0]))
 
@@ -321,8 +321,8 @@ def test_strategies_at_their_own_alphas_wait_for_those_beside_them(part):
         record = json.loads(path.read_text())
         if record["arm"] == "clom random" and record["seed"] == 19:
             path.unlink()
-    findings.findings.cache_clear()
-    table = findings.findings("own").contrasts
+    findings.of_chapter.cache_clear()
+    table = findings.of_chapter("own").contrasts
     assert table["verdict"].str.startswith("no verdict yet").all()
     row = table.set_index("contrast").loc["CLoM: average of losses (every 5th update) − one at random"]
     assert row["verdict"] == "no verdict yet (n = 9 of 10)"
@@ -330,14 +330,14 @@ def test_strategies_at_their_own_alphas_wait_for_those_beside_them(part):
 
 def test_a_chapter_is_whole_with_the_one_beside_it(part):
     """An arm without any run there is no failure."""
-    assert findings.findings("own").whole
+    assert findings.of_chapter("own").whole
     for path in (part / "desk-ensemble").glob("*.json"):
         if json.loads(path.read_text())["arm"] == "clom random":
             path.unlink()
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
     assert plans.whole("desk-ensemble-own")
-    assert not findings.findings("own").whole
-    assert findings.findings("own").contrasts.empty, "its one contrast asks for random selection"
+    assert not findings.of_chapter("own").whole
+    assert findings.of_chapter("own").contrasts.empty, "its one contrast asks for random selection"
 
 
 def test_one_contrast_of_strategies_is_no_choice_between_losses():
@@ -357,11 +357,11 @@ def test_a_claim_that_names_nothing_is_an_error(whole):
 def test_a_claim_rests_on_no_smoke_run(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
     monkeypatch.setattr(findings, "SMOKE", whole / "desk-guidance")
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
     for sign in ("above", "below", "equal", "open"):
         with pytest.raises(ValueError, match="smoke"):
             sentences.claim(f"words <guidance: clom - cclom is {sign}>")
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
 
 
 def test_a_whole_sweep_misses_nothing(whole):
@@ -463,7 +463,7 @@ CHARTS = {
 @pytest.mark.parametrize("name", CHARTS)
 def test_charts_hold_what_they_show_and_say_it(name, whole):
     draw, rows = CHARTS[name]
-    found = findings.findings(name.split()[1])
+    found = findings.of_chapter(name.split()[1])
     chart = draw(found)
     assert len(chart.table) == (rows or len(chart.table)) > 0
     picture = charts.picture(chart.chart)
@@ -475,7 +475,7 @@ def test_charts_hold_what_they_show_and_say_it(name, whole):
 
 
 def test_a_forest_shows_what_the_contrasts_say(whole):
-    found = findings.findings("guidance")
+    found = findings.of_chapter("guidance")
     chart = forests.primary(found)
     (row,) = chart.table.to_dict("records")
     assert row["contrast"] == "CLoM − CCLoM"
@@ -488,7 +488,7 @@ def test_costs_are_medians_of_the_records(whole):
     for path in (whole / "desk-guidance").glob("*.json"):
         record = json.loads(path.read_text())
         seconds.setdefault(record["arm"], []).append(record["seconds"] | {"passes": record["ptm_passes"]})
-    head, rows, _ = result_tables.cost_cells(findings.findings("guidance"))
+    head, rows, _ = result_tables.cost_cells(findings.of_chapter("guidance"))
     assert head == ["arm", "PTM passes", "distillation, s", "training of its PTMs, s"]
     told = {row[0]: row[1:] for row in rows}
     for arm, label in {"none": "no guidance", "clom": "CLoM", "cclom alone": "CCLoM alone"}.items():
@@ -499,7 +499,7 @@ def test_costs_are_medians_of_the_records(whole):
 
 def test_alphas_in_use_are_those_of_the_profile_and_the_grid(whole):
     profile = yaml.safe_load((plans.ROOT / "params" / "desk.yaml").read_text())
-    told = {row[0]: row[1:] for row in result_tables.alphas_in_use_cells(findings.findings("guidance")).rows}
+    told = {row[0]: row[1:] for row in result_tables.alphas_in_use_cells(findings.of_chapter("guidance")).rows}
     clom, cclom = f"{profile['alpha_clom']:,.0f}", f"{profile['alpha_cclom']:,.0f}"
     assert told["CLoM"] == [clom, "1"]
     assert told["CLoM + CCLoM"] == [f"{clom} + {cclom}", "1"]
@@ -510,7 +510,7 @@ def test_alphas_in_use_are_those_of_the_profile_and_the_grid(whole):
 
 
 def test_gains_pair_a_pool_with_its_own_set(whole):
-    found = findings.findings("ensemble")
+    found = findings.of_chapter("ensemble")
     table = set_charts.gains(found).table.set_index("seed")
     average = accuracies(whole / "desk-ensemble", arm="clom loss_avg")
     one = accuracies(whole / "desk-ensemble", arm="clom single")
@@ -521,7 +521,7 @@ def test_gains_pair_a_pool_with_its_own_set(whole):
 
 
 def test_elsewhere_stands_beside_the_ablations(whole):
-    found = findings.findings("elsewhere")
+    found = findings.of_chapter("elsewhere")
     table = found.contrasts
     assert {"as in the ablations", "Fashion-MNIST", "1 image per class", "DSA, 1 image per class"} <= set(table["case"])
     row = table[(table["case"] == "Fashion-MNIST") & (table["a"] == "clom") & (table["b"] == "cclom")].iloc[0]
@@ -529,7 +529,7 @@ def test_elsewhere_stands_beside_the_ablations(whole):
     cclom = accuracies(whole / "desk-elsewhere", arm="cclom", dataset="fashion_mnist")
     assert 100 * row["difference"] == pytest.approx(sum(clom[seed] - cclom[seed] for seed in clom) / 10)
     here = table[(table["case"] == "as in the ablations") & (table["b"] == "cclom")].iloc[0]
-    assert here["difference"] == pytest.approx(findings.findings("guidance").primary.iloc[0]["difference"])
+    assert here["difference"] == pytest.approx(findings.of_chapter("guidance").primary.iloc[0]["difference"])
     assert not math.isnan(row["p_holm"])
 
 
@@ -640,7 +640,7 @@ def test_predicted_sizes_are_those_of_the_hypotheses():
 
 def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
     by_arm = {arm: accuracies(whole / "desk-guidance", arm=arm) for arm in ("clom", "ce_ratio", "cos_mean", "cclom")}
-    _, rows, _ = result_tables.simple_cells(findings.findings("guidance"))
+    _, rows, _ = result_tables.simple_cells(findings.of_chapter("guidance"))
     assert [row[0] for row in rows] == [
         *("CLoM − CE ratio", "mean cosine − CCLoM", "CLoM − mean cosine", "CE ratio − CCLoM"),
     ]
@@ -654,7 +654,7 @@ def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
 
 
 def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypatch):
-    found = findings.findings("ensemble")
+    found = findings.of_chapter("ensemble")
     more = found.contrasts.assign(a=found.contrasts["a"].replace("clom mgda", "clom accuracy_weighted"))
     monkeypatch.setitem(vars(found), "contrasts", more)
     head, rows, _ = result_tables.outcome_cells(found)
@@ -664,7 +664,7 @@ def test_a_contrast_that_the_study_does_not_plan_has_no_outcome(whole, monkeypat
 
 @pytest.mark.parametrize("key", ["guidance", "ensemble"])
 def test_every_planned_contrast_has_a_prediction_and_none_is_of_another(key, whole):
-    planned = {f"{row.a} - {row.b}" for row in findings.findings(key).contrasts.itertuples()}
+    planned = {f"{row.a} - {row.b}" for row in findings.of_chapter(key).contrasts.itertuples()}
     assert planned == set(outcomes.expectations(key))
     assert {sign for those in outcomes.expectations(key).values() for sign in those} <= set(outcomes.SIGNS)
 
@@ -680,18 +680,18 @@ def some(whole, tmp_path, monkeypatch):
                 (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
         monkeypatch.setattr(plans, "RESULTS", tmp_path)
         monkeypatch.setattr(findings, "SMOKE", tmp_path / "none")
-        findings.findings.cache_clear()
+        findings.of_chapter.cache_clear()
         return tmp_path
 
     yield admit
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
 
 
 def test_the_slider_takes_seeds_that_have_both_arms(some):
     some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] == 12))
-    assert forests.growing(findings.findings("guidance")) is None, "one pair alone"
+    assert forests.growing(findings.of_chapter("guidance")) is None, "one pair alone"
     some(lambda grid, record: grid == "desk-guidance" and (record["arm"] != "cclom" or record["seed"] in (12, 15, 18)))
-    chart = forests.growing(findings.findings("guidance"))
+    chart = forests.growing(findings.of_chapter("guidance"))
     assert chart.table[["first", "n"]].values.tolist() == [[2, 2], [3, 3]]
     assert "all 3 sets" in chart.seen
     json.dumps(charts.specification(chart.chart), allow_nan=False)
@@ -699,8 +699,8 @@ def test_the_slider_takes_seeds_that_have_both_arms(some):
 
 def test_strategies_stand_without_the_line_that_has_not_been_run(some):
     some(lambda grid, record: grid == "desk-ensemble" or (grid == "desk-guidance" and record["arm"] == "clom"))
-    assert findings.reference_lines(findings.findings("ensemble")) == {}
-    assert set_charts.strips(findings.findings("ensemble")) is not None
+    assert findings.reference_lines(findings.of_chapter("ensemble")) == {}
+    assert set_charts.strips(findings.of_chapter("ensemble")) is not None
 
 
 def test_a_headline_waits_for_every_contrast():
@@ -712,7 +712,7 @@ def test_a_headline_waits_for_every_contrast():
 
 
 def test_full_data_that_are_beaten_are_no_ceiling_in_the_figure(some):
-    assert "full data" in findings.reference_lines(findings.findings("guidance"))
+    assert "full data" in findings.reference_lines(findings.of_chapter("guidance"))
     folder = some(lambda grid, record: True) / "desk-guidance"
     for path in folder.glob("*.json"):
         record = json.loads(path.read_text())
@@ -720,28 +720,28 @@ def test_full_data_that_are_beaten_are_no_ceiling_in_the_figure(some):
             record["accuracies"]["accuracy"] = [0.1] * len(record["accuracies"]["accuracy"])
             record.pop("sha256")
             path.write_text(json.dumps(record))
-    findings.findings.cache_clear()
-    assert "full data (beaten, so no ceiling)" in findings.reference_lines(findings.findings("guidance"))
+    findings.of_chapter.cache_clear()
+    assert "full data (beaten, so no ceiling)" in findings.reference_lines(findings.of_chapter("guidance"))
 
 
 def test_sets_of_one_are_in_no_correlation(some):
     """Within an arm they differ by nothing, and would be ties."""
     some(lambda grid, record: grid == "desk-guidance" and record["seed"] == 10)
-    seen = set_charts.recognised(findings.findings("guidance")).seen
+    seen = set_charts.recognised(findings.of_chapter("guidance")).seen
     assert "correlation" not in seen
     assert "nan" not in seen
 
 
 def test_contrasts_of_the_ablations_are_not_corrected_anew(whole):
-    there = findings.findings("elsewhere").contrasts.set_index("contrast")
-    here = findings.findings("guidance").contrasts.set_index("contrast")
+    there = findings.of_chapter("elsewhere").contrasts.set_index("contrast")
+    here = findings.of_chapter("guidance").contrasts.set_index("contrast")
     one = there.loc["CLoM − no guidance, as in the ablations"]
     assert one["p_holm"] == here.loc["CLoM − no guidance", "p_holm"]
     assert one["verdict"] == here.loc["CLoM − no guidance", "verdict"]
 
 
 def test_a_number_of_a_setting_has_a_colon_in_its_name(whole):
-    cells = findings.findings("elsewhere").arms.set_index("arm")
+    cells = findings.of_chapter("elsewhere").arms.set_index("arm")
     assert (
         sentences.number("elsewhere.arms.Fashion-MNIST: CLoM.mean:.2f") == f"{cells['mean']['Fashion-MNIST: CLoM']:.2f}"
     )
@@ -766,7 +766,7 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
     failed = [path for path in paths if json.loads(path.read_text())["seed"] == 11]
     for path in failed:
         fail(path)
-    found = findings.findings(key)
+    found = findings.of_chapter(key)
     assert sum(found.failed.values()) == len(failed) > 0
     assert plans.progress(found.chapter.grid)[0] == len(paths), "a failed run is not missing: it will not be run again"
     _, rows, _ = result_tables.KINDS["arms"](found)
@@ -779,8 +779,8 @@ def test_failed_runs_are_counted_and_are_no_results(key, some):
 
     for path in paths:
         fail(path)
-    findings.findings.cache_clear()
-    assert findings.findings(key).records.empty
+    findings.of_chapter.cache_clear()
+    assert findings.of_chapter(key).records.empty
     assert sentences.evidence(key)[-1] == f"{len(paths)} runs failed, and are no part of any mean."
     assert account.sweeps() == []
 
@@ -795,15 +795,15 @@ def fail(path):
 def test_every_case_of_the_page_on_alpha_has_a_curve_and_a_choice(tmp_path, monkeypatch):
     write_study(tmp_path, ("elsewhere-alpha",))
     monkeypatch.setattr(plans, "RESULTS", tmp_path)
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
     page = (BOOK / "alpha.md").read_text()
     cases = re.findall(r"^:case: (.+)$", page, re.MULTILINE)
     assert len(cases) == 5
-    found = findings.findings("alphas_elsewhere")
+    found = findings.of_chapter("alphas_elsewhere")
     assert all(set_charts.alpha(found, case) for case in cases)
     rows = result_tables.alpha_cells(found).rows
     assert {label.rpartition(": ")[0] for label, *_ in rows} == set(cases)
-    findings.findings.cache_clear()
+    findings.of_chapter.cache_clear()
 
 
 def test_our_runs_stand_beside_the_published_numbers(monkeypatch):

@@ -70,7 +70,8 @@ def test_what_the_readme_found_is_in_the_records():
         r"^- (.+?: [+−][\d.]+ points \[.+?\], n = \d+)\.", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
     )
     told = {
-        f"{row['contrast']}: {estimate(row)}": row for row in findings.findings("guidance").contrasts.to_dict("records")
+        f"{row['contrast']}: {estimate(row)}": row
+        for row in findings.of_chapter("guidance").contrasts.to_dict("records")
     }
     assert len(found) == 3
     for line in found:
@@ -80,7 +81,7 @@ def test_what_the_readme_found_is_in_the_records():
 
 def test_what_the_first_ablation_says_beside_its_claims_is_so():
     """Sentences that compare means, or say how near an interval comes, read off the records."""
-    found = findings.findings("guidance")
+    found = findings.of_chapter("guidance")
     means = 100 * found.records.groupby(["architecture", "arm"])["accuracy"].mean()
     distilled = [arm for arm in found.arms["arm"] if not Arm.named(arm).selection]
     for judge in ("AlexNet", "ResNet-18"):
@@ -103,7 +104,7 @@ def test_what_the_first_ablation_says_beside_its_claims_is_so():
 def test_what_the_page_on_alpha_says_of_strategies_is_so():
     if not plans.whole("desk-ensemble-alpha"):
         pytest.skip("the sweep desk-ensemble-alpha is not whole")
-    best = facts.of_alphas(findings.findings("alphas"))
+    best = facts.of_alphas(findings.of_chapter("alphas"))
     every = best.pop("clom loss_avg every_5")
     assert every["alpha"] == 300
     assert math.isnan(every["short"]), "the smallest that was tried"
@@ -116,7 +117,7 @@ def test_what_the_page_on_alpha_says_of_strategies_is_so():
 
 def held_out(arm: str) -> dict[float, float]:
     """Mean hold-out accuracy in points of the grid of alphas, by alpha."""
-    (grid,) = findings.findings("alpha").alpha_grids.values()
+    (grid,) = findings.of_chapter("alpha").alpha_grids.values()
     cells = summary(grid[grid["arm"] == arm].fillna({"alpha": 0}), ["alpha"])
     return dict(zip(cells["alpha"], 100 * cells["mean"], strict=True))
 

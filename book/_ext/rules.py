@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import yaml
+from directives import FromCode, Table, escaped
 from docutils import nodes
 from docutils.parsers.rst import directives
 from history import git
 from shown.plans import GRIDS, RESULTS, ROOT, planned_for
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from tables import FromCode, escaped
 
 from ddlib.study import ablations, contrasts, statistics
 from ddlib.study.tables import power_table
@@ -89,30 +89,29 @@ class RulesTable(FromCode):
 class Planned(RulesTable):
     """``{planned-contrasts} NOTEBOOK caption``."""
 
-    header: ClassVar = ["contrast", "above 0 means", "kind", "n"]
     option_spec: ClassVar = {"name": directives.unchanged, "grid": directives.unchanged_required}
 
-    def rows(self) -> list[list[str]]:
+    def table(self) -> Table:
         """A row for each contrast."""
-        notebook, _, self.arguments[0] = self.arguments[0].partition(" ")
+        notebook, _, caption = self.caption.partition(" ")
         if "grid" not in self.options:
             raise self.error("the option grid is missing: it names a file in params/sweeps")
         self.env.note_dependency(str(GRIDS / f"{self.options['grid']}.yaml"))
-        return planned_rows(notebook, self.options["grid"])
+        return caption, ["contrast", "above 0 means", "kind", "n"], planned_rows(notebook, self.options["grid"])
 
 
 class Power(RulesTable):
     """``{power} caption``: beside a primary contrast one of as many as the larger exploratory family has."""
 
-    def rows(self) -> list[list[str]]:
+    def table(self) -> Table:
         """A row for each spread that the pilot saw."""
         families = [
             sum(row[2] == "exploratory" for row in planned_rows(*of))
             for of in (("01_guidance", "desk-guidance"), ("02_ensemble", "desk-ensemble"))
         ]
-        table = power_table(tests=max(families))
-        self.header = [table.columns.name, *table.columns]
-        return [[escaped(str(spread)), *map(str, row)] for spread, *row in table.itertuples()]
+        found = power_table(tests=max(families))
+        rows = [[escaped(str(spread)), *map(str, row)] for spread, *row in found.itertuples()]
+        return self.caption, [found.columns.name, *found.columns], rows
 
 
 class Committed(SphinxDirective):

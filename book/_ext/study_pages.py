@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import yaml
+from directives import parsed
 from docutils import nodes
 from docutils.parsers.rst import directives
 from shown import account, explorer, figures, findings, literature, plans, result_tables, toy
@@ -28,7 +29,6 @@ from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from tables import parsed
 
 
 class Generated(nodes.General, nodes.Element):
@@ -65,7 +65,7 @@ class FromRecords(SphinxDirective):
         """Those of a chapter that an argument names."""
         if key not in CHAPTERS:
             raise self.error(f"no chapter is called {key!r}; known: {', '.join(CHAPTERS)}")
-        return findings.findings(key)
+        return findings.of_chapter(key)
 
 
 class SaidByRecords(SphinxRole):

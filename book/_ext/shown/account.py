@@ -11,7 +11,7 @@ from ddlib.study.words import signed
 
 from . import plans
 from .chapters import CHAPTERS
-from .findings import findings
+from .findings import of_chapter
 from .sentences import OF_A_RUN, commits_of, span
 
 # Chapters and their arms, two by two, that are one synthetic set for each seed.
@@ -64,9 +64,9 @@ def twice() -> list[list[str]]:
     """For each arm that two sweeps made: its name in both, and what ``again`` says."""
     rows = []
     for sides in ONE_SET:
-        if not all(findings(key).lasting for key, _ in sides):
+        if not all(of_chapter(key).lasting for key, _ in sides):
             continue
-        tables = [findings(key).records.query("arm == @arm") for key, arm in sides]
+        tables = [of_chapter(key).records.query("arm == @arm") for key, arm in sides]
         if set(tables[0]["seed"]) & set(tables[1]["seed"]):
             names = [f"{Arm.named(arm).label}: {CHAPTERS[key].title}" for key, arm in sides]
             rows.append(names + again(*tables))

@@ -16,7 +16,7 @@ from .chapters import CHAPTERS
 
 def card(key: str, question: str) -> str:
     """HTML of an answer."""
-    found = findings.findings(key)
+    found = findings.of_chapter(key)
     chapter = CHAPTERS[key]
     parts = [f'<p class="question">{escape(question)}</p>']
     if found.primary.empty:

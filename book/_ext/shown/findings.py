@@ -64,7 +64,7 @@ class Findings:
 
     def other(self, key: str) -> "Findings":
         """Those of another chapter."""
-        return findings(key)
+        return of_chapter(key)
 
     @property
     def whole(self) -> bool:
@@ -186,7 +186,7 @@ def alphas_of_case(records: Rows) -> Rows:
 
 
 @cache
-def findings(key: str) -> Findings:
+def of_chapter(key: str) -> Findings:
     """The records of a chapter (a key of ``CHAPTERS``), empty where nothing has been run at any scale."""
     chapter = CHAPTERS[key]
     for folder, lasting in ((plans.RESULTS / chapter.grid, True), (SMOKE, False)):
@@ -221,6 +221,6 @@ def reference_lines(found: Findings) -> dict[str, float]:
     """
     full = "full data (beaten, so no ceiling)" if no_ceiling(found.reference) else "full data"
     means, names = found.arms.set_index("arm")["mean"], {Arm().name: Arm().label, FULL_NAME: full}
-    if found.chapter.notebook == "02_ensemble" and found.lasting and findings("guidance").lasting:
-        means, names = findings("guidance").arms.set_index("arm")["mean"], {Arm().name: Arm().label}
+    if found.chapter.notebook == "02_ensemble" and found.lasting and of_chapter("guidance").lasting:
+        means, names = of_chapter("guidance").arms.set_index("arm")["mean"], {Arm().name: Arm().label}
     return {label: float(means[arm]) for arm, label in names.items() if arm in means}

@@ -16,7 +16,7 @@ from ddlib.study.words import estimate, plural
 
 from .chapters import CHAPTERS, Rows, usual
 from .facts import KINDS
-from .findings import DATASETS, Findings, findings
+from .findings import DATASETS, Findings, of_chapter
 from .plans import progress, state, whole
 
 
@@ -30,7 +30,7 @@ def number(text: str) -> str:
     key, kind, name, what, spec = asked.groups() if asked else [""] * 5
     if key not in CHAPTERS or kind not in KINDS:
         raise KeyError(f"{text!r}; expected <{'|'.join(CHAPTERS)}>.<{'|'.join(KINDS)}>.<name>.<what>")
-    found = findings(key)
+    found = of_chapter(key)
     facts = KINDS[kind](found)
     known = facts.get(name)
     if known is None:
@@ -70,7 +70,7 @@ def claim(text: str) -> tuple[str, str, str]:
     words, key, name, sign = asked.groups() if asked else [""] * 4
     if key not in CHAPTERS:
         raise KeyError(f"{text!r}; expected <words> <{'|'.join(CHAPTERS)}: <contrast> is above|below|equal|open>")
-    found, judged = findings(key), " by " in name
+    found, judged = of_chapter(key), " by " in name
     named = found.named_by_architecture if judged else found.named_contrasts
     row = named.get(name)
     if row is None:
@@ -95,7 +95,7 @@ OF_A_RUN = ("distill", "evaluate")  # seconds of its own: PTMs are shared by run
 
 def evidence(key: str) -> list[str]:
     """Sentences on what a chapter rests on; the first is the verdict."""
-    found = findings(key)
+    found = of_chapter(key)
     done, wanted = progress(found.chapter.grid)
     of = state(found.chapter.grid)
     missing = f"Still missing: {wanted - done} of {wanted} runs of {found.chapter.grid}." if wanted else ""
@@ -122,7 +122,7 @@ def evidence(key: str) -> list[str]:
 
 def computing(key: str) -> list[str]:
     """Sentences on what the runs of a chapter took, and on what they ran; none without runs."""
-    found = findings(key)
+    found = of_chapter(key)
     if found.records.empty:
         return []
     table = found.records.drop_duplicates("run")
@@ -139,7 +139,7 @@ def other_alphas(found: Findings) -> list[str]:
     chosen: dict[str, list[Rows]] = {}
     for key in ("alpha", "alphas", "alphas_elsewhere"):
         if whole(CHAPTERS[key].grid):
-            for case, grid in findings(key).alpha_grids.items():
+            for case, grid in of_chapter(key).alpha_grids.items():
                 chosen.setdefault(case, []).append(chosen_alphas(grid))
     if not found.lasting or not chosen:
         return []

@@ -5,28 +5,18 @@ a run record holds. The argument is the caption, the option ``name`` the label. 
 such as ``random: {cite:t}`key```, takes the place of a row's source.
 """
 
-import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain, zip_longest
-from typing import ClassVar
 
-from docutils import nodes
-from docutils.parsers.rst import directives
-from docutils.statemachine import StringList
+from directives import FromCode, Table, escaped
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 from ddlib import combine
 from ddlib.study import arms, parameters, schema
 from ddlib.study.arms import STRATEGY_LABELS
 
 CODE = ("name", "type", "default")  # columns of the reference that are set as code
-
-
-def escaped(text: str) -> str:
-    """Plain text as Markdown, in which no sign has a meaning."""
-    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", text)
 
 
 def formula(text: str) -> str:
@@ -64,76 +54,38 @@ def record_rows() -> list[list[str]]:
     return [[f"`{field.alias or name}`", escaped(field.description)] for name, field in fields.items()]
 
 
-def list_table(caption: str, name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in MyST's Markdown, in lines."""
-    options = [f":name: {name}"] if name else []
-    lines = [f"```{{list-table}} {caption}", *options, ":header-rows: 1", ""]
-    for row in (header, *rows):
-        lines += [f"{'* -' if place == 0 else '  -'} {cell}" for place, cell in enumerate(row)]
-    return [*lines, "```"]
-
-
-def parsed(directive: SphinxDirective, lines: Iterable[str]) -> list[nodes.Node]:
-    """Markdown as if it stood in the page in the place of a directive."""
-    found = nodes.Element()
-    directive.state.nested_parse(StringList(list(lines), directive.env.docname), directive.content_offset, found)
-    return found.children
-
-
-class FromCode(SphinxDirective):
-    """A table that the code tells, with an optional caption and label."""
-
-    optional_arguments = 1
-    final_argument_whitespace = True
-    has_content = True
-    option_spec: ClassVar = {"name": directives.unchanged}
-    header: ClassVar[list[str]]
-    sources: ClassVar = (combine, arms, parameters, schema)  # modules that tell it
-
-    def rows(self) -> list[list[str]]:
-        """The rows below the header, in Markdown."""
-        raise NotImplementedError
-
-    def run(self) -> list[nodes.Node]:
-        """The table, parsed as if it stood in the page."""
-        for module in self.sources:
-            self.env.note_dependency(inspect.getsourcefile(module))
-        rows = self.rows()
-        caption = self.arguments[0] if self.arguments else ""
-        return parsed(self, list_table(caption, self.options.get("name", ""), self.header, rows))
-
-
 class ParameterTable(FromCode):
     """``{parameters}``."""
 
-    header: ClassVar = ["name", "type", "allowed", "default", "meaning"]
+    sources = (parameters,)
 
-    def rows(self) -> list[list[str]]:
+    def table(self) -> Table:
         """All of the model."""
-        return parameter_rows()
+        return self.caption, ["name", "type", "allowed", "default", "meaning"], parameter_rows()
 
 
 class StrategyTable(FromCode):
     """``{strategies}``."""
 
-    header: ClassVar = ["`strategy`", "in figures", "rule", "cost per step", "source"]
+    sources = (combine, arms)
 
-    def rows(self) -> list[list[str]]:
+    def table(self) -> Table:
         """All of ``STRATEGIES``, with the citations of the page."""
         try:
-            return strategy_rows(dict(line.split(": ", 1) for line in self.content if line.strip()))
+            rows = strategy_rows(dict(line.split(": ", 1) for line in self.content if line.strip()))
         except ValueError as error:
             raise self.error(str(error)) from error
+        return self.caption, ["`strategy`", "in figures", "rule", "cost per step", "source"], rows
 
 
 class RecordTable(FromCode):
     """``{record-fields}``."""
 
-    header: ClassVar = ["field", "meaning"]
+    sources = (schema,)
 
-    def rows(self) -> list[list[str]]:
+    def table(self) -> Table:
         """All of ``Record``."""
-        return record_rows()
+        return self.caption, ["field", "meaning"], record_rows()
 
 
 def setup(app: Sphinx) -> dict:
