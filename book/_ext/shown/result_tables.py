@@ -11,8 +11,8 @@ from ddlib.guidance import GUIDANCE
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
-from ddlib.study.tables import accuracy_table, spread_table
-from ddlib.study.words import interval, p_value, signed, weight
+from ddlib.study.tables import accuracy_table, contrast_table, spread_table
+from ddlib.study.words import interval, signed, weight
 
 from . import outcomes
 from .findings import SIMPLE, Findings
@@ -57,16 +57,11 @@ def contrast_cells(found: Findings) -> Cells:
     """All planned contrasts whose arms are there."""
     if found.contrasts.empty:
         return Cells([], [])
-    head = ["contrast", "points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal", "p equal (Holm)"]
-    rows = []
-    for row in found.contrasts.to_dict("records"):
-        points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
-        raised = (None, None) if row["primary"] else (row["p_holm"], row["p_equivalence_holm"])
-        p = map(p_value, (row["p_value"], raised[0], row["p_equivalence"], raised[1]))
-        rows.append([row["contrast"], *points, str(row["n"]), row["verdict"], *p])
-        if row["primary"]:
-            rows[-1][0] += PRIMARY
-    return Cells(head, rows)
+    table = contrast_table(found.contrasts).assign(verdict=found.contrasts["verdict"].to_numpy())  # these may wrap
+    names = [name + PRIMARY * (kind == "primary") for name, kind in table["planned"].items()]
+    head = ["points", "95 % interval", "n", "verdict", "p", "p (Holm)", "p equal", "p equal (Holm)"]
+    rows = [[name, *map(str, row)] for name, *row in zip(names, *(table[column] for column in head), strict=True)]
+    return Cells(["contrast", *head], rows)
 
 
 def simple_cells(found: Findings) -> Cells:
