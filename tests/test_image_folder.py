@@ -20,6 +20,10 @@ from ddlib.data.image_folder import find_files, read_folder
 from ddlib.data.pictures import read_image
 from ddlib.data.readers import load_dataset
 
+pytestmark = [  # what most folders here are warned of; tests of warnings ask for them
+    pytest.mark.filterwarnings("ignore:pictures in both train and test"),
+    pytest.mark.filterwarnings("ignore:channel . of .* is constant"),
+]
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
 
