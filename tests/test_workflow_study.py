@@ -71,6 +71,12 @@ def test_a_number_of_processes_is_one_or_more(study_grid):
             study.main([str(study_grid), "--jobs", number])
 
 
+def test_no_pictures_are_kept_of_large_sets(study_grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "LARGEST", 0)
+    study.main([str(study_grid)])
+    assert not [*(tmp_path / "results").rglob("*.png")]
+
+
 def test_no_pictures_are_kept_of_sets_for_the_hold_out(study_grid, tmp_path):
     text = yaml.safe_load(study_grid.read_text())
     study_grid.write_text(

@@ -29,7 +29,7 @@ from ddlib.study.run import open_dataset, run_arm
 from ddlib.study.words import plural
 from workflow.study import RESULTS
 
-WAY = (0, 20, 50, 100, 200, 500, 1000)  # iterations of which pictures are kept, if there are as many
+WAY = (0, 50, 200)  # iterations of which pictures are kept, before the last
 # As little as can be, where pictures alone are wanted.
 UNJUDGED = {"architectures": "ConvNet-3", "num_eval": 1, "eval_epochs": 1, "eval_epochs_plain": None, "judges": 0}
 ELSEWHERE = "another machine, software or code"
@@ -87,7 +87,7 @@ def run_again(record: dict[str, object], folder: Path, pictures: bool = False) -
     given |= {"runs_folder": str(folder)} | (UNJUDGED if pictures else {})
     p = check(given, given)
     data = open_dataset(p)
-    (run,) = run_arm(p, data, open_ptms(p, data), record["notebook"], [t for t in WAY if t <= p.iterations])
+    (run,) = run_arm(p, data, open_ptms(p, data), record["notebook"], [t for t in WAY if t < p.iterations])
     if pictures and run.distilled:
         for iteration, images in run.distilled.snapshots.items():
             picture = atlas(data.denormalise(images), run.synthetic.classes)

@@ -31,6 +31,7 @@ from workflow.sweep import forget, from_one
 
 RESULTS = ROOT / "book" / "results"
 PICTURED = {"desk-guidance": 2, "desk-ensemble": 2}  # seeds of an arm; in other sweeps one
+LARGEST = 10  # images a class of a set that is pictured: with fifty a picture takes more than a megabyte
 
 
 def kept_in(grid: Grid) -> Path:
@@ -59,7 +60,7 @@ def keep(grid: Grid, job: Job) -> None:
     pictured = range(first, first + PICTURED.get(grid.path.stem, 1)) if job.parameters["evaluate_on"] == "test" else ()
     for record in job.records:
         seed, saved = int(Path(record).stem.rpartition("-seed")[2]), synthetic_path(grid.folder / record)
-        if seed in pictured and saved.is_file():
+        if seed in pictured and job.parameters["ipc"] <= LARGEST and saved.is_file():
             SyntheticSet.load(saved).save_grid((kept_in(grid) / record).with_suffix(".png"), gap=0)
         with replacing(kept_in(grid) / record) as temporary:
             shutil.copy2(grid.folder / record, temporary)
