@@ -98,4 +98,7 @@ def test_the_explorer_holds_each_set_that_has_a_picture(monkeypatch):
 def test_pages_find_the_workflow_wherever_the_book_is_built(tmp_path):
     """Sphinx knows the extensions' folder alone."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import shown.literature"
-    subprocess.run([sys.executable, "-c", code, str(ROOT / "book" / "_ext")], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "book" / "_ext")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 ``python workflow/study.py GRID ... [--jobs N]`` runs the jobs whose records do not lie in ``book/results/sweeps`` yet,
 as a sweep in ``runs/``, and puts each record there when it is whole; so any checkout goes on where the last stopped.
 PTMs lie in ``book/results/ptms``. Of the first seed of a grid that is judged on test images, and of the second in the
-two ablations, the synthetic sets are kept too, each as one picture.
+two ablations, the synthetic sets are kept too, each as one picture, unless they are large (``LARGEST``).
 """
 
 import argparse
