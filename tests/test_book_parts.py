@@ -65,6 +65,11 @@ def test_a_chart_that_there_is_not_is_an_error_that_lists_those_there_are():
         figures.draw("pie", findings.of_chapter("guidance"))
 
 
+def test_a_case_of_a_chart_that_has_none_is_an_error():
+    with pytest.raises(ValueError, match=r"the chart 'forest' has no cases, .* \(case: 'DSA'\); only 'alpha' has"):
+        figures.draw("forest", findings.of_chapter("guidance"), "DSA")
+
+
 @pytest.mark.parametrize("counts", [[2, 2, 2], [1, 3, 2]])
 def test_a_picture_of_a_set_turned_is_the_atlas_of_the_explorer(tiny_rgb, tmp_path, counts):
     """What the study keeps of a set has a row for each class; the explorer a column."""

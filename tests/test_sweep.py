@@ -1,5 +1,6 @@
 """Grids become jobs, jobs have identities, and a marker holds only as long as its files do. No job is run here."""
 
+import hashlib
 import json
 import os
 import re
@@ -520,6 +521,17 @@ def test_a_second_call_starts_no_snakemake(write, calls, capsys):
     assert "nothing is left to do\n" in capsys.readouterr().out
     assert sweep.main([str(write()), "--forceall"]) == 0
     assert "--forceall" in calls[0]
+
+
+def test_a_file_name_that_is_no_text_counts_too(tmp_path):
+    """Names of the file system are bytes, whatever alphabet wrote them."""
+    name = b"caf\xe9.png"  # of Latin-1
+    try:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"pixels")
+    except OSError:
+        pytest.skip("this file system takes names of UTF-8 alone")
+    content = hashlib.sha256(b"pixels").hexdigest().encode()
+    assert inputs.folder_hash(tmp_path) == hashlib.sha256(name + b" " + content + b"\n").hexdigest()[:8]
 
 
 @pytest.mark.parametrize("lack", ["job", "page", "damaged page", "newer job", "reader", "fewer jobs"])

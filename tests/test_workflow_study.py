@@ -3,10 +3,13 @@
 import shutil
 
 import pytest
+import torch
 import yaml
 from made import files_in
+from PIL import Image
 
 from ddlib.study.record import read_record
+from ddlib.synthetic import SyntheticSet
 from workflow import study
 
 
@@ -71,10 +74,27 @@ def test_a_number_of_processes_is_one_or_more(study_grid):
             study.main([str(study_grid), "--jobs", number])
 
 
-def test_no_pictures_are_kept_of_large_sets(study_grid, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "LARGEST", 0)
-    study.main([str(study_grid)])
-    assert not [*(tmp_path / "results").rglob("*.png")]
+def test_a_picture_is_of_the_whole_set_in_an_ablation_and_of_a_few_images_elsewhere(study_grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "FEW", 1)
+    text = yaml.safe_load(study_grid.read_text())
+    study_grid.write_text(yaml.safe_dump(text | {"profile": text["profile"] | {"ipc": 2}, "seeds": [3]}))
+    sizes = {}
+    for name, seeds in (("ablation", {"tiny": 2}), ("other", {})):
+        monkeypatch.setattr(study, "PICTURED", seeds)
+        study.main([str(study_grid)])
+        [*pictures] = (tmp_path / "results").rglob("*.png")
+        sizes[name] = {Image.open(picture).size for picture in pictures}
+        shutil.rmtree(tmp_path / "results" / "sweeps")
+    [(width, height)], [(one, as_high)] = sizes.values()
+    assert (width, height) == (2 * one, as_high), "a row for each class, of two images or one"
+
+
+def test_the_first_images_of_each_class_are_taken_in_their_order(tiny_rgb):
+    labels = torch.tensor([1, 0, 1, 1, 0, 2])
+    images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, *tiny_rgb.format.shape).clone()
+    few = study.first_of_each_class(SyntheticSet.of(tiny_rgb, images, labels), 2)
+    assert few.labels.tolist() == [0, 0, 1, 1, 2]
+    assert few.images[:, 0, 0, 0].tolist() == [1, 4, 0, 2, 5]
 
 
 def test_no_pictures_are_kept_of_sets_for_the_hold_out(study_grid, tmp_path):

@@ -40,7 +40,7 @@ def folder_hash(folder: str) -> str:
     folder, digest = Path(folder).expanduser(), hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        digest.update(os.fsencode(f"{path.relative_to(folder).as_posix()} {content}\n"))
     return digest.hexdigest()[:8]
 
 

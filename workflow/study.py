@@ -3,7 +3,7 @@
 ``python workflow/study.py GRID ... [--jobs N]`` runs the jobs whose records do not lie in ``book/results/sweeps`` yet,
 as a sweep in ``runs/``, and puts each record there when it is whole; so any checkout goes on where the last stopped.
 PTMs lie in ``book/results/ptms``. Of the first seed of a grid that is judged on test images, and of the second in the
-two ablations, the synthetic sets are kept too, each as one picture, unless they are large (``LARGEST``).
+two ablations, the synthetic sets are kept too, each as one picture: whole in the ablations, else a ``FEW`` images.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -31,7 +33,7 @@ from workflow.sweep import forget, from_one
 
 RESULTS = ROOT / "book" / "results"
 PICTURED = {"desk-guidance": 2, "desk-ensemble": 2}  # seeds of an arm; in other sweeps one
-LARGEST = 10  # images a class of a set that is pictured: with fifty a picture takes more than a megabyte
+FEW = 3  # images of each class that are pictured in other sweeps: all pictures have to fit into a small repository
 
 
 def kept_in(grid: Grid) -> Path:
@@ -56,14 +58,23 @@ def keep(grid: Grid, job: Job) -> None:
     marker = grid.folder / job.marker
     if not marker.is_file() or wrong_with(marker, grid.folder):
         return
-    first = min(other.parameters["seed"] for other in grid.jobs)
-    pictured = range(first, first + PICTURED.get(grid.path.stem, 1)) if job.parameters["evaluate_on"] == "test" else ()
+    first, name = min(other.parameters["seed"] for other in grid.jobs), grid.path.stem
+    pictured = range(first, first + PICTURED.get(name, 1)) if job.parameters["evaluate_on"] == "test" else ()
     for record in job.records:
         seed, saved = int(Path(record).stem.rpartition("-seed")[2]), synthetic_path(grid.folder / record)
-        if seed in pictured and job.parameters["ipc"] <= LARGEST and saved.is_file():
-            SyntheticSet.load(saved).save_grid((kept_in(grid) / record).with_suffix(".png"), gap=0)
+        if seed in pictured and saved.is_file():
+            synthetic = SyntheticSet.load(saved)
+            shown = synthetic if name in PICTURED else first_of_each_class(synthetic, FEW)
+            shown.save_grid((kept_in(grid) / record).with_suffix(".png"), gap=0)
         with replacing(kept_in(grid) / record) as temporary:
             shutil.copy2(grid.folder / record, temporary)
+
+
+def first_of_each_class(synthetic: SyntheticSet, count: int) -> SyntheticSet:
+    """The first ``count`` images of each class, or as many as it has."""
+    classes = synthetic.classes
+    kept = torch.cat([(classes == label).nonzero()[:count, 0] for label in classes.unique()])
+    return dataclasses.replace(synthetic, images=synthetic.images[kept], labels=synthetic.labels[kept])
 
 
 def run_and_keep(grid: Grid, job: Job) -> None:

@@ -226,7 +226,7 @@ class RunsTable(FromRecords):
     kinds: ClassVar = {
         "sweeps": (["sweep", "days", "runs", "arms", "commit"], account.sweeps),
         "arms": (["sweep", "arm", "runs", "hours"], account.arms),
-        "twice": (["made for", "and for", "sets", "same bits", "others, points", "other processor"], account.twice),
+        "twice": (["made for", "and for", "sets", "same bits", "others, points", "CPU name differs"], account.twice),
     }
 
     def run(self) -> list[nodes.Node]:

@@ -24,9 +24,11 @@ KINDS: dict[str, Callable[[Findings], Drawn | None]] = {
 
 
 def draw(kind: str, found: Findings, case: str | None = None) -> Drawn | None:
-    """A chart by its kind; of ``alpha`` that of one case. ValueError: no such kind."""
+    """A chart by its kind; of ``alpha`` that of one case. ValueError: no such kind, or a case of another."""
     if kind not in KINDS:
         raise ValueError(f"no chart is called {kind!r}; known: {', '.join(KINDS)}")
+    if case is not None and kind != "alpha":
+        raise ValueError(f"the chart {kind!r} has no cases, so none can be chosen (case: {case!r}); only 'alpha' has")
     return KINDS[kind](found) if case is None else KINDS[kind](found, case)
 
 
