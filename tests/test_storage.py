@@ -41,6 +41,23 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
+@pytest.mark.parametrize(
+    ("write", "read"),
+    [
+        (lambda one: one.save("~/a/set.safetensors"), lambda: SyntheticSet.load("~/a/set.safetensors")),
+        (lambda one: one.export("~/a/set"), lambda: SyntheticSet.from_folder("~/a/set")),
+    ],
+    ids=["file", "folder"],
+)
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch, write, read):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # on Windows
+    monkeypatch.chdir(tmp_path)
+    write(synthetic(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    torch.testing.assert_close(read().labels, synthetic(0).labels)
+
+
 @pytest.fixture
 def disk(tmp_path):
     """``disk(options)`` mounts a small file system of its own, or mounts it again with other options."""

@@ -33,9 +33,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside ``path`` to write into; it takes the place of ``path`` when the block ends well.
 
     Makes the folder if it is absent, and removes the temporary files there of writers that are dead. After an error
-    ``path`` is what it was, and the temporary file is gone. Raises OSError that says which file, why and what to do.
+    ``path`` is what it was, and the temporary file is gone. ``~`` is the home folder. Raises OSError that says which
+    file, why and what to do.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path.parent)
@@ -58,7 +59,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises FileExistsError if ``path`` is a file, or a folder that is not empty, and OSError as :func:`replacing` does.
     """
-    path = Path(path).absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} is there already and not empty: choose another folder, or remove it first.")
     with _explained(path):
@@ -78,7 +79,7 @@ def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
 
     Raises filelock.Timeout if somebody holds it and ``wait`` is False; OSError if no lock can be written.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def write_folder(
 
 def read_card(folder: str | os.PathLike) -> dict[str, object]:
     """The card of an exported folder. Raises FileNotFoundError if there is none, ValueError if it is none of ours."""
-    path = Path(folder) / CARD
+    path = Path(os.path.expanduser(folder)) / CARD
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {CARD} in {folder}, so SyntheticSet.export did not write it; ddlib.load_dataset reads "
@@ -71,7 +71,8 @@ def read_folder(folder: str | os.PathLike, card: Mapping[str, object]) -> tuple[
     Raises ValueError if pictures are missing or added, or one is of another size.
     """
     size, mode = (card["image_size"],) * 2, "L" if card["channels"] == 1 else "RGB"
-    paths = [path for name in card["folders"] for path in (Path(folder) / str(name)).glob("*.png")]
+    folder = Path(os.path.expanduser(folder))
+    paths = [path for name in card["folders"] for path in (folder / str(name)).glob("*.png")]
     numbers = {path: int(path.stem) if path.stem.isdecimal() else -1 for path in paths}
     if sorted(numbers.values()) != list(range(card["images"])):
         raise ValueError(

@@ -30,9 +30,10 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
 
     Raises FileNotFoundError if there is no such file, ValueError (naming it) if it is damaged or not ours.
     """
-    if not Path(path).is_file():
+    path = Path(os.path.expanduser(path))
+    if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    content = Path(path).read_bytes()  # at once: another process may put a new file in its place
+    content = path.read_bytes()  # at once: another process may put a new file in its place
     try:
         tensors = dict(sorted(safetensors.torch.load(content).items()))
         header = json.loads(_metadata(content)[HEADER])
