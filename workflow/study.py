@@ -3,7 +3,8 @@
 ``python workflow/study.py GRID ... [--jobs N]`` runs the jobs whose records do not lie in ``book/results/sweeps`` yet,
 as a sweep in ``runs/``, and puts each record there when it is whole; so any checkout goes on where the last stopped.
 PTMs lie in ``book/results/ptms``. Of the first seed of a grid that is judged on test images, and of the second in the
-two ablations, the synthetic sets are kept too, each as one picture: whole in the ablations, else a ``FEW`` images.
+two ablations, the synthetic sets are kept too, each as one picture: whole in the ablations, else the
+first images of each class (``FEW``).
 """
 
 import argparse
@@ -32,7 +33,7 @@ from workflow.states import State, states, table
 from workflow.sweep import forget, from_one
 
 RESULTS = ROOT / "book" / "results"
-PICTURED = {"desk-guidance": 2, "desk-ensemble": 2}  # seeds of an arm; in other sweeps one
+PICTURED = {"desk-guidance": 2, "desk-ensemble": 2, "desk-ensemble-own": 1}  # seeds of an arm; in other sweeps one
 FEW = 3  # images of each class that are pictured in other sweeps: all pictures have to fit into a small repository
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ddlib.disk.paths import absolute
+
 TEMPORARY = re.compile(r"\..+-([0-9a-f]{8})-(\d+)-\w+\.tmp")  # place and number of the process that writes it
 STALE_SECONDS = 24 * 3600  # no write takes so long: then a temporary file of another machine has no writer any more
 
@@ -36,7 +38,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     ``path`` is what it was, and the temporary file is gone. ``~`` is the home folder. Raises OSError that says which
     file, why and what to do.
     """
-    path = Path(os.path.expanduser(path))
+    path = absolute(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path.parent)
@@ -59,7 +61,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises FileExistsError if ``path`` is a file, or a folder that is not empty, and OSError as :func:`replacing` does.
     """
-    path = Path(os.path.expanduser(path)).absolute()
+    path = absolute(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} is there already and not empty: choose another folder, or remove it first.")
     with _explained(path):
@@ -79,7 +81,7 @@ def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
 
     Raises filelock.Timeout if somebody holds it and ``wait`` is False; OSError if no lock can be written.
     """
-    path = Path(os.path.expanduser(path))
+    path = absolute(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)

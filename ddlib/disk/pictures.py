@@ -8,7 +8,6 @@ import json
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddlib.disk.files import new_folder, replacing
+from ddlib.disk.paths import absolute
 
 CARD, README = "card.json", "README.md"
 LONGEST = 48  # characters of a folder's name: with four bytes each still a name that file systems take
@@ -49,7 +49,7 @@ def write_folder(
 
 def read_card(folder: str | os.PathLike) -> dict[str, object]:
     """The card of an exported folder. Raises FileNotFoundError if there is none, ValueError if it is none of ours."""
-    path = Path(os.path.expanduser(folder)) / CARD
+    path = absolute(folder) / CARD
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {CARD} in {folder}, so SyntheticSet.export did not write it; ddlib.load_dataset reads "
@@ -71,7 +71,7 @@ def read_folder(folder: str | os.PathLike, card: Mapping[str, object]) -> tuple[
     Raises ValueError if pictures are missing or added, or one is of another size.
     """
     size, mode = (card["image_size"],) * 2, "L" if card["channels"] == 1 else "RGB"
-    folder = Path(os.path.expanduser(folder))
+    folder = absolute(folder)
     paths = [path for name in card["folders"] for path in (folder / str(name)).glob("*.png")]
     numbers = {path: int(path.stem) if path.stem.isdecimal() else -1 for path in paths}
     if sorted(numbers.values()) != list(range(card["images"])):

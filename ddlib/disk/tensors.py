@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddlib.disk.files import replacing
+from ddlib.disk.paths import absolute
 
 HEADER = "ddlib"  # the one key of a safetensors header that is ours: JSON text
 
@@ -30,7 +30,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
 
     Raises FileNotFoundError if there is no such file, ValueError (naming it) if it is damaged or not ours.
     """
-    path = Path(os.path.expanduser(path))
+    path = absolute(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     content = path.read_bytes()  # at once: another process may put a new file in its place
