@@ -71,12 +71,31 @@ def test_what_the_readme_found_is_in_the_records():
     )
     told = {
         f"{row['contrast']}: {estimate(row)}": row
-        for row in findings.of_chapter("guidance").contrasts.to_dict("records")
+        for key in ("guidance", "ensemble")
+        for row in findings.of_chapter(key).contrasts.to_dict("records")
     }
-    assert len(found) == 3
+    assert len(found) == 7
     for line in found:
         assert line in told
         assert {*told[line]["signs"]} & {"above", "below"}, "a verdict bears it out"
+
+
+def test_what_the_second_ablation_says_beside_its_claims_is_so():
+    """Sentences about logged gradients, means and single intervals, read off the records."""
+    found = findings.of_chapter("ensemble")
+    cosines = found.gradients.set_index("arm")["cosine"]
+    averaged = found.gradients[found.gradients["arm"] == "clom loss_avg"]
+    assert averaged["cosine"].between(0, 0.5, inclusive="neither").all(), "none conflict, all small"
+    assert averaged.groupby("iteration")["cosine"].mean().is_monotonic_decreasing, "more so later"
+    assert (cosines["cclom loss_avg"] < 0).any()
+    means = found.records.groupby(["architecture", "arm"])["accuracy"].mean()["ConvNet-3"]
+    assert means["clom loss_avg every_5"] < means["clom single"]
+    turn = found.named_contrasts["clom sequential - clom loss_avg"]
+    assert turn["t_high"] < 0
+    assert not turn["signs"], "undecided, though its interval lies below zero"
+    passes = found.records.groupby("arm")["ptm_passes"].unique()
+    assert passes["clom loss_avg"] == 5 * passes["clom random"]
+    assert passes["clom single"] == passes["clom random"] == passes["clom loss_avg every_5"]
 
 
 def test_what_the_first_ablation_says_beside_its_claims_is_so():

@@ -25,12 +25,21 @@ def card(key: str, question: str) -> str:
     else:
         rows = [row for _, row in found.primary.iterrows()]
         parts.append(f'<p class="verdict">{escape(headline(rows, found.lasting))}</p>')
-        parts += [small_forest(rows)] + [f'<p class="measured">{escape(in_words(row))}</p>' for row in rows]
+        measured = [in_words(row) for row in rows]
+        measured += [f"With an alpha of its own, {in_words(row)}" for row in at_own_alphas(key)]
+        parts += [small_forest(rows)] + [f'<p class="measured">{escape(says)}</p>' for says in measured]
     state = plans.state(chapter.grid)
     scale = "" if found.lasting else "Shown are smoke runs, which are no evidence. " if len(found.sets) else ""
     link = f'<a href="{chapter.page}.html">Read the chapter</a>'
     parts.append(f"<p><small>{escape(scale)}{escape(state[0].upper() + state[1:])}. {link}</small></p>")
     return f'<section class="answer" aria-label="{escape(question)}">{"".join(parts)}</section>'
+
+
+def at_own_alphas(key: str) -> list[Mapping]:
+    """The primary contrasts of a chapter in which an arm was run again at an alpha of its own."""
+    primary = {*findings.of_chapter(key).primary["arms"]}
+    beside = [findings.of_chapter(chapter.key) for chapter in CHAPTERS.values() if chapter.beside == key]
+    return [row for found in beside for _, row in found.contrasts.iterrows() if row["arms"] in primary]
 
 
 def headline(rows: list[Mapping], lasting: bool) -> str:

@@ -140,7 +140,7 @@ class Findings:
         if self.records.empty or not self.chapter.notebook:
             return pd.DataFrame(columns=["contrast", "a", "b", "architecture", "primary"])
         row, arms = ABLATIONS[self.chapter.notebook], {Arm.named(name) for name in self.records["arm"].unique()}
-        unplanned = UNPLANNED if self.chapter.notebook == "01_guidance" else ()
+        unplanned = UNPLANNED.get(self.chapter.notebook, ())
         table = contrasts.compare(self.records, row.primary(arms), [*row.exploratory(arms), *unplanned])
         named = {"contrast": table, "architecture": self.records}
         order = {name: list(those[name].unique()) for name, those in named.items()}
@@ -158,7 +158,7 @@ class Findings:
     @cached_property
     def named_contrasts(self) -> dict[str, dict[str, object]]:
         """Rows of ``contrasts`` by the names of two arms; in words where a chapter has these two in several cases."""
-        rows, several = self.contrasts.to_dict("records"), not self.chapter.notebook
+        rows, several = self.contrasts.to_dict("records"), not (self.chapter.notebook or self.chapter.beside)
         return {row["contrast"] if several else f"{row['a']} - {row['b']}": row for row in rows}
 
     @cached_property
@@ -175,7 +175,16 @@ def setting_of(run: str) -> str:
 
 # The differences within the 2 x 2 of losses: the first two of form, the others of distance.
 SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("ce_ratio", "cclom"))
-UNPLANNED = (*SIMPLE, ("clom alone", "none"), ("cclom alone", "none"))  # of the first ablation, by interval alone
+# By interval alone, by the notebook of an ablation.
+UNPLANNED = {
+    "01_guidance": (*SIMPLE, ("clom alone", "none"), ("cclom alone", "none")),
+    "02_ensemble": (
+        ("clom random", "cclom random"),
+        ("clom loss_avg", "cclom loss_avg"),
+        ("clom loss_avg", "clom single"),
+        ("clom per_image", "clom single"),
+    ),
+}
 BY_INTERVAL = f"{NO_VERDICT}: the interval alone"  # of one architecture
 
 
