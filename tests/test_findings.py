@@ -439,6 +439,44 @@ def test_the_headline_names_what_is_equal_in_each_contrast():
     assert says.startswith("At equal passes: CLoM: one at random better; at equal updates: undecided. One at random")
 
 
+def test_the_headline_asks_one_at_random_where_averaging_changes_less_than_a_point():
+    rows = [
+        {"a": "clom loss_avg", "verdict": "CLoM, average of losses better, equal", "signs": ("above", "equal")},
+        {"a": "clom loss_avg every_5", "verdict": "CLoM, one at random better", "signs": ("below",)},
+    ]
+    says = cards.headline(rows, True)
+    assert says.startswith(
+        "At equal updates: average of losses better, equal; at equal passes: one at random better. One"
+    )
+    assert says.endswith("one for each PTM, which changes less than a point: ask one at random.")
+    rows[0]["signs"] = ("above",)
+    assert "ask one" not in cards.headline(rows, True)
+
+
+def test_the_card_tells_a_contrast_at_an_alpha_of_its_own(whole):
+    row = findings.of_chapter("own").named_contrasts["clom loss_avg every_5 - clom random"]
+    assert f"With an alpha of its own, {cards.in_words(row)}" in cards.card("ensemble", "Which?")
+    assert "With an alpha" not in cards.card("guidance", "Which?")
+
+
+def test_two_strategies_that_are_one_method_are_compared_network_by_network(whole):
+    found = {}
+    for path in (whole / "desk-ensemble").glob("*.json"):
+        record = json.loads(path.read_text())
+        names, values = (record["accuracies"][key] for key in ("architecture", "accuracy"))
+        of = [value for name, value in zip(names, values, strict=True) if name == "ConvNet-3"]
+        found[record["arm"], record["seed"]] = of
+    gaps = []
+    for (arm, seed), of in found.items():
+        if arm == "clom grad_avg":
+            gaps += [100 * (a - b) for a, b in zip(found["clom loss_avg", seed], of, strict=True)]
+    table = {name: rest for name, *rest in result_tables.twin_cells(findings.of_chapter("ensemble")).rows}
+    mean, largest, networks = table["ConvNet-3"]
+    assert float(mean.replace("−", "-")) == pytest.approx(sum(gaps) / len(gaps), abs=0.006)
+    assert float(largest) == pytest.approx(max(map(abs, gaps)), abs=0.006)
+    assert int(networks) == len(gaps) > 0
+
+
 CHARTS = {
     "forest guidance": (forests.primary, 1),
     "others ensemble": (forests.others, None),

@@ -49,9 +49,12 @@ def headline(rows: list[Mapping], lasting: bool) -> str:
     if of_losses or not lasting or few:
         return advice((few or rows)[0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
-    says = "; ".join(f"at equal {share}: {row['verdict']}" for share, row in zip(shares, rows, strict=True))
+    verdicts = [str(row["verdict"]).replace(f"{Arm.named(row['a']).label.partition(', ')[0]}, ", "") for row in rows]
+    says = "; ".join(f"at equal {share}: {verdict}" for share, verdict in zip(shares, verdicts, strict=True))
     cost = "One at random takes one pass an update, averaging in every update one for each PTM."
-    return f"{says[0].upper()}{says[1:]}. {cost}"
+    small = any("equal" in row["signs"] for row, share in zip(rows, shares, strict=True) if share == "updates")
+    choice = f"{cost[:-1]}, which changes less than a point: ask one at random." if small else cost
+    return f"{says[0].upper()}{says[1:]}. {choice}"
 
 
 def advice(row: Mapping, lasting: bool) -> str:

@@ -8,10 +8,11 @@ import pandas as pd
 
 from ddlib.base_methods import BASE_METHODS
 from ddlib.guidance import GUIDANCE
+from ddlib.study import runs
 from ddlib.study.alphas import chosen_alphas
 from ddlib.study.arms import Arm
 from ddlib.study.cases import USUAL
-from ddlib.study.tables import accuracy_table, contrast_table, spread_table
+from ddlib.study.tables import accuracy_table, contrast_table, equal_methods_table, spread_table
 from ddlib.study.words import interval, signed, weight
 
 from . import outcomes
@@ -73,6 +74,17 @@ def simple_cells(found: Findings) -> Cells:
             points = signed(100 * row["difference"]), interval(100 * row["t_low"], 100 * row["t_high"]) or "–"
             rows.append([row["contrast"], *points, str(row["n"])])
     return Cells(["difference", "points", "95 % interval", "n"], rows)
+
+
+def twin_cells(found: Findings) -> Cells:
+    """How far networks lie apart that were trained on sets of two strategies which are one method."""
+    records = runs.load_runs(found.folder)[0] if found.lasting else pd.DataFrame()
+    table = equal_methods_table(records, found.chapter.notebook) if len(records) else records
+    rows = [
+        [name.partition(", ")[2], signed(row["mean"], 2), f"{row['largest']:.2f}", str(int(row["networks"]))]
+        for name, row in table.iterrows()
+    ]
+    return Cells(["judged by", "mean difference, points", "largest", "networks"], rows)
 
 
 def of_reference(found: Findings) -> list[dict[str, object]]:
@@ -191,6 +203,7 @@ KINDS = {
     "contrasts": contrast_cells,
     "outcomes": outcome_cells,
     "simple": simple_cells,
+    "twins": twin_cells,
     "transfer": transfer_cells,
     "arms": arm_cells,
     "costs": cost_cells,
