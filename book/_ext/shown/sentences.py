@@ -112,6 +112,9 @@ def evidence(key: str) -> list[str]:
         f"Scale: {scale_in_words(found)}. {plural(len(table), 'run')}: {arms_in_words(found)}.",
         f"Run {span(days)}, with the code of commit {span(commits) or 'unknown'}.",
     ]
+    if found.lasting and found.twins:
+        more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
+        lines.append(f"{more} that averaging gradients is averaging losses.")
     lines += lost + other_alphas(found)
     if not found.lasting:
         lines.append(f"They show that every part works, and say nothing on the question. For that, {of}.")
@@ -128,9 +131,6 @@ def computing(key: str) -> list[str]:
     table = found.records.drop_duplicates("run")
     hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
     lines = [f"{hours:.1f} hours of computing, {training_in_words(table)}.", f"Run on {machines_in_words(table)}."]
-    if found.lasting and found.twins:
-        more = f"{plural(found.twins, 'more run')} {'checks' if found.twins == 1 else 'check'}"
-        lines.append(f"{more} that averaging gradients is averaging losses.")
     return lines
 
 
