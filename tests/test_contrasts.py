@@ -17,7 +17,7 @@ def test_guidance_contrasts_are_those_fixed_in_advance(guidance_runs):
     ]
     words = tables.contrast_table(table)
     assert words.index[0] == "CLoM − CCLoM"
-    assert words["points"].tolist()[0] == "+5.0"
+    assert words["points"].tolist()[0] == "+5.00"
     assert words["planned"].tolist() == ["primary"] + ["exploratory"] * 6
     assert set(words["verdict"]) == {"no verdict (n < 6)".replace(" ", "\N{NO-BREAK SPACE}")}
 

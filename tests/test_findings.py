@@ -250,7 +250,7 @@ def test_the_exploratory_wait_for_an_arm_that_has_no_run(part):
     early = table["verdict"] == "no verdict yet (those of its correction are not whole)"
     assert (early == ~table["primary"].astype(bool)).all()
     says = cards.card("ensemble", "How?")
-    assert "At equal updates" in says
+    assert "With CLoM, at equal updates" in says
 
 
 def test_an_option_waits_for_its_own_family(part):
@@ -343,7 +343,7 @@ def test_a_chapter_is_whole_with_the_one_beside_it(part):
 def test_one_contrast_of_strategies_is_no_choice_between_losses():
     """If all runs of the other one failed: the costs of its sides differ."""
     rows = [{"a": "clom loss_avg", "verdict": "undecided", "signs": ()}]
-    assert cards.headline(rows, True).startswith("At equal updates: undecided. One at random")
+    assert cards.headline(rows, True).startswith("With CLoM, at equal updates: undecided. Averaging")
 
 
 def test_a_claim_that_names_nothing_is_an_error(whole):
@@ -436,7 +436,7 @@ def test_the_headline_names_what_is_equal_in_each_contrast():
         {"a": "clom loss_avg", "verdict": "undecided", "signs": ()},
     ]
     says = cards.headline(rows, True)
-    assert says.startswith("At equal passes: CLoM: one at random better; at equal updates: undecided. One at random")
+    assert says.startswith("With CLoM, at equal passes: CLoM: one at random better; at equal updates: undecided. Ave")
 
 
 def test_the_headline_asks_one_at_random_where_averaging_changes_less_than_a_point():
@@ -445,10 +445,8 @@ def test_the_headline_asks_one_at_random_where_averaging_changes_less_than_a_poi
         {"a": "clom loss_avg every_5", "verdict": "CLoM, one at random better", "signs": ("below",)},
     ]
     says = cards.headline(rows, True)
-    assert says.startswith(
-        "At equal updates: average of losses better, equal; at equal passes: one at random better. One"
-    )
-    assert says.endswith("one for each PTM, which changes less than a point: ask one at random.")
+    assert says.startswith("With CLoM, at equal updates: average of losses better, equal; at equal passes: one at ")
+    assert says.endswith("and changes less than a point: ask one at random, unless passes are cheap.")
     rows[0]["signs"] = ("above",)
     assert "ask one" not in cards.headline(rows, True)
 
@@ -685,8 +683,8 @@ def test_differences_within_the_two_by_two_are_those_of_the_records(whole):
     by_hand = [by_arm["ce_ratio"][seed] - by_arm["cclom"][seed] for seed in by_arm["cclom"]]
     low, high = stats.t.interval(0.95, 9, sum(by_hand) / 10, stats.sem(by_hand))
     assert rows[3][1:] == [
-        f"{sum(by_hand) / 10:+.1f}".replace("-", "−"),
-        f"[{low:+.1f}, {high:+.1f}]".replace("-", "−"),
+        f"{sum(by_hand) / 10:+.2f}".replace("-", "−"),
+        f"[{low:+.2f}, {high:+.2f}]".replace("-", "−"),
         "10",
     ]
 

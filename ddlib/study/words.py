@@ -4,22 +4,22 @@ import math
 from collections.abc import Mapping
 
 
-def signed(value: float, digits: int = 1) -> str:
+def signed(value: float, digits: int = 2) -> str:
     """With its sign, and a true minus.
 
-    >>> signed(-0.26), signed(0.04)
-    ('−0.3', '+0.0')
+    >>> signed(-0.26), signed(0.004)
+    ('−0.26', '+0.00')
     """
     return f"{value:+z.{digits}f}".replace("-", "−")
 
 
-def interval(low: float, high: float, digits: int = 1) -> str:
+def interval(low: float, high: float) -> str:
     """Both bounds in brackets; empty for a single set, which has none.
 
     >>> interval(-1.2, 0.3), interval(float("nan"), float("nan"))
-    ('[−1.2, +0.3]', '')
+    ('[−1.20, +0.30]', '')
     """
-    return "" if math.isnan(low) else f"[{signed(low, digits)}, {signed(high, digits)}]"
+    return "" if math.isnan(low) else f"[{signed(low)}, {signed(high)}]"
 
 
 def p_value(p: float | None) -> str:
@@ -53,7 +53,7 @@ def estimate(row: Mapping[str, object]) -> str:
     """A contrast in points (a row of ``contrasts.compare``), its interval if it has one, and n.
 
     >>> estimate({"difference": 0.012, "t_low": 0.001, "t_high": 0.023, "n": 10})
-    '+1.2 points [+0.1, +2.3], n = 10'
+    '+1.20 points [+0.10, +2.30], n = 10'
     """
     bounds = interval(100 * row["t_low"], 100 * row["t_high"])
     return f"{signed(100 * row['difference'])} points{bounds and ' ' + bounds}, n = {row['n']}"

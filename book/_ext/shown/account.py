@@ -84,5 +84,5 @@ def again(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
     pairs["moved"] = pairs["device_name_again"] != pairs["device_name"]
     sets = pairs.groupby("seed").agg({"points": "mean", "same": "first", "moved": "first"})
     apart = sets.loc[~sets["same"], "points"]
-    told = f"{signed(apart.mean(), 2)}, {signed(apart.min(), 2)} to {signed(apart.max(), 2)}" if len(apart) else "–"
+    told = f"{signed(apart.mean())}, {signed(apart.min())} to {signed(apart.max())}" if len(apart) else "–"
     return [str(len(sets)), str(sets["same"].sum()), told, str(sets["moved"].sum())]

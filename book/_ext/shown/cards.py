@@ -49,12 +49,13 @@ def headline(rows: list[Mapping], lasting: bool) -> str:
     if of_losses or not lasting or few:
         return advice((few or rows)[0], lasting)
     shares = ["passes" if Arm.named(row["a"]).guide_every > 1 else "updates" for row in rows]
-    verdicts = [str(row["verdict"]).replace(f"{Arm.named(row['a']).label.partition(', ')[0]}, ", "") for row in rows]
+    loss = Arm(Arm.named(rows[0]["a"]).guidance).label
+    verdicts = [str(row["verdict"]).replace(f"{loss}, ", "") for row in rows]
     says = "; ".join(f"at equal {share}: {verdict}" for share, verdict in zip(shares, verdicts, strict=True))
-    cost = "One at random takes one pass an update, averaging in every update one for each PTM."
     small = any("equal" in row["signs"] for row, share in zip(rows, shares, strict=True) if share == "updates")
-    choice = f"{cost[:-1]}, which changes less than a point: ask one at random." if small else cost
-    return f"{says[0].upper()}{says[1:]}. {choice}"
+    cost = "Averaging in every update takes a pass for each PTM"
+    choice = ", and changes less than a point: ask one at random, unless passes are cheap" if small else ""
+    return f"With {loss}, {says}. {cost}{choice}."
 
 
 def advice(row: Mapping, lasting: bool) -> str:

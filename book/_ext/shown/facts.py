@@ -26,6 +26,12 @@ def of_arms(found: Findings) -> Facts:
 
 
 @cache
+def of_costs(found: Findings) -> Facts:
+    """PTM passes and seconds, by arm."""
+    return found.costs.to_dict("index")
+
+
+@cache
 def of_contrasts(found: Findings) -> Facts:
     """Points, by contrast."""
     return {name: numbers(row) for name, row in found.named_contrasts.items()}
@@ -46,6 +52,7 @@ def of_alphas(found: Findings) -> Facts:
 
 KINDS: dict[str, Callable[[Findings], Facts]] = {
     "arms": of_arms,
+    "costs": of_costs,
     "contrasts": of_contrasts,
     "judged": of_architectures,
     "alphas": of_alphas,

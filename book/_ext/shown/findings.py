@@ -118,6 +118,16 @@ class Findings:
         return table.assign(label=[Arm.named(arm).label for arm in table["arm"]], **percent)
 
     @cached_property
+    def costs(self) -> pd.DataFrame:
+        """Of each distilled arm, medians over sets: PTM ``passes``, seconds to ``distill``, and to train ``ptms``."""
+        columns = {"ptm_passes": "passes", "seconds_distill": "distill", "seconds_ptms": "ptms"}
+        if self.reference.empty:
+            return pd.DataFrame(columns=list(columns.values()))
+        distilled = self.reference[[not Arm.named(arm).selection for arm in self.reference["arm"]]]
+        medians = distilled.drop_duplicates("run").groupby("arm")[list(columns)].median().fillna(0)
+        return medians.rename(columns=columns).loc[self.in_order(medians.index)]
+
+    @cached_property
     def gradients(self) -> pd.DataFrame:
         """A row for each logged pair of PTMs of the runs that are shown (``runs.load_gradients``)."""
         if self.plain.empty:
@@ -179,10 +189,13 @@ SIMPLE = (("clom", "ce_ratio"), ("cos_mean", "cclom"), ("clom", "cos_mean"), ("c
 UNPLANNED = {
     "01_guidance": (*SIMPLE, ("clom alone", "none"), ("cclom alone", "none")),
     "02_ensemble": (
+        ("clom single", "cclom single"),
         ("clom random", "cclom random"),
         ("clom loss_avg", "cclom loss_avg"),
-        ("clom loss_avg", "clom single"),
+        ("clom sequential", "clom random"),
+        ("clom shuffled", "clom random"),
         ("clom per_image", "clom single"),
+        ("clom mgda", "clom single"),
     ),
 }
 BY_INTERVAL = f"{NO_VERDICT}: the interval alone"  # of one architecture

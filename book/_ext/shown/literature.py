@@ -27,7 +27,7 @@ def rows(published: dict[str, dict], dataset: str) -> list[list[str]]:
                     "–" if number is None else f"{number:.1f}",
                     " / ".join(f"{share:.1f}" for share in bench[place]) if bench else "–",
                     f"{found['mean']:.1f}" if measured else "not run" if "arm" in about else "–",
-                    signed(found["difference"]) if measured else "–",
+                    signed(found["difference"], 1) if measured else "–",
                     str(found["n"]) if measured else "0" if "arm" in about else "–",
                 ]
             )

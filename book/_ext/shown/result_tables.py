@@ -81,7 +81,7 @@ def twin_cells(found: Findings) -> Cells:
     records = runs.load_runs(found.folder)[0] if found.lasting else pd.DataFrame()
     table = equal_methods_table(records, found.chapter.notebook) if len(records) else records
     rows = [
-        [name.partition(", ")[2], signed(row["mean"], 2), f"{row['largest']:.2f}", str(int(row["networks"]))]
+        [name.partition(", ")[2], signed(row["mean"]), f"{row['largest']:.2f}", str(int(row["networks"]))]
         for name, row in table.iterrows()
     ]
     return Cells(["judged by", "mean difference, points", "largest", "networks"], rows)
@@ -100,7 +100,7 @@ def transfer_cells(found: Findings) -> Cells:
     rows = []
     for name, cells in table.groupby("contrast", sort=False):
         by_name = {cell["architecture"]: cell for cell in cells.to_dict("records")}
-        texts = [points_of(by_name.get(architecture), sizes, 2) for architecture in table["architecture"].unique()]
+        texts = [points_of(by_name.get(architecture), sizes) for architecture in table["architecture"].unique()]
         texts = [text.replace(" [", f"{BREAK}[") for text in texts]
         rows.append([name + PRIMARY * bool(cells["primary"].any()), *texts])
     counted = f", n = {sizes[0]}" if len(sizes) == 1 else ""
@@ -108,13 +108,13 @@ def transfer_cells(found: Findings) -> Cells:
     return Cells(["contrast", *table["architecture"].unique()], rows, caption)
 
 
-def points_of(row: Mapping[str, object] | None, sizes: Collection[int] = (), digits: int = 1) -> str:
+def points_of(row: Mapping[str, object] | None, sizes: Collection[int] = ()) -> str:
     """An estimate with its interval, and with n where there are several ``sizes``."""
     if row is None:
         return "–"
     counted = f" (n = {row['n']})" if len(sizes) > 1 else ""
-    bounds = interval(100 * row["t_low"], 100 * row["t_high"], digits)
-    return f"{signed(100 * row['difference'], digits)} {bounds}".strip() + counted
+    bounds = interval(100 * row["t_low"], 100 * row["t_high"])
+    return f"{signed(100 * row['difference'])} {bounds}".strip() + counted
 
 
 def outcome_cells(found: Findings) -> Cells:
@@ -152,20 +152,9 @@ def arm_cells(found: Findings) -> Cells:
 
 def cost_cells(found: Findings) -> Cells:
     """What a set of each distilled arm costs, medians; the PTMs are those that it asks."""
-    if found.reference.empty:
-        return Cells([], [])
-    distilled = found.reference[[not Arm.named(arm).selection for arm in found.reference["arm"]]].drop_duplicates("run")
-    parts = {
-        "PTM passes": "ptm_passes",
-        "distillation, s": "seconds_distill",
-        "training of its PTMs, s": "seconds_ptms",
-    }
-    medians = distilled.groupby("arm")[list(parts.values())].median().fillna(0)
-    rows = [
-        [Arm.named(arm).label, *(f"{medians.loc[arm, name]:,.0f}" for name in parts.values())]
-        for arm in found.in_order(medians.index)
-    ]
-    return Cells(["arm", *parts], rows, "A synthetic set, median over sets")
+    parts = {"passes": "PTM passes", "distill": "distillation, s", "ptms": "training of its PTMs, s"}
+    rows = [[Arm.named(arm).label, *(f"{cost[part]:,.0f}" for part in parts)] for arm, cost in found.costs.iterrows()]
+    return Cells(["arm", *parts.values()], rows, "A synthetic set, median over sets") if rows else Cells([], [])
 
 
 def alphas_in_use_cells(found: Findings) -> Cells:

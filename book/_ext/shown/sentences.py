@@ -130,8 +130,7 @@ def computing(key: str) -> list[str]:
         return []
     table = found.records.drop_duplicates("run")
     hours = float(table[[f"seconds_{part}" for part in OF_A_RUN]].sum().sum()) / 3600
-    lines = [f"{hours:.1f} hours of computing, {training_in_words(table)}.", f"Run on {machines_in_words(table)}."]
-    return lines
+    return [f"{hours:.1f} hours of computing, {training_in_words(table)}.", f"Run on {machines_in_words(table)}."]
 
 
 def other_alphas(found: Findings) -> list[str]:

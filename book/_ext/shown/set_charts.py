@@ -158,7 +158,7 @@ def recognised(found: Findings) -> Drawn | None:
     within = several[["recognised", "accuracy"]] - several.groupby("arm").transform("mean")
     if len(within) >= MIN_PAIRS and (within.nunique() > 1).all():
         rho, p = spearmanr(within["recognised"], within["accuracy"])
-        seen += f" Within arms the rank correlation is {signed(rho, 2)} over {len(within)} sets"
+        seen += f" Within arms the rank correlation is {signed(rho)} over {len(within)} sets"
         seen += f", p = {p:.2g} as if they were independent"
         seen += ": no relation is shown." if p >= LEVEL else "."
     return Drawn(styled(chart), table.drop(columns="spoken"), seen)
@@ -225,7 +225,7 @@ def gains(found: Findings) -> Drawn | None:
     seen = f"{plural(len(table), 'set')} by the mean cosine of their PTMs' gradients and by what averaging them gained."
     if len(table) >= MIN_PAIRS:
         rho, p = spearmanr(table["cosine"], table["gain"])
-        seen += f" Rank correlation {signed(rho, 2)}, p = {p:.2g}, n = {len(table)}."
+        seen += f" Rank correlation {signed(rho)}, p = {p:.2g}, n = {len(table)}."
     return Drawn(styled(chart), table.drop(columns="spoken"), seen)
 
 
