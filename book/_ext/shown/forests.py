@@ -90,7 +90,7 @@ def of_contrasts(table: pd.DataFrame) -> Drawn | None:
 def intervals(rows: alt.Chart, names: list[str], scale: alt.Scale, place: Lanes, words: str) -> alt.LayerChart:
     """A row for each contrast: words, interval and mean, hollow where a verdict decides nothing, and the margin."""
     y = alt.Y("contrast:N", sort=names, axis=None, scale=alt.Scale(padding=0.3, domain=names))
-    x = alt.X("low:Q", title=POINTS, scale=scale, axis=alt.Axis(tickCount=8))
+    x = alt.X("low:Q", title=POINTS, scale=scale, axis=alt.Axis(tickCount=5))
     tips = ["contrast", "points", "interval", "n", "p", "verdict"]
     base = rows.encode(y=y, tooltip=[alt.Tooltip(f"{name}:N") for name in tips])
     band = alt.Chart(pd.DataFrame({"low": [-100 * MARGIN], "high": [100 * MARGIN]}))
